@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/* One image is one file: see FORMAT.md beside this header for every byte.
+ *
+ * A file header, then blocks. A record block holds tagged, length-delimited protobuf records; a page block
+ * holds chunks of pages of one space (an address space or a shared object, by id): a header page with
+ * the chunk table, then the chunks, raw ones page-aligned. Then an index of all blocks and a trailer. A file without a
+ * valid trailer is not an image. Everything is covered by XXH3-64. Nothing here knows what a record means. */
+#include <protobuf-c/protobuf-c.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/fault.h"
+
+enum {
+	IMAGE_PAGE = 4096,
+	IMAGE_VERSION = 1,
+	IMAGE_CHUNKS = 126,               /* most chunks in a page block */
+	IMAGE_BLOCK_PAGES = 256,          /* most pages in a page block: 1 MiB of data */
+};
+
+/* Codecs of a chunk. Only CODEC_RAW is written by this version. */
+enum image_codec { CODEC_RAW = 0 };
+
+/* Chunks of one space on their way into or out of an image. */
+struct page_chunk {
+	uint64_t address;  /* of the first page, in bytes; a multiple of IMAGE_PAGE */
+	uint32_t pages;
+	const void *data;  /* pages * IMAGE_PAGE bytes, owned by the caller */
+};
+struct page_batch {
+	uint32_t space;
+	uint32_t count;    /* at most IMAGE_CHUNKS chunks, together at most IMAGE_BLOCK_PAGES pages */
+	struct page_chunk chunks[IMAGE_CHUNKS];
+};
+
+struct image_writer;
+struct image_stats {
+	uint64_t bytes;    /* of the whole file */
+	uint64_t pages;    /* stored */
+	uint64_t records;
+};
+
+/* @fd is borrowed and stands at offset 0; a pipe is written in order, a file by pwrite at any offset. */
+int image_writer_new(int fd, struct image_writer **ret_writer, struct fault *fault);
+/* Appends one record. Not thread-safe against itself, safe beside image_writer_pages. */
+int image_writer_record(struct image_writer *writer, uint32_t tag, const ProtobufCMessage *record,
+			struct fault *fault);
+/* Writes one page block; the data may be reused after the return. Thread-safe. */
+int image_writer_pages(struct image_writer *writer, const struct page_batch *batch, struct fault *fault);
+/* Writes what is left, the index and the trailer. Does not sync: that is the owner's of the file. */
+int image_writer_finish(struct image_writer *writer, struct image_stats *ret_stats, struct fault *fault);
+void image_writer_free(struct image_writer *writer);
+
+/* A file that appears under @path only when it is complete: O_TMPFILE where the file system has it, else a
+ * temporary name beside it. "-" is stdout. Mode 0600. */
+struct image_file;
+int image_file_create(const char *path, struct image_file **ret_file, struct fault *fault);
+int image_file_fd(const struct image_file *file);
+/* fsync, link, rename over @path, fsync of the directory. */
+int image_file_commit(struct image_file *file, struct fault *fault);
+void image_file_free(struct image_file *file); /* without a commit nothing remains */
+
+struct image_reader;
+struct image_record {
+	uint32_t tag;
+	uint32_t size;
+	const uint8_t *data; /* owned by the reader */
+};
+struct image_block {
+	uint64_t offset;  /* in the file */
+	uint32_t length;  /* bytes, a multiple of IMAGE_PAGE */
+	uint32_t space;
+	uint64_t address; /* of the first chunk */
+	uint32_t pages;   /* of all chunks */
+};
+
+/* Opens "@path" ("-": stdin, taken whole into an unlinked temporary file first, as is any pipe), checks header, trailer, index and all record
+ * blocks. Page blocks are checked as they are read. FAULT_IMAGE says what is wrong: not an image,
+ * truncated, damaged (with the offset), newer format (with the version or feature bits). */
+int image_reader_open(const char *path, struct image_reader **ret_reader, struct fault *fault);
+size_t image_reader_records(const struct image_reader *reader, const struct image_record **ret_records);
+size_t image_reader_blocks(const struct image_reader *reader, const struct image_block **ret_blocks);
+uint64_t image_reader_size(const struct image_reader *reader); /* bytes of the file */
+void image_reader_id(const struct image_reader *reader, uint8_t ret_id[16]);
+/* Reads block @index into @buffer (at least its length, page-aligned) and checks every checksum, address
+ * alignment and count. The chunks of @ret_batch point into @buffer. Thread-safe. */
+int image_reader_pages(const struct image_reader *reader, size_t index, void *buffer,
+		       struct page_batch *ret_batch, struct fault *fault);
+void image_reader_free(struct image_reader *reader);
