@@ -86,6 +86,8 @@ int cmd_report_list(const struct cmd_common *common, const struct fault_list *li
 
 /* One JSON object as one line on stdout, flushed; takes over the reference to @object. */
 void cmd_json(json_t *object);
+/* A JSON string of any bytes: what is not UTF-8 (a path need not be) loses its bytes above 0x7f to '?'. */
+json_t *cmd_text(const char *text);
 /* Whether a bar is wanted on stderr. */
 bool cmd_wants_progress(const struct cmd_common *common);
 /* --timeout from now on; no signal_fd (-1). */

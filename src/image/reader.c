@@ -1,0 +1,486 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Reads an image and believes nothing: every length, count and offset is compared with what is left of the
+ * file before it is used, and every byte is under a checksum that is checked before the byte means anything.
+ * The checksums are against accidents; somebody may as well have computed them over nonsense, so nothing
+ * below may depend on them for memory safety. All reading is pread: a file that shrinks meanwhile is a
+ * fault (and would be SIGBUS under mmap). */
+#include "image/image.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/memory.h"
+#include "image/layout.h"
+
+struct image_reader {
+	int fd;
+	char *name; /* for faults */
+	uint64_t size;
+	struct layout_header header;
+	struct layout_trailer trailer;
+	uint64_t seed;
+	VEC(struct image_block) blocks;
+	VEC(struct image_record) records;
+	VEC(uint8_t *) buffers; /* payloads of the record blocks; the records point into them */
+};
+
+/* Faults; all get the image's name in front where they leave this file. */
+
+__attribute__((format(printf, 2, 3))) static int damaged(struct fault *fault, const char *format, ...)
+{
+	char what[160];
+	va_list args;
+	va_start(args, format);
+	vsnprintf(what, sizeof what, format, args);
+	va_end(args);
+	return fault_set(fault, FAULT_IMAGE, EBADMSG, "damaged: %s; try another copy", what);
+}
+
+static int foreign(struct fault *fault)
+{
+	return fault_set(fault, FAULT_IMAGE, EINVAL, "not a Cairn image; try a file that cairn checkpoint made");
+}
+
+static int truncated(const struct image_reader *reader, struct fault *fault)
+{
+	unsigned long long size = reader->size, whole = reader->header.file_length;
+	if (whole > size)
+		return fault_set(fault, FAULT_IMAGE, ENODATA, "truncated at %llu of %llu bytes; try another copy",
+				 size, whole);
+	return fault_set(fault, FAULT_IMAGE, ENODATA, "truncated at %llu bytes; try another copy", size);
+}
+
+static int no_memory(uint64_t size, struct fault *fault)
+{
+	return fault_set(fault, FAULT_FAILED, ENOMEM, "no memory for %llu bytes of it; try a machine with more",
+			 (unsigned long long)size);
+}
+
+static int read_at(const struct image_reader *reader, void *data, size_t size, uint64_t offset,
+		   struct fault *fault)
+{
+	int rc = fd_pread_full(reader->fd, data, size, offset);
+	if (!rc)
+		return 0;
+	if (rc == -ENODATA)
+		return fault_set(fault, FAULT_IMAGE, ENODATA,
+				 "became shorter while it was read; try again when nobody writes to it");
+	return fault_set(fault, FAULT_FAILED, -rc, "reading at 0x%llx: %s; try another copy",
+			 (unsigned long long)offset, strerror(-rc));
+}
+
+/* Header and trailer */
+
+static int header_check(struct image_reader *reader, struct fault *fault)
+{
+	struct layout_header *header = &reader->header;
+	size_t size = reader->size < sizeof *header ? (size_t)reader->size : sizeof *header;
+	int rc = read_at(reader, header, size, 0, fault);
+	if (rc)
+		return rc;
+	if (size < sizeof header->magic || memcmp(header->magic, LAYOUT_MAGIC, sizeof header->magic))
+		return foreign(fault);
+	if (size < sizeof *header) {
+		header->file_length = 0; /* not yet known to be what was written */
+		return truncated(reader, fault);
+	}
+	if (header->hash != layout_page_hash(header))
+		return damaged(fault, "checksum of the header");
+	if (header->version > IMAGE_VERSION)
+		return fault_set(fault, FAULT_IMAGE, EPROTONOSUPPORT,
+				 "format version %u is newer than this Cairn (%d); try a newer Cairn",
+				 header->version, IMAGE_VERSION);
+	if (header->incompatible & ~LAYOUT_INCOMPATIBLE)
+		return fault_set(fault, FAULT_IMAGE, EPROTONOSUPPORT,
+				 "uses features (0x%llx) that this Cairn does not know; try a newer Cairn",
+				 (unsigned long long)(header->incompatible & ~LAYOUT_INCOMPATIBLE));
+	if (!header->version || header->page_size != IMAGE_PAGE)
+		return damaged(fault, "version %u with pages of %u bytes", header->version, header->page_size);
+	reader->seed = layout_seed(header->id);
+	return 0;
+}
+
+static int trailer_check(struct image_reader *reader, struct fault *fault)
+{
+	struct layout_trailer *trailer = &reader->trailer;
+	uint64_t whole = reader->header.file_length;
+	if (whole && reader->size > whole)
+		return damaged(fault, "%llu bytes follow its end", (unsigned long long)(reader->size - whole));
+	if ((whole && reader->size < whole) || reader->size < 2 * IMAGE_PAGE || reader->size % IMAGE_PAGE)
+		return truncated(reader, fault);
+	int rc = read_at(reader, trailer, sizeof *trailer, reader->size - sizeof *trailer, fault);
+	if (rc)
+		return rc;
+	if (memcmp(trailer->magic, LAYOUT_END_MAGIC, sizeof trailer->magic))
+		return whole ? damaged(fault, "no trailer at its end") : truncated(reader, fault);
+	if (trailer->hash != layout_page_hash(trailer))
+		return damaged(fault, "checksum of the trailer");
+	if (memcmp(trailer->id, reader->header.id, sizeof trailer->id) || trailer->file_length != reader->size)
+		return damaged(fault, "header and trailer are of different images");
+	return 0;
+}
+
+/* Blocks */
+
+/* @block was read from @offset, where @length bytes are to be one block of @type; for a page block the whole
+ * first page is there. */
+static int block_check(const struct image_reader *reader, struct layout_block *block, enum layout_type type,
+		       uint64_t offset, uint64_t length, struct fault *fault)
+{
+	unsigned long long at = offset;
+	if (block->magic != LAYOUT_BLOCK_MAGIC || block->type != type)
+		return damaged(fault, "no block of type %d at 0x%llx", type, at);
+	uint64_t hash = block->hash;
+	if (hash != layout_block_hash(block, reader->seed))
+		return damaged(fault, "checksum of block at 0x%llx", at);
+	if (block->offset != offset || block->length != length)
+		return damaged(fault, "block at 0x%llx belongs elsewhere", at);
+	return 0;
+}
+
+/* Reads a record or index block whole: *ret_payload (malloc) is what follows its header. @length is within the
+ * file. */
+static int payload_read(const struct image_reader *reader, enum layout_type type, uint64_t offset, uint64_t length,
+			struct layout_block *ret_block, uint8_t **ret_payload, struct fault *fault)
+{
+	uint64_t size = length - sizeof *ret_block;
+	int rc = read_at(reader, ret_block, sizeof *ret_block, offset, fault);
+	if (!rc)
+		rc = block_check(reader, ret_block, type, offset, length, fault);
+	if (rc)
+		return rc;
+	_free_ uint8_t *payload = malloc(size);
+	if (!payload)
+		return no_memory(size, fault);
+	rc = read_at(reader, payload, size, offset + sizeof *ret_block, fault);
+	if (rc)
+		return rc;
+	if (ret_block->payload_hash != layout_payload_hash(payload, size, reader->seed))
+		return damaged(fault, "checksum of block at 0x%llx", (unsigned long long)offset);
+	if (ret_block->used > size)
+		return damaged(fault, "block at 0x%llx says it is larger than it is", (unsigned long long)offset);
+	*ret_payload = payload;
+	payload = NULL;
+	return 0;
+}
+
+/* Cuts the payload of a record block, which the reader owns already, into records. */
+static int records_cut(struct image_reader *reader, const struct layout_block *block, const uint8_t *payload,
+		       struct fault *fault)
+{
+	uint64_t at = 0;
+	uint32_t count = 0;
+	while (at < block->used) {
+		struct layout_record head;
+		if (block->used - at < sizeof head)
+			break;
+		memcpy(&head, payload + at, sizeof head);
+		at += sizeof head;
+		if (head.length > block->used - at || head.length > LAYOUT_RECORD_MAX)
+			return damaged(fault, "a record in the block at 0x%llx is larger than the block",
+				       (unsigned long long)block->offset);
+		*vec_add(&reader->records) = (struct image_record){ head.tag, head.length, payload + at };
+		at += head.length;
+		count++;
+	}
+	if (at != block->used || count != block->count)
+		return damaged(fault, "the block at 0x%llx does not hold the records it says",
+			       (unsigned long long)block->offset);
+	return 0;
+}
+
+static int records_load(struct image_reader *reader, const struct layout_entry *entry, struct fault *fault)
+{
+	if (entry->length > LAYOUT_RECORDS_MAX)
+		return damaged(fault, "the index says %u bytes of records at 0x%llx", entry->length,
+			       (unsigned long long)entry->offset);
+	struct layout_block block;
+	uint8_t *payload;
+	int rc = payload_read(reader, LAYOUT_RECORDS, entry->offset, entry->length, &block, &payload, fault);
+	if (rc)
+		return rc;
+	*vec_add(&reader->buffers) = payload;
+	return records_cut(reader, &block, payload, fault);
+}
+
+static int pages_enter(struct image_reader *reader, const struct layout_entry *entry, struct fault *fault)
+{
+	uint64_t bytes = (uint64_t)entry->pages * IMAGE_PAGE;
+	if (!entry->pages || entry->pages > IMAGE_BLOCK_PAGES || entry->length > bytes + IMAGE_PAGE ||
+	    entry->length < 2 * IMAGE_PAGE || entry->address % IMAGE_PAGE || entry->address > UINT64_MAX - bytes)
+		return damaged(fault, "the index says %u pages in %u bytes at 0x%llx", entry->pages, entry->length,
+			       (unsigned long long)entry->offset);
+	*vec_add(&reader->blocks) = (struct image_block){ entry->offset, entry->length, entry->space,
+							  entry->address, entry->pages };
+	return 0;
+}
+
+static int entry_take(struct image_reader *reader, const struct layout_entry *entry, struct fault *fault)
+{
+	switch (entry->type) {
+	case LAYOUT_RECORDS:
+		return records_load(reader, entry, fault);
+	case LAYOUT_PAGES:
+		return pages_enter(reader, entry, fault);
+	default:
+		return damaged(fault, "the index names a block of type %u", entry->type);
+	}
+}
+
+/* Blocks tile the file from the header to the index: no byte is outside a checksum, none is in two blocks. */
+static int index_walk(struct image_reader *reader, const uint8_t *entries, uint64_t count, struct fault *fault)
+{
+	uint64_t at = IMAGE_PAGE, end = reader->trailer.index_offset, pages = 0;
+	for (uint64_t i = 0; i < count; i++) {
+		struct layout_entry entry;
+		memcpy(&entry, entries + i * sizeof entry, sizeof entry);
+		if (entry.offset != at || !entry.length || entry.length % IMAGE_PAGE || entry.length > end - at)
+			return damaged(fault, "the index names a block at 0x%llx, not at 0x%llx",
+				       (unsigned long long)entry.offset, (unsigned long long)at);
+		int rc = entry_take(reader, &entry, fault);
+		if (rc)
+			return rc;
+		at += entry.length;
+		pages += entry.pages;
+	}
+	if (at != end || pages != reader->trailer.pages || reader->records.count != reader->trailer.records)
+		return damaged(fault, "the index does not name what the trailer counts");
+	return 0;
+}
+
+static int index_load(struct image_reader *reader, struct fault *fault)
+{
+	const struct layout_trailer *trailer = &reader->trailer;
+	uint64_t offset = trailer->index_offset, length = trailer->index_length;
+	uint64_t end = reader->size - IMAGE_PAGE; /* of the index */
+	if (offset % IMAGE_PAGE || offset < IMAGE_PAGE || offset >= end || length != end - offset)
+		return damaged(fault, "the trailer says that the index is at 0x%llx", (unsigned long long)offset);
+	struct layout_block block;
+	_free_ uint8_t *entries = NULL;
+	int rc = payload_read(reader, LAYOUT_INDEX, offset, length, &block, &entries, fault);
+	if (rc)
+		return rc;
+	uint64_t count = block.used / sizeof(struct layout_entry);
+	if (block.used % sizeof(struct layout_entry) || count != trailer->blocks || count != block.count)
+		return damaged(fault, "the index has not as many entries as it says");
+	return index_walk(reader, entries, count, fault);
+}
+
+/* Opening */
+
+/* Where a pipe goes to be read at random: on disk before in memory. Negative errno. */
+static int spool_create(void)
+{
+	const char *directory = getenv("TMPDIR");
+	int fd = open(directory && *directory ? directory : "/tmp", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	if (fd < 0)
+		fd = memfd_create("cairn-image", MFD_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
+/* Takes what is left in @from; *ret_fd becomes the file with it. */
+static int spool_fill(int from, int to, struct fault *fault)
+{
+	enum { STEP = 1 << 20 };
+	_free_ uint8_t *buffer = memory_new(STEP);
+	for (uint64_t total = 0;;) {
+		ssize_t n = read(from, buffer, STEP);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return fault_set(fault, FAULT_FAILED, errno, "reading: %s; try a file", strerror(errno));
+		if (!n)
+			return 0;
+		/* A foreign stream may be endless. A first read that is short says nothing yet. */
+		if (!total && (size_t)n >= sizeof LAYOUT_MAGIC && memcmp(buffer, LAYOUT_MAGIC, sizeof LAYOUT_MAGIC - 1))
+			return foreign(fault);
+		int rc = fd_write_full(to, buffer, (size_t)n);
+		if (rc)
+			return fault_set(fault, FAULT_FAILED, -rc, "keeping it in a temporary file: %s; try TMPDIR with "
+					 "more space", strerror(-rc));
+		total += (uint64_t)n;
+	}
+}
+
+static int reader_spool(struct image_reader *reader, struct fault *fault)
+{
+	_close_ int from = fd_steal(&reader->fd);
+	_close_ int to = spool_create();
+	if (to < 0)
+		return fault_set(fault, FAULT_FAILED, -to, "a temporary file for it: %s; try another TMPDIR",
+				 strerror(-to));
+	int rc = spool_fill(from, to, fault);
+	if (rc)
+		return rc;
+	reader->fd = fd_steal(&to);
+	return 0;
+}
+
+static int open_fault(int error, struct fault *fault)
+{
+	bool permission = error == EACCES || error == EPERM;
+	const char *remedy = permission ? "try as the user who made it" :
+			     error == ENOENT ? "try the name of an image" : "try another copy";
+	return fault_set(fault, permission ? FAULT_PERMISSION : FAULT_FAILED, error, "%s; %s", strerror(error),
+			 remedy);
+}
+
+/* reader->fd can be read at any offset from here on. */
+static int reader_open(struct image_reader *reader, const char *path, struct fault *fault)
+{
+	bool standard = !strcmp(path, "-");
+	struct stat status;
+	reader->fd = standard ? fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 3) : open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+	if (reader->fd < 0 || fstat(reader->fd, &status))
+		return open_fault(errno, fault);
+	if (S_ISDIR(status.st_mode) || S_ISBLK(status.st_mode) || isatty(reader->fd))
+		return fault_set(fault, FAULT_IMAGE, EINVAL,
+				 "not a Cairn image but a %s; try a file that cairn checkpoint made",
+				 S_ISDIR(status.st_mode) ? "directory" : "device");
+	if (!S_ISREG(status.st_mode) || (standard && lseek(reader->fd, 0, SEEK_CUR))) {
+		int rc = reader_spool(reader, fault);
+		if (rc)
+			return rc;
+	}
+	if (fstat(reader->fd, &status))
+		return open_fault(errno, fault);
+	reader->size = (uint64_t)status.st_size;
+	return 0;
+}
+
+static int reader_load(struct image_reader *reader, const char *path, struct fault *fault)
+{
+	int rc = reader_open(reader, path, fault);
+	if (!rc)
+		rc = header_check(reader, fault);
+	if (!rc)
+		rc = trailer_check(reader, fault);
+	if (!rc)
+		rc = index_load(reader, fault);
+	return rc;
+}
+
+int image_reader_open(const char *path, struct image_reader **ret_reader, struct fault *fault)
+{
+	struct image_reader *reader = memory_new(sizeof *reader);
+	reader->fd = -1;
+	reader->name = memory_string(strcmp(path, "-") ? path : "stdin");
+	int rc = reader_load(reader, path, fault);
+	if (rc) {
+		fault_at(fault, rc, "%s", reader->name);
+		image_reader_free(reader);
+		return rc;
+	}
+	*ret_reader = reader;
+	return 0;
+}
+
+size_t image_reader_records(const struct image_reader *reader, const struct image_record **ret_records)
+{
+	*ret_records = reader->records.at;
+	return reader->records.count;
+}
+
+size_t image_reader_blocks(const struct image_reader *reader, const struct image_block **ret_blocks)
+{
+	*ret_blocks = reader->blocks.at;
+	return reader->blocks.count;
+}
+
+uint64_t image_reader_size(const struct image_reader *reader)
+{
+	return reader->size;
+}
+
+void image_reader_id(const struct image_reader *reader, uint8_t ret_id[16])
+{
+	memcpy(ret_id, reader->header.id, sizeof reader->header.id);
+}
+
+/* Pages */
+
+/* Chunk @chunk, which begins *at bytes into the block of @length bytes in @buffer. Advances *at. */
+static int chunk_take(const struct layout_chunk *chunk, const uint8_t *buffer, uint64_t length, uint64_t *at,
+		      struct page_chunk *ret_chunk, struct fault *fault)
+{
+	uint64_t bytes = (uint64_t)chunk->pages * IMAGE_PAGE;
+	unsigned long long address = chunk->address;
+	if (chunk->codec != CODEC_RAW || chunk->flags)
+		return fault_set(fault, FAULT_IMAGE, EPROTONOSUPPORT,
+				 "pages at 0x%llx are stored in a way (%u, %u) that this Cairn does not know; try a "
+				 "newer Cairn", address, chunk->codec, chunk->flags);
+	if (!chunk->pages || chunk->pages > IMAGE_BLOCK_PAGES || chunk->stored != bytes || bytes > length - *at ||
+	    chunk->address % IMAGE_PAGE || chunk->address > UINT64_MAX - bytes)
+		return damaged(fault, "%u pages at 0x%llx", chunk->pages, address);
+	if (chunk->hash != layout_chunk_hash(buffer + *at, bytes))
+		return damaged(fault, "checksum of the pages at 0x%llx", address);
+	*ret_chunk = (struct page_chunk){ chunk->address, chunk->pages, buffer + *at };
+	*at += bytes;
+	return 0;
+}
+
+static int chunks_take(const struct image_block *entry, uint8_t *buffer, struct page_batch *ret_batch,
+		       struct fault *fault)
+{
+	const struct layout_pages *first = (const struct layout_pages *)buffer;
+	uint32_t count = first->block.count;
+	uint64_t at = IMAGE_PAGE, pages = 0;
+	if (!count || count > IMAGE_CHUNKS || first->block.space != entry->space)
+		return damaged(fault, "the index does not describe it");
+	struct page_batch batch;
+	batch.space = entry->space;
+	batch.count = count;
+	for (uint32_t i = 0; i < count; i++) {
+		int rc = chunk_take(&first->chunks[i], buffer, entry->length, &at, &batch.chunks[i], fault);
+		if (rc)
+			return rc;
+		pages += batch.chunks[i].pages;
+	}
+	if (at != entry->length || pages != entry->pages || pages != first->block.pages ||
+	    batch.chunks[0].address != entry->address)
+		return damaged(fault, "the index does not describe it");
+	ret_batch->space = batch.space;
+	ret_batch->count = batch.count;
+	memcpy(ret_batch->chunks, batch.chunks, count * sizeof *batch.chunks);
+	return 0;
+}
+
+int image_reader_pages(const struct image_reader *reader, size_t index, void *buffer,
+		       struct page_batch *ret_batch, struct fault *fault)
+{
+	if (index >= reader->blocks.count)
+		return fault_set(fault, FAULT_FAILED, EINVAL, "%s: it has no page block %zu; please report this",
+				 reader->name, index);
+	const struct image_block *entry = &reader->blocks.at[index];
+	int rc = read_at(reader, buffer, entry->length, entry->offset, fault);
+	if (!rc)
+		rc = block_check(reader, buffer, LAYOUT_PAGES, entry->offset, entry->length, fault);
+	if (!rc)
+		rc = chunks_take(entry, buffer, ret_batch, fault);
+	if (rc) {
+		fault_at(fault, rc, "block at 0x%llx", (unsigned long long)entry->offset);
+		return fault_at(fault, rc, "%s", reader->name);
+	}
+	return 0;
+}
+
+void image_reader_free(struct image_reader *reader)
+{
+	if (!reader)
+		return;
+	for (size_t i = 0; i < reader->buffers.count; i++)
+		free(reader->buffers.at[i]);
+	vec_finish(&reader->buffers);
+	vec_finish(&reader->records);
+	vec_finish(&reader->blocks);
+	fd_close_scoped(&reader->fd);
+	free(reader->name);
+	free(reader);
+}
