@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
-/* The bytes of an image, as FORMAT.md describes them: only writer.c and reader.c may include this.
+/* The bytes of an image, as FORMAT.md describes them: only writer.c, reader.c and tests may include this.
  * All numbers are little-endian; every part ends up under exactly one XXH3-64. */
 #include <stddef.h>
 #include <stdint.h>
