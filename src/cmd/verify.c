@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* cairn verify: every byte of an image is read, and every checksum, record and place of a page checked. */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/memory.h"
+#include "cmd/cmd.h"
+#include "cmd/decoded.h"
+
+/* A run of pages of one space. Neighbours are joined as they come, so that these stay few. */
+struct extent {
+	uint64_t start, end;
+	uint32_t space;
+};
+struct extents {
+	VEC(struct extent) list;
+};
+
+static void extents_add(struct extents *extents, uint32_t space, const struct page_chunk *chunk)
+{
+	uint64_t end = chunk->address + (uint64_t)chunk->pages * IMAGE_PAGE;
+	struct extent *last = extents->list.count ? &extents->list.at[extents->list.count - 1] : NULL;
+	if (last && last->space == space && last->end == chunk->address)
+		last->end = end;
+	else
+		*vec_add(&extents->list) = (struct extent){ chunk->address, end, space };
+}
+
+static int extent_compare(const void *a, const void *b)
+{
+	const struct extent *left = a, *right = b;
+	if (left->space != right->space)
+		return left->space < right->space ? -1 : 1;
+	return left->start < right->start ? -1 : left->start > right->start;
+}
+
+static int extents_check(struct extents *extents, const char *path, struct fault *fault)
+{
+	if (extents->list.count)
+		qsort(extents->list.at, extents->list.count, sizeof *extents->list.at, extent_compare);
+	for (size_t i = 1; i < extents->list.count; i++) {
+		const struct extent *before = &extents->list.at[i - 1], *extent = &extents->list.at[i];
+		if (before->space == extent->space && before->end > extent->start)
+			return fault_set(fault, FAULT_IMAGE, EBADMSG,
+					 "%s: damaged: the page at 0x%" PRIx64 " of space %" PRIu32
+					 " is stored twice; try another copy", path, extent->start,
+					 extent->space);
+	}
+	return 0;
+}
+
+/* Reads all page blocks. *ret_pages counts. */
+static int pages_verify(const char *path, const struct image_reader *reader,
+			const struct deadline *deadline, uint64_t *ret_pages, struct fault *fault)
+{
+	const struct image_block *blocks;
+	size_t count = image_reader_blocks(reader, &blocks);
+	struct extents extents = { 0 };
+	_free_ uint8_t *buffer = aligned_alloc(IMAGE_PAGE, (size_t)(IMAGE_BLOCK_PAGES + 1) * IMAGE_PAGE);
+	uint64_t pages = 0;
+	int rc = buffer ? 0 : fault_set(fault, FAULT_FAILED, ENOMEM, "no memory to read it; try another machine");
+	for (size_t i = 0; !rc && i < count; i++) {
+		struct page_batch batch;
+		rc = deadline_check(deadline, fault);
+		if (!rc)
+			rc = image_reader_pages(reader, i, buffer, &batch, fault);
+		for (uint32_t c = 0; !rc && c < batch.count; c++)
+			extents_add(&extents, batch.space, &batch.chunks[c]);
+		pages += blocks[i].pages;
+	}
+	if (!rc)
+		rc = extents_check(&extents, path, fault);
+	vec_finish(&extents.list);
+	*ret_pages = pages;
+	return rc;
+}
+
+struct verdict {
+	uint64_t bytes, records, unknown, pages;
+};
+
+static int records_verify(const struct image_reader *reader, struct verdict *verdict, struct fault *fault)
+{
+	const struct image_record *records;
+	verdict->records = image_reader_records(reader, &records);
+	for (size_t i = 0; i < verdict->records; i++) {
+		struct decoded decoded;
+		int rc = decoded_init(&decoded, reader, i, fault);
+		if (rc)
+			return rc;
+		verdict->unknown += !decoded.kind;
+		decoded_finish(&decoded);
+	}
+	return 0;
+}
+
+static int image_verify(const char *path, const struct deadline *deadline, struct verdict *ret_verdict,
+			struct fault *fault)
+{
+	struct image_reader *reader;
+	int rc = image_reader_open(path, &reader, fault);
+	if (rc)
+		return rc;
+	ret_verdict->bytes = image_reader_size(reader);
+	rc = records_verify(reader, ret_verdict, fault);
+	if (rc)
+		fault_at(fault, rc, "%s", path);
+	if (!rc)
+		rc = pages_verify(path, reader, deadline, &ret_verdict->pages, fault);
+	image_reader_free(reader);
+	return rc;
+}
+
+static void verdict_print(const struct cmd_common *common, const char *path, const struct verdict *verdict)
+{
+	if (common->json) {
+		cmd_json(json_pack("{s:s, s:o, s:b, s:I, s:I, s:I, s:I}", "event", "verified", "image",
+				   cmd_text(path), "ok", 1, "bytes", (json_int_t)verdict->bytes, "records",
+				   (json_int_t)verdict->records, "unknown_records", (json_int_t)verdict->unknown,
+				   "pages", (json_int_t)verdict->pages));
+		return;
+	}
+	printf("%s: ok, %" PRIu64 " bytes, %" PRIu64 " records, %" PRIu64 " pages", path, verdict->bytes,
+	       verdict->records, verdict->pages);
+	if (verdict->unknown)
+		printf(" (%" PRIu64 " records are of kinds that this Cairn does not know)", verdict->unknown);
+	putchar('\n');
+}
+
+int cmd_verify(int argc, char **argv)
+{
+	static const struct cmd_syntax syntax = {
+		"verify", "IMAGE", "Reads every byte of IMAGE (- is stdin) and checks every checksum and reference.",
+		NULL, 1, 1, false,
+	};
+	struct cmd_common common;
+	struct fault fault;
+	struct verdict verdict = { 0 };
+	int rc = cmd_parse(&syntax, argc, argv, NULL, &common, &fault);
+	if (rc)
+		return rc > 0 ? 0 : cmd_report(&common, &fault);
+	struct deadline deadline = cmd_deadline(&common);
+	const char *path = common.operands[0];
+	rc = image_verify(path, &deadline, &verdict, &fault);
+	if (rc)
+		return cmd_report(&common, &fault);
+	verdict_print(&common, path, &verdict);
+	return cmd_flush(&fault) ? cmd_report(&common, &fault) : 0;
+}
