@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/memory.h"
 #include "cmd/cmd.h"
@@ -122,10 +123,10 @@ static void verdict_print(const struct cmd_common *common, const char *path, con
 				   "pages", (json_int_t)verdict->pages));
 		return;
 	}
-	printf("%s: ok, %" PRIu64 " bytes, %" PRIu64 " records, %" PRIu64 " pages", path, verdict->bytes,
-	       verdict->records, verdict->pages);
+	printf("%s: ok, %" PRIu64 " bytes, %" PRIu64 " records, %" PRIu64 " pages",
+	       strcmp(path, "-") ? path : "stdin", verdict->bytes, verdict->records, verdict->pages);
 	if (verdict->unknown)
-		printf(" (%" PRIu64 " records are of kinds that this Cairn does not know)", verdict->unknown);
+		printf(" (of kinds that this Cairn does not know: %" PRIu64 " records)", verdict->unknown);
 	putchar('\n');
 }
 

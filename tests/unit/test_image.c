@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -497,6 +498,29 @@ static void closed_pipe_is_a_fault(void **state)
 	close(ends[1]);
 }
 
+/* The kernel sends SIGXFSZ, which would kill; the writer must make a fault of it. */
+static void file_size_limit_is_a_fault(void **state)
+{
+	struct bench *bench = *state;
+	struct image_writer *writer = NULL;
+	struct rlimit old, low;
+	assert_done(image_writer_new(bench->fd, &writer, &fault));
+	assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
+	low = (struct rlimit){ 3 * IMAGE_PAGE, old.rlim_max };
+	struct page_batch batch = { .space = 1, .count = 1, .chunks = { { 0x1000, 16, bench->block } } };
+	struct fault fault = { 0 };
+	struct image_stats stats = { 0 };
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &low), 0);
+	int rc = image_writer_pages(writer, &batch, &fault);
+	setrlimit(RLIMIT_FSIZE, &old);
+	assert_int_equal(rc, -EFBIG);
+	assert_non_null(strstr(fault.text, "ulimit -f"));
+	/* A block is missing: there is no way back to a whole image. */
+	assert_true(image_writer_finish(writer, &stats, &fault) < 0);
+	assert_int_equal(stats.bytes, 0);
+	image_writer_free(writer);
+}
+
 /* The file and its name, under a fresh directory. */
 
 static char *directory_new(void)
@@ -607,7 +631,7 @@ int main(void)
 		test(every_bit_counts), test(newer_version_is_refused), test(unknown_feature_is_refused),
 		test(foreign_file_is_refused), test(blocks_of_another_image_are_refused),
 		test(hostile_numbers_are_refused), test(writer_refuses_bad_batches), test(full_disk_is_a_fault),
-		test(closed_pipe_is_a_fault), test(name_appears_at_commit), test(nothing_remains_without_commit),
+		test(closed_pipe_is_a_fault), test(file_size_limit_is_a_fault), test(name_appears_at_commit), test(nothing_remains_without_commit),
 		test(unusable_targets_are_refused), test(null_device_takes_an_image), test(missing_image_is_a_fault),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
