@@ -418,9 +418,9 @@ static int chunk_take(const struct layout_chunk *chunk, const uint8_t *buffer, u
 				 "newer Cairn", address, chunk->codec, chunk->flags);
 	if (!chunk->pages || chunk->pages > IMAGE_BLOCK_PAGES || chunk->stored != bytes || bytes > length - *at ||
 	    chunk->address % IMAGE_PAGE || chunk->address > UINT64_MAX - bytes)
-		return damaged(fault, "%u pages at 0x%llx", chunk->pages, address);
+		return damaged(fault, "%u pages at address 0x%llx, which its block does not hold", chunk->pages, address);
 	if (chunk->hash != layout_chunk_hash(buffer + *at, bytes))
-		return damaged(fault, "checksum of the pages at 0x%llx", address);
+		return damaged(fault, "checksum of %u pages at address 0x%llx", chunk->pages, address);
 	*ret_chunk = (struct page_chunk){ chunk->address, chunk->pages, buffer + *at };
 	*at += bytes;
 	return 0;
@@ -433,7 +433,7 @@ static int chunks_take(const struct image_block *entry, uint8_t *buffer, struct 
 	uint32_t count = first->block.count;
 	uint64_t at = IMAGE_PAGE, pages = 0;
 	if (!count || count > IMAGE_CHUNKS || first->block.space != entry->space)
-		return damaged(fault, "the index does not describe it");
+		return damaged(fault, "block at 0x%llx is not what the index says", (unsigned long long)entry->offset);
 	struct page_batch batch;
 	batch.space = entry->space;
 	batch.count = count;
@@ -445,7 +445,7 @@ static int chunks_take(const struct image_block *entry, uint8_t *buffer, struct 
 	}
 	if (at != entry->length || pages != entry->pages || pages != first->block.pages ||
 	    batch.chunks[0].address != entry->address)
-		return damaged(fault, "the index does not describe it");
+		return damaged(fault, "block at 0x%llx is not what the index says", (unsigned long long)entry->offset);
 	ret_batch->space = batch.space;
 	ret_batch->count = batch.count;
 	memcpy(ret_batch->chunks, batch.chunks, count * sizeof *batch.chunks);
@@ -464,11 +464,7 @@ int image_reader_pages(const struct image_reader *reader, size_t index, void *bu
 		rc = block_check(reader, buffer, LAYOUT_PAGES, entry->offset, entry->length, fault);
 	if (!rc)
 		rc = chunks_take(entry, buffer, ret_batch, fault);
-	if (rc) {
-		fault_at(fault, rc, "block at 0x%llx", (unsigned long long)entry->offset);
-		return fault_at(fault, rc, "%s", reader->name);
-	}
-	return 0;
+	return rc ? fault_at(fault, rc, "%s", reader->name) : 0;
 }
 
 void image_reader_free(struct image_reader *reader)
