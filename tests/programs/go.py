@@ -1,0 +1,86 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""A Go program: threads by raw clone, its own scheduler, preemption by signals."""
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+import os
+
+from cairn_test import BUILD, main, need, same_files, sh, start, test, undisturbed, write
+
+JOB = r'''
+package main
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"os"
+	"runtime"
+	"sync"
+	"time"
+)
+
+func chain(worker int, out chan<- [32]byte) {
+	value := sha256.Sum256([]byte{byte(worker)})
+	for {
+		waste := make([][]byte, 0)
+		for i := 0; i < 3000; i++ {
+			value = sha256.Sum256(value[:])
+			waste = append(waste, value[:])
+		}
+		out <- value
+	}
+}
+
+func main() {
+	runtime.GOMAXPROCS(4)
+	log, _ := os.OpenFile("log", os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0644)
+	outs := make([]chan [32]byte, 8)
+	for i := range outs {
+		outs[i] = make(chan [32]byte)
+		go chain(i, outs[i])
+	}
+	ticks := 0
+	var lock sync.Mutex
+	go func() {
+		for range time.Tick(2 * time.Millisecond) {
+			lock.Lock()
+			ticks++
+			lock.Unlock()
+		}
+	}()
+	total := sha256.New()
+	for round := 0; round < 250; round++ {
+		for _, out := range outs {
+			value := <-out
+			total.Write(value[:])
+		}
+		fmt.Fprintf(log, "round %d\n", round)
+	}
+	lock.Lock()
+	defer lock.Unlock()
+	fmt.Printf("%x %v\n", total.Sum(nil), ticks > 10)
+}
+'''
+
+
+@test("a Go program with goroutines on several threads ends with the same digest", timeout=300)
+def go():
+    need("go")
+    write("job.go", JOB)
+    cache = BUILD / "go-cache"
+    sh("go", "build", "-o", "job.bin", "job.go",
+       env={**os.environ, "GOCACHE": str(cache), "GOFLAGS": "-mod=mod", "GO111MODULE": "off", "CGO_ENABLED": "0"})
+    reference = undisturbed(["../job.bin"])
+    program = start(["../job.bin"], "job")
+    for _ in range(2):
+        program.wait_progress(40, "log")
+        program.round_trip()
+    program.wait_progress(3, "log")
+    program.succeed()
+    same_files(program, reference, "out", "log", "err")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""A pipeline that a person started in an interactive shell: its session leader is outside the tree."""
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+from cairn_test import (CAIRN, DRY, Program, Terminal, check, equal, main, need, same_files, start, test, tree_of,
+                        undisturbed, until, write)
+
+# The sink is slow, so that all pipes are full at any moment.
+PIPELINE = (r"""seq 1 4000000 | sed s/7/seven/g | tr a-z A-Z | """
+            r"""awk 'NR > 2500 { exit } { for (i = 0; i < 9000; i++) s = (s * 31 + length($0) + i) % 1000003; """
+            r"""print $0, s; fflush() }' > result""")
+
+
+class Job(Program):
+    """The pipeline as a job of the interactive shell: found by its parent."""
+
+    def __init__(self, terminal):
+        self.terminal = terminal
+        terminal.type("bash ./pipeline")
+        pid = until(lambda: tree_of(terminal.pid)[1:], "the job")[0]
+        super().__init__(pid, ".")
+        until(lambda: len(tree_of(self.pid)) == 5, "four processes of the pipeline")
+
+    def reap_tree(self, tree):
+        """The shell reaps its own job."""
+        until(lambda: not any(map(exists, tree)), "the job's end")
+
+
+def exists(pid):
+    return pathlib.Path(f"/proc/{pid}").exists()
+
+
+def prepare():
+    need("bash", "seq", "sed", "tr", "awk")
+    write("pipeline", PIPELINE + "\n")
+    reference = undisturbed(["bash", "../pipeline"])
+    terminal = Terminal()
+    return reference, terminal, Job(terminal)
+
+
+def result_is_right(program, reference):
+    check(program.lines("result") == 2500, f"{program.lines('result')} lines in the result, wanted 2500")
+    same_files(program, reference, "result")
+
+
+@test("a shell job of four processes goes on in the foreground of its shell, twice")
+def foreground():
+    reference, terminal, job = prepare()
+    pid = job.pid
+    for _ in range(2):
+        job.wait_progress(100, "result")
+        job.checkpoint()
+        if DRY:
+            continue
+        terminal.expect("Killed")
+        terminal.expect("ready> ")
+        terminal.type(f"{CAIRN} restore {job.image}")
+        until(lambda: exists(pid), f"process {pid} again")
+        job.wait_progress(10, "result")
+        equal(len(tree_of(pid)), 5, "processes of the restored job")
+    terminal.expect("ready> ", 60)
+    terminal.type("echo status=$?")
+    terminal.expect("status=0")
+    Program.running.remove(job)
+    result_is_right(job, reference)
+    terminal.close()
+
+
+@test("a shell job of four processes goes on detached, twice")
+def detached():
+    reference, terminal, job = prepare()
+    for _ in range(2):
+        job.wait_progress(100, "result")
+        job.checkpoint()
+        if DRY:
+            continue
+        terminal.expect("Killed")
+        terminal.expect("ready> ")
+        terminal.type(f"{CAIRN} restore -d --pidfile pidfile {job.image}; echo status=$?")
+        terminal.expect("status=0")
+        equal(int(job.text("pidfile")), job.pid, "PID after the restore")
+        job.wait_progress(10, "result")
+    if DRY:
+        terminal.expect("ready> ", 60)
+    else:
+        until(lambda: not exists(job.pid) or tree_of(job.pid) == [], "end of the job", 60)
+    Program.running.remove(job)
+    result_is_right(job, reference)
+    terminal.close()
+
+
+@test("a pipeline without a terminal goes on, twice", quick=True)
+def plain():
+    need("bash", "seq", "sed", "tr", "awk")
+    write("pipeline", PIPELINE + "\n")
+    reference = undisturbed(["bash", "../pipeline"])
+    program = start(["bash", "../pipeline"], "job")
+    for _ in range(2):
+        program.wait_progress(100, "result")
+        program.round_trip()
+    program.succeed()
+    result_is_right(program, reference)
+
+
+@test("a pipeline that is saved 20 times and runs on gives the same result")
+def runs_on():
+    need("bash", "seq", "sed", "tr", "awk")
+    write("pipeline", PIPELINE + "\n")
+    reference = undisturbed(["bash", "../pipeline"])
+    program = start(["bash", "../pipeline"], "job")
+    for _ in range(20):
+        program.wait_progress(20, "result")
+        program.checkpoint(kill=False, image=program.path("image.cairn"))
+    program.succeed()
+    result_is_right(program, reference)
+
+
+if __name__ == "__main__":
+    main()
