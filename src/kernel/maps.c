@@ -1,0 +1,187 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* /proc/PID/maps and smaps: fs/proc/task_mmu.c show_map_vma, show_smap. */
+#include "kernel/maps.h"
+
+#include <ctype.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/sysmacros.h>
+
+#include "kernel/token.h"
+
+/* Names as of 6.18, and "gu" of 6.19. 0: known, and nothing to carry: rights that the permissions repeat (rd wr ex
+ * sh), rights that follow from how the file was opened (mr me), soft-dirty tracking (sd), and that guard regions may
+ * be there (gu), which pagemap says exactly. Two letters that are not here may mean anything: MAP_FLAG_OTHER. */
+static const struct flag_name {
+	char name[3];
+	uint32_t flag;
+} flag_names[] = {
+	{ "rd", 0 }, { "wr", 0 }, { "mr", 0 }, { "mw", MAP_FLAG_MAY_WRITE }, { "me", 0 }, { "ac", MAP_FLAG_ACCOUNT },
+	{ "ex", 0 }, { "sd", 0 }, { "sh", 0 }, { "ms", MAP_FLAG_SHARED_MAY }, { "gd", MAP_FLAG_GROWS_DOWN },
+	{ "pf", MAP_FLAG_PFN }, { "lo", MAP_FLAG_LOCKED }, { "io", MAP_FLAG_IO }, { "sr", MAP_FLAG_SEQUENTIAL },
+	{ "rr", MAP_FLAG_RANDOM }, { "dc", MAP_FLAG_DONT_COPY }, { "de", MAP_FLAG_DONT_EXPAND },
+	{ "lf", MAP_FLAG_LOCK_ON_FAULT }, { "nr", MAP_FLAG_NO_RESERVE }, { "ht", MAP_FLAG_HUGETLB },
+	{ "sf", MAP_FLAG_SYNC }, { "wf", MAP_FLAG_WIPE_ON_FORK }, { "dd", MAP_FLAG_DONT_DUMP },
+	{ "mm", MAP_FLAG_MIXED }, { "hg", MAP_FLAG_HUGE }, { "nh", MAP_FLAG_NO_HUGE }, { "mg", MAP_FLAG_MERGEABLE },
+	{ "um", MAP_FLAG_UFFD_MISSING }, { "uw", MAP_FLAG_UFFD_WP }, { "ui", MAP_FLAG_UFFD_MINOR },
+	{ "ss", MAP_FLAG_SHADOW_STACK }, { "sl", MAP_FLAG_SEALED }, { "dp", MAP_FLAG_DROPPABLE }, { "gu", 0 },
+};
+
+static const struct flag_name *flag_find(const char *at)
+{
+	for (size_t i = 0; i < sizeof flag_names / sizeof *flag_names; i++)
+		if (at[0] == flag_names[i].name[0] && at[1] == flag_names[i].name[1])
+			return &flag_names[i];
+	return NULL;
+}
+
+static void flag_unknown(struct map *map, const char *at)
+{
+	size_t used = strlen(map->unknown);
+	map->flags |= MAP_FLAG_OTHER;
+	if (used + 4 > sizeof map->unknown)
+		return;
+	if (used)
+		map->unknown[used++] = ' ';
+	memcpy(map->unknown + used, at, 2);
+}
+
+/* "rd wr mr mw me ac " */
+static bool flags_take(const char *at, struct map *map)
+{
+	for (; *(at = token_skip_blanks(at)) && *at != '\n'; at += 2) {
+		if (isspace((unsigned char)at[1]) || !at[1] || (at[2] && !isspace((unsigned char)at[2])))
+			return false;
+		const struct flag_name *known = flag_find(at);
+		if (known)
+			map->flags |= known->flag;
+		else
+			flag_unknown(map, at);
+	}
+	return true;
+}
+
+static bool key_take(const char *at, struct map *map)
+{
+	uint64_t key;
+	if (!token_number(&at, 10, &key) || key > INT32_MAX)
+		return false;
+	map->protection_key = (int)key;
+	return true;
+}
+
+/* A line of smaps under the header of @map. There are two dozen per mapping: the first letter decides for most. */
+static int attribute_parse(const char *line, struct map *map, struct fault *fault)
+{
+	const char *at = line;
+	bool good = true;
+	if (*line == 'V' && token_word(&at, "VmFlags:"))
+		good = flags_take(at, map);
+	else if (*line == 'P' && token_word(&at, "ProtectionKey:"))
+		good = key_take(at, map);
+	return good ? 0 : token_malformed(fault, "smaps", "a line", line);
+}
+
+static bool permissions_take(const char **at, struct map *map)
+{
+	const char *p = token_skip_blanks(*at);
+	static const char on[] = "rwx";
+	static const uint32_t bits[] = { PROT_READ, PROT_WRITE, PROT_EXEC };
+	for (int i = 0; i < 3; i++) {
+		if (p[i] != on[i] && p[i] != '-')
+			return false;
+		if (p[i] != '-')
+			map->protection |= bits[i];
+	}
+	if (p[3] != 's' && p[3] != 'p')
+		return false;
+	map->shared = p[3] == 's';
+	*at = p + 4;
+	return true;
+}
+
+static bool numbers_take(const char **at, struct map *map)
+{
+	uint64_t major, minor;
+	if (!token_number(at, 16, &map->offset) || !token_number(at, 16, &major) || *(*at)++ != ':' ||
+	    !token_number(at, 16, &minor) || !token_number(at, 10, &map->inode))
+		return false;
+	map->device = makedev((unsigned int)major, (unsigned int)minor);
+	return true;
+}
+
+/* The kernel escapes newlines only, and not the backslash itself (seq_path(m, path, "\n")): a file whose real name
+ * has the four characters \012 looks the same, and so does one that really ends in " (deleted)". Who opens the
+ * name has to compare device and inode anyway. */
+static void name_take(const char *at, struct arena *arena, struct map *map)
+{
+	static const char mark[] = " (deleted)";
+	const char *end = strchrnul(at, '\n');
+	char *name = arena_new(arena, (size_t)(end - at) + 1), *to = name;
+	while (at < end) {
+		bool newline = end - at >= 4 && !memcmp(at, "\\012", 4);
+		*to++ = newline ? '\n' : *at;
+		at += newline ? 4 : 1;
+	}
+	size_t length = (size_t)(to - name), cut = sizeof mark - 1;
+	map->deleted = length > cut && !memcmp(to - cut, mark, cut);
+	if (map->deleted)
+		to[-(ptrdiff_t)cut] = 0;
+	map->name = name;
+}
+
+/* "55eb39a4c000-55eb39a51000 r-xp 00002000 fe:00 1234     /usr/bin/cat" */
+static int header_parse(const char *line, struct arena *arena, struct map *map, struct fault *fault)
+{
+	const char *at = line;
+	if (!token_number(&at, 16, &map->start) || *at++ != '-' || !token_number(&at, 16, &map->end) ||
+	    map->end <= map->start || !permissions_take(&at, map) || !numbers_take(&at, map) ||
+	    (*at && *at != ' ' && *at != '\n'))
+		return token_malformed(fault, "maps", "a mapping", line);
+	at = token_skip_blanks(at);
+	if (*at && *at != '\n')
+		name_take(at, arena, map);
+	else
+		map->name = "";
+	return 0;
+}
+
+/* Headers start with a lower-case hexadecimal number, attributes of smaps with a capital letter. */
+static int line_parse(const char *line, struct arena *arena, struct map_list *list, struct fault *fault)
+{
+	if (*line >= 'A' && *line <= 'Z') {
+		if (!list->maps.count)
+			return token_malformed(fault, "smaps", "the start", line);
+		return attribute_parse(line, &list->maps.at[list->maps.count - 1], fault);
+	}
+	return header_parse(line, arena, vec_add(&list->maps), fault);
+}
+
+int maps_parse(const char *text, struct arena *arena, struct map_list *ret_list, struct fault *fault)
+{
+	struct map_list list = { 0 };
+	int rc = 0;
+	for (const char *line = text; rc == 0 && *line; line = token_next_line(line))
+		rc = line_parse(line, arena, &list, fault);
+	if (rc < 0)
+		maps_finish(&list);
+	else
+		*ret_list = list;
+	return rc;
+}
+
+int maps_read(pid_t pid, bool with_flags, struct arena *arena, struct map_list *ret_list, struct fault *fault)
+{
+	struct text text = { 0 };
+	int rc = proc_read(pid, with_flags ? "smaps" : "maps", &text, fault);
+	if (rc == 0)
+		rc = maps_parse(text.at, arena, ret_list, fault);
+	text_finish(&text);
+	return rc;
+}
+
+void maps_finish(struct map_list *list)
+{
+	if (list)
+		vec_finish(&list->maps);
+}

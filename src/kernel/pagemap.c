@@ -1,0 +1,190 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Documentation/admin-guide/mm/pagemap.rst; fs/proc/task_mmu.c do_pagemap_scan and pagemap_read (6.18). */
+#include "kernel/pagemap.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+/* include/uapi/linux/fs.h of 6.18: distributions still ship headers from before 6.7. */
+struct scan_region {
+	uint64_t start, end, categories;
+};
+struct scan_arg {
+	uint64_t size;  /* of this struct: the version */
+	uint64_t flags; /* PM_SCAN_* */
+	uint64_t start, end;
+	uint64_t walk_end; /* out: where it stopped */
+	uint64_t vec, vec_len, max_pages;
+	uint64_t category_inverted, category_mask, category_anyof_mask, return_mask;
+};
+#define CAIRN_PAGEMAP_SCAN _IOWR('f', 16, struct scan_arg)
+enum {
+	SCAN_FILE = 1 << 2,
+	SCAN_PRESENT = 1 << 3,
+	SCAN_SWAPPED = 1 << 4,
+	SCAN_PFNZERO = 1 << 5,
+	SCAN_GUARD = 1 << 8, /* 6.15 */
+};
+
+/* Entries of /proc/PID/pagemap. */
+#define ENTRY_PRESENT (1ull << 63)
+#define ENTRY_SWAPPED (1ull << 62)
+#define ENTRY_FILE (1ull << 61)
+#define ENTRY_GUARD (1ull << 58) /* 6.15 */
+
+enum { PAGE_BYTES = 4096, ENTRY_BYTES = 8, BATCH = 512 };
+
+static int scan(const struct pagemap *pagemap, uint64_t start, uint64_t end, struct scan_region *regions, int space,
+		uint64_t *ret_next)
+{
+	uint64_t guard = pagemap->guards ? SCAN_GUARD : 0;
+	struct scan_arg arg = {
+		.size = sizeof arg,
+		.start = start,
+		.end = end,
+		.vec = (uintptr_t)regions,
+		.vec_len = (uint64_t)space,
+		.category_anyof_mask = SCAN_PRESENT | SCAN_SWAPPED | guard,
+		.return_mask = SCAN_PRESENT | SCAN_SWAPPED | SCAN_FILE | SCAN_PFNZERO | guard,
+	};
+	int count = ioctl(pagemap->fd, CAIRN_PAGEMAP_SCAN, &arg);
+	if (count < 0)
+		return -errno;
+	*ret_next = arg.walk_end;
+	return count;
+}
+
+/* A category that the kernel does not know is EINVAL, the whole request ENOTTY before 6.7. The first page is asked: it
+ * is hardly ever mapped, and the answer does not matter. */
+static void scan_probe(struct pagemap *pagemap)
+{
+	struct scan_region region;
+	uint64_t next;
+	pagemap->guards = true;
+	pagemap->scan = scan(pagemap, 0, PAGE_BYTES, &region, 1, &next) >= 0;
+	if (pagemap->scan)
+		return;
+	pagemap->guards = false;
+	pagemap->scan = scan(pagemap, 0, PAGE_BYTES, &region, 1, &next) >= 0;
+}
+
+static int open_fault(struct fault *fault, int error, pid_t pid)
+{
+	if (error == ENOENT || error == ESRCH)
+		return fault_set(fault, FAULT_VANISHED, ESRCH,
+				 "/proc/%d/pagemap: the process is gone; try another target", pid);
+	return fault_set(fault, fault_class_of(error), error,
+			 "/proc/%d/pagemap: %s; try as the user of the process, as root, or with CAP_SYS_PTRACE", pid,
+			 strerror(error));
+}
+
+int pagemap_open(pid_t pid, struct pagemap *ret_pagemap, struct fault *fault)
+{
+	char path[64];
+	snprintf(path, sizeof path, "/proc/%d/pagemap", pid);
+	struct pagemap pagemap = { .fd = open(path, O_RDONLY | O_CLOEXEC) };
+	if (pagemap.fd < 0)
+		return open_fault(fault, errno, pid);
+	scan_probe(&pagemap);
+	*ret_pagemap = pagemap;
+	return 0;
+}
+
+void pagemap_close(struct pagemap *pagemap)
+{
+	if (pagemap->fd >= 0)
+		close(pagemap->fd);
+	pagemap->fd = -1;
+}
+
+/* A growing answer: the extents of the caller, filled and joined. */
+struct answer {
+	struct page_extent *extents;
+	int count, space;
+};
+
+/* false when it is full. */
+static bool answer_add(struct answer *answer, uint64_t start, uint64_t end, uint32_t categories)
+{
+	struct page_extent *last = answer->count ? &answer->extents[answer->count - 1] : NULL;
+	if (last && last->end == start && last->categories == categories) {
+		last->end = end;
+		return true;
+	}
+	if (answer->count == answer->space)
+		return false;
+	answer->extents[answer->count++] = (struct page_extent){ start, end, categories };
+	return true;
+}
+
+/* A guard is a marker in the place of a swap entry, so the kernel says "swapped" as well (both ways, 6.18): nothing
+ * is swapped there. From 6.13 to 6.14 it says only that, and reading the page gives EFAULT. */
+static uint32_t categories_of_scan(uint64_t scanned)
+{
+	if (scanned & SCAN_GUARD)
+		return PAGE_GUARD;
+	return (scanned & SCAN_PRESENT ? PAGE_PRESENT : 0) | (scanned & SCAN_SWAPPED ? PAGE_SWAPPED : 0) |
+	       (scanned & SCAN_FILE ? PAGE_FILE : 0) | (scanned & SCAN_PFNZERO ? PAGE_ZERO : 0);
+}
+
+static uint32_t categories_of_entry(uint64_t entry)
+{
+	if (entry & ENTRY_GUARD)
+		return PAGE_GUARD;
+	if (!(entry & (ENTRY_PRESENT | ENTRY_SWAPPED)))
+		return 0;
+	return (entry & ENTRY_PRESENT ? PAGE_PRESENT : 0) | (entry & ENTRY_SWAPPED ? PAGE_SWAPPED : 0) |
+	       (entry & ENTRY_FILE ? PAGE_FILE : 0);
+}
+
+/* One system call; the kernel stops early when the regions are used up, and it does not join all neighbours. */
+static int scan_step(const struct pagemap *pagemap, uint64_t *at, uint64_t end, struct answer *answer)
+{
+	struct scan_region regions[BATCH];
+	int space = answer->space - answer->count;
+	uint64_t next;
+	int count = scan(pagemap, *at, end, regions, space < BATCH ? space : BATCH, &next);
+	for (int i = 0; i < count; i++) /* all fit: there are no more than were asked for */
+		answer_add(answer, regions[i].start, regions[i].end, categories_of_scan(regions[i].categories));
+	if (count >= 0)
+		*at = next;
+	return count < 0 ? count : 0;
+}
+
+/* A block of entries. Ends early, in front of the page that did not fit. */
+static int read_step(const struct pagemap *pagemap, uint64_t *at, uint64_t end, struct answer *answer)
+{
+	enum { BLOCK = 16 << 10 };
+	uint64_t entries[BLOCK], pages = (end - *at + PAGE_BYTES - 1) / PAGE_BYTES;
+	size_t wanted = (pages < BLOCK ? pages : BLOCK) * ENTRY_BYTES;
+	ssize_t n = pread(pagemap->fd, entries, wanted, (off_t)(*at / PAGE_BYTES * ENTRY_BYTES));
+	if (n <= 0) /* the address space is gone; within it there are only entries */
+		return n < 0 ? (errno == EINTR ? 0 : -errno) : -ESRCH;
+	for (ssize_t i = 0; i < n / ENTRY_BYTES; i++, *at += PAGE_BYTES) {
+		uint32_t categories = categories_of_entry(entries[i]);
+		if (categories && !answer_add(answer, *at, *at + PAGE_BYTES, categories))
+			return 1;
+	}
+	return 0;
+}
+
+int pagemap_extents(const struct pagemap *pagemap, uint64_t start, uint64_t end, struct page_extent *ret_extents,
+		    int space, uint64_t *ret_next, struct fault *fault)
+{
+	struct answer answer = { ret_extents, 0, space };
+	uint64_t at = start;
+	int rc = 0;
+	if (start > INT64_MAX) /* [vsyscall] has no page tables of the process */
+		at = end;
+	while (rc == 0 && at < end && (pagemap->scan ? answer.count < space : true))
+		rc = pagemap->scan ? scan_step(pagemap, &at, end, &answer) : read_step(pagemap, &at, end, &answer);
+	if (rc < 0)
+		return fault_set(fault, fault_class_of(-rc), -rc, "pagemap from 0x%llx: %s; try again",
+				 (unsigned long long)start, strerror(-rc));
+	*ret_next = at < end ? at : end;
+	return answer.count;
+}

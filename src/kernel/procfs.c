@@ -1,0 +1,296 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "kernel/procfs.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "kernel/token.h"
+
+void text_finish(struct text *text)
+{
+	if (!text)
+		return;
+	free(text->at);
+	*text = (struct text){ 0 };
+}
+
+/* Room for at least @more bytes and the NUL. Most files of /proc fit into the first size. */
+static void text_reserve(struct text *text, size_t more)
+{
+	enum { TEXT_FIRST = 16 << 10 };
+	size_t space = text->space ? text->space : TEXT_FIRST;
+	while (space - text->size < more + 1)
+		space *= 2;
+	if (space != text->space)
+		text->at = memory_resize(text->at, space);
+	text->space = space;
+}
+
+/* -ESRCH as vanished; the rest by its errno. */
+static int path_fault(struct fault *fault, int error, const char *path)
+{
+	switch (error) {
+	case ESRCH:
+		return fault_set(fault, FAULT_VANISHED, ESRCH, "%s: the process is gone; try another target", path);
+	case EACCES:
+	case EPERM:
+		return fault_set(fault, FAULT_PERMISSION, error,
+				 "%s: %s; try as the user of the process, as root, or with CAP_SYS_PTRACE", path,
+				 strerror(error));
+	default:
+		return fault_set(fault, fault_class_of(error), error, "%s: %s", path, strerror(error));
+	}
+}
+
+/* The first line comes from the first read(2), more only in pieces: seq_file gives at most a page a call
+ * (fs/seq_file.c seq_read_iter, 6.18), and only an empty read is the end. 0 or a negative errno. */
+static int text_fill(struct text *text, int fd)
+{
+	text->size = 0;
+	for (;;) {
+		enum { LEAST = 4 << 10 };
+		text_reserve(text, LEAST);
+		ssize_t n = read(fd, text->at + text->size, text->space - text->size - 1);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		text->size += (size_t)n;
+		text->at[text->size] = 0;
+		if (n == 0)
+			return 0;
+	}
+}
+
+static int path_read(const char *path, struct text *text)
+{
+	_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
+	return fd < 0 ? -errno : text_fill(text, fd);
+}
+
+static bool process_exists(pid_t pid)
+{
+	char path[32];
+	snprintf(path, sizeof path, "/proc/%d", pid);
+	return access(path, F_OK) == 0;
+}
+
+/* ENOENT of a file of a process that is gone is ESRCH. */
+static int vanished_or(pid_t pid, int rc)
+{
+	return rc == -ENOENT && !process_exists(pid) ? -ESRCH : rc;
+}
+
+int proc_read_path(const char *path, struct text *text, struct fault *fault)
+{
+	int rc = path_read(path, text);
+	return rc < 0 ? path_fault(fault, -rc, path) : 0;
+}
+
+int proc_read(pid_t pid, const char *name, struct text *text, struct fault *fault)
+{
+	char path[PATH_MAX];
+	snprintf(path, sizeof path, "/proc/%d/%s", pid, name);
+	int rc = vanished_or(pid, path_read(path, text));
+	return rc < 0 ? path_fault(fault, -rc, path) : 0;
+}
+
+int proc_read_task(pid_t pid, pid_t tid, const char *name, struct text *text, struct fault *fault)
+{
+	char path[PATH_MAX];
+	snprintf(path, sizeof path, "/proc/%d/task/%d/%s", pid, tid, name);
+	/* /proc/TID exists for threads too, though no listing shows it. */
+	int rc = vanished_or(tid, path_read(path, text));
+	return rc < 0 ? path_fault(fault, -rc, path) : 0;
+}
+
+/* 0 or a negative errno; @ret_target has room for @size. */
+static int link_read(pid_t pid, const char *path, char *ret_target, size_t size)
+{
+	ssize_t n = readlink(path, ret_target, size - 1);
+	if (n < 0)
+		return vanished_or(pid, -errno);
+	if ((size_t)n == size - 1)
+		return -ENAMETOOLONG;
+	ret_target[n] = 0;
+	return 0;
+}
+
+int proc_link(pid_t pid, const char *name, struct arena *arena, char **ret_target, struct fault *fault)
+{
+	char path[PATH_MAX], target[PATH_MAX + 1];
+	snprintf(path, sizeof path, "/proc/%d/%s", pid, name);
+	int rc = link_read(pid, path, target, sizeof target);
+	if (rc < 0)
+		return path_fault(fault, -rc, path);
+	*ret_target = arena_string(arena, target);
+	return 0;
+}
+
+/* Lists */
+
+static int pid_compare(const void *a, const void *b)
+{
+	pid_t left = *(const pid_t *)a, right = *(const pid_t *)b;
+	return (left > right) - (left < right);
+}
+
+static void list_sort(struct pid_list *list)
+{
+	if (list->pids.count)
+		qsort(list->pids.at, list->pids.count, sizeof *list->pids.at, pid_compare);
+}
+
+/* The entries of @path that are numbers, ascending. 0 or a negative errno, then @ret_list is empty. */
+static int numbers_read(const char *path, struct pid_list *ret_list)
+{
+	struct pid_list list = { 0 };
+	DIR *directory = opendir(path);
+	if (!directory)
+		return -errno;
+	errno = 0;
+	for (struct dirent *entry; (entry = readdir(directory)); errno = 0) {
+		const char *at = entry->d_name;
+		uint64_t number;
+		if (token_number(&at, 10, &number) && !*at)
+			*vec_add(&list.pids) = (pid_t)number;
+	}
+	int rc = -errno;
+	closedir(directory);
+	if (rc < 0) {
+		vec_finish(&list.pids);
+		return rc;
+	}
+	list_sort(&list);
+	*ret_list = list;
+	return 0;
+}
+
+static int process_numbers(pid_t pid, const char *name, struct pid_list *ret_list, struct fault *fault)
+{
+	char path[64];
+	snprintf(path, sizeof path, "/proc/%d/%s", pid, name);
+	int rc = vanished_or(pid, numbers_read(path, ret_list));
+	return rc < 0 ? path_fault(fault, -rc, path) : 0;
+}
+
+int proc_threads(pid_t pid, struct pid_list *ret_list, struct fault *fault)
+{
+	return process_numbers(pid, "task", ret_list, fault);
+}
+
+int proc_descriptors(pid_t pid, struct pid_list *ret_list, struct fault *fault)
+{
+	return process_numbers(pid, "fd", ret_list, fault);
+}
+
+/* Children */
+
+/* Takes "12 34 " in; fs/proc/array.c children_seq_show. */
+static int children_parse(const char *text, struct pid_list *list, struct fault *fault)
+{
+	const char *at = text;
+	for (uint64_t pid; *(at = token_skip_blanks(at)) && *at != '\n';) {
+		if (!token_number(&at, 10, &pid) || pid > INT32_MAX)
+			return token_malformed(fault, "children", "a PID", at);
+		*vec_add(&list->pids) = (pid_t)pid;
+	}
+	return 0;
+}
+
+/* Kernels without CONFIG_PROC_CHILDREN: all processes are asked for their parent. */
+static int children_by_parent(pid_t pid, struct pid_list *list, struct fault *fault)
+{
+	struct pid_list all = { 0 };
+	int rc = numbers_read("/proc", &all);
+	if (rc < 0)
+		return path_fault(fault, -rc, "/proc");
+	for (size_t i = 0; i < all.pids.count; i++) {
+		struct proc_stat stat;
+		if (proc_stat_read(all.pids.at[i], 0, &stat, NULL) == 0 && stat.parent == pid)
+			*vec_add(&list->pids) = all.pids.at[i];
+	}
+	vec_finish(&all.pids);
+	return 0;
+}
+
+/* 1 when the kernel has no such file. A thread that ended meanwhile left its children to another thread; that is
+ * the caller's to exclude by freezing first. */
+static int children_of_thread(pid_t pid, pid_t tid, struct text *text, struct pid_list *list, struct fault *fault)
+{
+	int rc = proc_read_task(pid, tid, "children", text, fault);
+	if (rc == -ESRCH)
+		return 0;
+	if (rc == -ENOENT)
+		return 1;
+	return rc < 0 ? rc : children_parse(text->at, list, fault);
+}
+
+static int children_of_threads(pid_t pid, const struct pid_list *threads, struct pid_list *list, struct fault *fault)
+{
+	struct text text = { 0 };
+	int rc = 0;
+	for (size_t i = 0; rc == 0 && i < threads->pids.count; i++)
+		rc = children_of_thread(pid, threads->pids.at[i], &text, list, fault);
+	text_finish(&text);
+	return rc == 1 ? children_by_parent(pid, list, fault) : rc;
+}
+
+int proc_children(pid_t pid, struct pid_list *ret_list, struct fault *fault)
+{
+	struct pid_list threads = { 0 }, list = { 0 };
+	int rc = proc_threads(pid, &threads, fault);
+	if (rc == 0)
+		rc = children_of_threads(pid, &threads, &list, fault);
+	vec_finish(&threads.pids);
+	if (rc < 0) {
+		vec_finish(&list.pids);
+		return rc;
+	}
+	list_sort(&list);
+	*ret_list = list;
+	return 0;
+}
+
+/* Namespaces */
+
+const char *const proc_namespace_names[NS_COUNT] = {
+	[NS_MNT] = "mnt", [NS_PID] = "pid",   [NS_NET] = "net",   [NS_IPC] = "ipc",
+	[NS_UTS] = "uts", [NS_USER] = "user", [NS_TIME] = "time", [NS_CGROUP] = "cgroup",
+};
+
+/* "mnt:[4026531832]" */
+static int namespace_read(pid_t pid, const char *name, uint64_t *ret_inode, struct fault *fault)
+{
+	char path[64], target[64];
+	snprintf(path, sizeof path, "/proc/%d/ns/%s", pid, name);
+	int rc = link_read(pid, path, target, sizeof target);
+	if (rc == -ENOENT) {
+		*ret_inode = 0;
+		return 0;
+	}
+	if (rc < 0)
+		return path_fault(fault, -rc, path);
+	const char *at = strchrnul(target, '[');
+	at += *at == '[';
+	return token_number(&at, 10, ret_inode) ? 0 : token_malformed(fault, path, "the namespace", target);
+}
+
+int proc_namespaces(pid_t pid, uint64_t ret_inodes[NS_COUNT], struct fault *fault)
+{
+	uint64_t inodes[NS_COUNT];
+	for (int i = 0; i < NS_COUNT; i++) {
+		int rc = namespace_read(pid, proc_namespace_names[i], &inodes[i], fault);
+		if (rc < 0)
+			return rc;
+	}
+	memcpy(ret_inodes, inodes, sizeof inodes);
+	return 0;
+}
