@@ -42,6 +42,8 @@ static int scan(const struct pagemap *pagemap, uint64_t start, uint64_t end, str
 		uint64_t *ret_next)
 {
 	uint64_t guard = pagemap->guards ? SCAN_GUARD : 0;
+	/* Whether a page is of a file is the one question for which the kernel has to look at the page itself. */
+	uint64_t file = pagemap->anonymous ? 0 : SCAN_FILE;
 	struct scan_arg arg = {
 		.size = sizeof arg,
 		.start = start,
@@ -49,7 +51,7 @@ static int scan(const struct pagemap *pagemap, uint64_t start, uint64_t end, str
 		.vec = (uintptr_t)regions,
 		.vec_len = (uint64_t)space,
 		.category_anyof_mask = SCAN_PRESENT | SCAN_SWAPPED | guard,
-		.return_mask = SCAN_PRESENT | SCAN_SWAPPED | SCAN_FILE | SCAN_PFNZERO | guard,
+		.return_mask = SCAN_PRESENT | SCAN_SWAPPED | SCAN_PFNZERO | file | guard,
 	};
 	int count = ioctl(pagemap->fd, CAIRN_PAGEMAP_SCAN, &arg);
 	if (count < 0)
@@ -131,14 +133,14 @@ static uint32_t categories_of_scan(uint64_t scanned)
 	       (scanned & SCAN_FILE ? PAGE_FILE : 0) | (scanned & SCAN_PFNZERO ? PAGE_ZERO : 0);
 }
 
-static uint32_t categories_of_entry(uint64_t entry)
+static uint32_t categories_of_entry(const struct pagemap *pagemap, uint64_t entry)
 {
 	if (entry & ENTRY_GUARD)
 		return PAGE_GUARD;
 	if (!(entry & (ENTRY_PRESENT | ENTRY_SWAPPED)))
 		return 0;
 	return (entry & ENTRY_PRESENT ? PAGE_PRESENT : 0) | (entry & ENTRY_SWAPPED ? PAGE_SWAPPED : 0) |
-	       (entry & ENTRY_FILE ? PAGE_FILE : 0);
+	       (entry & ENTRY_FILE && !pagemap->anonymous ? PAGE_FILE : 0);
 }
 
 /* One system call; the kernel stops early when the regions are used up, and it does not join all neighbours. */
@@ -165,7 +167,7 @@ static int read_step(const struct pagemap *pagemap, uint64_t *at, uint64_t end, 
 	if (n <= 0) /* the address space is gone; within it there are only entries */
 		return n < 0 ? (errno == EINTR ? 0 : -errno) : -ESRCH;
 	for (ssize_t i = 0; i < n / ENTRY_BYTES; i++, *at += PAGE_BYTES) {
-		uint32_t categories = categories_of_entry(entries[i]);
+		uint32_t categories = categories_of_entry(pagemap, entries[i]);
 		if (categories && !answer_add(answer, *at, *at + PAGE_BYTES, categories))
 			return 1;
 	}

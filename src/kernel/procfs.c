@@ -183,7 +183,15 @@ static int process_numbers(pid_t pid, const char *name, struct pid_list *ret_lis
 
 int proc_threads(pid_t pid, struct pid_list *ret_list, struct fault *fault)
 {
-	return process_numbers(pid, "task", ret_list, fault);
+	struct pid_list list;
+	int rc = process_numbers(pid, "task", &list, fault);
+	if (rc < 0)
+		return rc;
+	if (!list.pids.count) /* it ended between opening and reading */
+		return fault_set(fault, FAULT_VANISHED, ESRCH, "/proc/%d/task: the process is gone; try another target",
+				 pid);
+	*ret_list = list;
+	return 0;
 }
 
 int proc_descriptors(pid_t pid, struct pid_list *ret_list, struct fault *fault)

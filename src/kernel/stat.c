@@ -101,7 +101,10 @@ int proc_stat_read(pid_t pid, pid_t tid, struct proc_stat *ret_stat, struct faul
  * proc_sched_show_task, PN). */
 static int exec_start_parse(const char *text, uint64_t *ret_ns, struct fault *fault)
 {
-	const char *line = strstr(text, "\nse.exec_start");
+	/* The first line has the command, unescaped, and 15 bytes are enough to look like the line that is wanted; the
+	 * rule under it has more dashes than that. */
+	const char *rule = strstr(text, "\n-----------------");
+	const char *line = rule ? strstr(rule, "\nse.exec_start") : NULL;
 	if (!line) {
 		*ret_ns = 0;
 		return 0;

@@ -22,7 +22,7 @@ static bool id_take(const char *at, struct proc_timer *timer)
 	return true;
 }
 
-/* The value is printed by %px: hexadecimal without a prefix, "(null)" on kernels that still use %p. */
+/* The value is printed by %px: hexadecimal, without a prefix today. */
 static bool signal_take(const char *at, struct proc_timer *timer)
 {
 	uint64_t signal;
