@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* probe: a timerfd keeps its clock, interval, time left and expirations, or is refused by name */
+/* refusable: timerfd */
+#include "probe.h"
+
+#include <poll.h>
+#include <sys/timerfd.h>
+
+int main(void)
+{
+	int slow = PROBE(timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC)), off = PROBE(timerfd_create(CLOCK_REALTIME, 0));
+	int fired = PROBE(timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK));
+	struct itimerspec value = { { 11, 13 }, { 2000, 17 } }, once = { { 0, 0 }, { 0, 1 } }, seen;
+	PROBE(timerfd_settime(slow, 0, &value, NULL));
+	PROBE(timerfd_settime(fired, 0, &once, NULL));
+	struct pollfd poll_fired = { .fd = fired, .events = POLLIN };
+	PROBE(poll(&poll_fired, 1, 1000));
+
+	probe_save();
+
+	uint64_t ticks = 0;
+	PROBE_SAME(timerfd_gettime(slow, &seen), 0, "timerfd_gettime");
+	PROBE_SAME(seen.it_interval.tv_sec * 1000 + seen.it_interval.tv_nsec, 11013, "interval");
+	PROBE_TRUE(seen.it_value.tv_sec >= 1900 && seen.it_value.tv_sec <= 2000, "time left");
+	PROBE_SAME(timerfd_gettime(off, &seen), 0, "timerfd_gettime of a disarmed one");
+	PROBE_SAME(seen.it_value.tv_sec + seen.it_value.tv_nsec, 0, "time left of a disarmed one");
+	PROBE_SAME(read(fired, &ticks, sizeof ticks), 8, "read of one that expired");
+	PROBE_SAME(ticks, 1, "its expirations");
+	PROBE_SAME(timerfd_settime(off, 0, &once, NULL), 0, "timerfd_settime");
+	PROBE_SAME(read(off, &ticks, sizeof ticks), 8, "read of one armed after the restore");
+	return probe_end();
+}
