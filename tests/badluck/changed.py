@@ -1,0 +1,109 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""Executables and libraries that are missing or changed when a program is to come back."""
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+import os
+import shutil
+
+from cairn_test import (BUILD, FAILED, UNSUPPORTED, VANISHED, cairn, check, children_of, fault_line, main, need, need_cairn,
+                        sh, start, test, write)
+
+WORKER = BUILD / "tests" / "badluck" / "worker"
+
+
+def refused(program, *named):
+    result = cairn("restore", "-d", program.image)
+    fault_line(result, result.status, *named)
+    check(result.status in (FAILED, VANISHED, UNSUPPORTED), f"exit status {result.status}", result)
+    check(not children_of(os.getpid()), "a process remains", result)
+
+
+def goes_on(program):
+    program.restore()
+    program.wait_progress(2)
+    program.path("go").touch()
+    program.succeed()
+
+
+@test("an executable that is missing at the restore is named, and nothing remains", quick=True)
+def missing_executable():
+    need_cairn()
+    shutil.copy(WORKER, "worker")
+    program = start(["../worker"], "job")
+    program.wait_progress(2)
+    program.checkpoint()
+    os.rename("worker", "away")
+    refused(program, "/worker")
+    os.rename("away", "worker")
+    goes_on(program)
+
+
+@test("an executable that changed since the save is named, and nothing remains", quick=True)
+def changed_executable():
+    need_cairn()
+    shutil.copy(WORKER, "worker")
+    program = start(["../worker"], "job")
+    program.wait_progress(2)
+    program.checkpoint()
+    os.rename("worker", "away")
+    shutil.copy("away", "worker")
+    with open("worker", "r+b") as out:
+        out.seek(5000)
+        out.write(b"changed")
+    refused(program, "/worker")
+    os.rename("away", "worker")
+    goes_on(program)
+
+
+def with_library():
+    need_cairn()
+    need("gcc")
+    write("library.c", "int answer(int x) { return x * 2; }\n")
+    write("program.c", '#include <stdio.h>\n#include <unistd.h>\nint answer(int);\nint main(void) {\n'
+          'for (int i = 0; access("go", F_OK); i++) { printf("round %d\\n", answer(i) / 2); fflush(stdout);'
+          ' usleep(2000); } return 0; }\n')
+    sh("gcc", "-shared", "-fPIC", "-o", "libanswer.so", "library.c")
+    sh("gcc", "-o", "program", "program.c", "-L.", "-lanswer", "-Wl,-rpath," + os.getcwd())
+    program = start(["../program"], "job")
+    program.wait_progress(2)
+    program.checkpoint()
+    return program
+
+
+@test("a library that is missing at the restore is named, and nothing remains", quick=True)
+def missing_library():
+    program = with_library()
+    os.rename("libanswer.so", "away")
+    refused(program, "libanswer.so")
+    os.rename("away", "libanswer.so")
+    goes_on(program)
+
+
+@test("a library that changed since the save is named, and nothing remains", quick=True)
+def changed_library():
+    program = with_library()
+    os.rename("libanswer.so", "away")
+    write("library.c", "int answer(int x) { return x * 3 + 1; }\nint more(void) { return 1; }\n")
+    sh("gcc", "-shared", "-fPIC", "-o", "libanswer.so", "library.c")
+    refused(program, "libanswer.so")
+    os.rename("away", "libanswer.so")
+    goes_on(program)
+
+
+@test("an open file that is missing at the restore is named, and nothing remains", quick=True)
+def missing_file():
+    need_cairn()
+    program = start([WORKER], "job")
+    program.wait_progress(2)
+    program.checkpoint()
+    os.rename("job/out", "away")
+    refused(program, "job/out")
+    os.rename("away", "job/out")
+    goes_on(program)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""Descriptors that cannot be carried: refused by name before the program is touched."""
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+from cairn_test import (PYTHON, UNSUPPORTED, cairn, check, fault_line, main, need_cairn, start, test, unharmed, write)
+
+HEAD = r'''
+import ctypes, os, socket, sys, time
+libc = ctypes.CDLL(None, use_errno=True)
+def call(*words):
+    fd = libc.syscall(*words)
+    if fd < 0:
+        print("skip", os.strerror(ctypes.get_errno()), flush=True); sys.exit(0)
+    return fd
+'''
+TAIL = r'''
+print("fd", fd, flush=True)
+n = 0
+while not os.path.exists("go"):
+    time.sleep(0.002)
+    n += 1
+    print("round", n, flush=True)
+'''
+
+
+def refused(make, *names):
+    need_cairn()
+    write("holder.py", HEAD + make + TAIL)
+    program = start([PYTHON, "holder.py"])
+    program.wait_text("\n")
+    first = program.text().splitlines()[0]
+    if first.startswith("skip"):
+        from cairn_test import Skip
+        raise Skip(first)
+    program.wait_text("round")
+    fd = first.split()[1]
+    result = cairn("checkpoint", program.pid, "-o", "image.cairn")
+    line = fault_line(result, UNSUPPORTED, str(program.pid), f"fd {fd}")
+    check(any(name in line.lower() for name in names), f"the line names none of {names}", line)
+    check("; " in line, "the line has no remedy", line)
+    unharmed(program.pid)
+    # cairn check says the same, without touching.
+    dry = cairn("check", program.pid)
+    check(dry.status == UNSUPPORTED and f"fd {fd}" in dry.err + dry.out, "cairn check does not say the same", dry)
+    program.wait_progress(3)
+    program.path("go").touch()
+    program.succeed()
+
+
+@test("an io_uring is refused by name", quick=True)
+def io_uring():
+    refused("params = (ctypes.c_char * 120)()\nfd = call(425, 4, params)\n", "io_uring")
+
+
+@test("a userfaultfd is refused by name", quick=True)
+def userfaultfd():
+    refused("fd = call(323, os.O_CLOEXEC | 1)\n", "userfaultfd")
+
+
+@test("a connected TCP socket is refused by name", quick=True)
+def tcp():
+    refused("""
+server = socket.create_server(("127.0.0.1", 0))
+client = socket.create_connection(server.getsockname())
+peer, _ = server.accept()
+keep = client.detach(); server.close(); fd = peer.detach(); os.close(keep)
+""", "tcp", "socket")
+
+
+@test("a perf event is refused by name", quick=True)
+def perf():
+    refused("""
+attr = (ctypes.c_uint32 * 32)(1, 128, 1)
+fd = call(298, attr, 0, -1, -1, 0)
+""", "perf")
+
+
+@test("a bpf map is refused by name", quick=True)
+def bpf():
+    refused("""
+attr = (ctypes.c_uint32 * 32)(2, 4, 8, 1)
+fd = call(321, 0, attr, 128)
+""", "bpf")
+
+
+@test("two descriptors that cannot be carried are named together, one line each", quick=True)
+def two():
+    need_cairn()
+    write("holder.py", HEAD + "params = (ctypes.c_char * 120)()\nfd = call(425, 4, params)\n"
+          "params = (ctypes.c_char * 120)()\nother = call(425, 4, params)\n" + TAIL)
+    program = start([PYTHON, "holder.py"])
+    program.wait_text("\n")
+    if program.text().startswith("skip"):
+        from cairn_test import Skip
+        raise Skip(program.text())
+    result = cairn("checkpoint", program.pid, "-o", "image.cairn", status=UNSUPPORTED)
+    lines = result.err.splitlines()
+    check(len(lines) == 2 and all(line.startswith("cairn: ") for line in lines), "not one line for each", result)
+    unharmed(program.pid)
+    program.path("go").touch()
+    program.succeed()
+
+
+if __name__ == "__main__":
+    main()

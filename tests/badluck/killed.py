@@ -1,0 +1,127 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""^C and SIGKILL of cairn at any moment of a save and of a restore."""
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+import os
+import signal
+import subprocess
+import time
+
+from cairn_test import (BUILD, CAIRN, LONG, OK, Failure, cairn, check, children_of, describe, main, need_cairn, reap, start,
+                        state, test, tree_of, unharmed, until)
+
+WORKER = BUILD / "tests" / "badluck" / "worker"
+STEPS = 400 if LONG else 60
+
+
+def interrupted(words, after_us, number):
+    """Runs cairn and sends it a signal when that much time has passed. Its exit status (negative: by the signal)."""
+    process = subprocess.Popen([CAIRN, *map(str, words)], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                               stderr=subprocess.DEVNULL)
+    until_ns = time.monotonic_ns() + int(after_us * 1000)
+    while time.monotonic_ns() < until_ns and process.poll() is None:
+        pass
+    if process.poll() is None:
+        process.send_signal(number)
+    return process.wait(60)
+
+
+def moments(whole_us):
+    """Growing times from nothing to a little more than a whole run."""
+    return [whole_us * 1.15 * step / STEPS for step in range(STEPS)]
+
+
+def save(number):
+    need_cairn()
+    program = start([WORKER, "24"], "job")
+    program.wait_progress(3)
+    whole = max(cairn("checkpoint", program.pid, "-o", "whole.cairn", status=OK).seconds for _ in range(3)) * 1e6
+    cut = 0
+    for moment in moments(whole):
+        status = interrupted(["checkpoint", program.pid, "-o", "image.cairn"], moment, number)
+        cut += status != 0
+        try:
+            unharmed(program.pid)
+            program.wait_progress(2, timeout=10)
+            check("differs" not in program.text(), "the program noticed", program.text()[-500:])
+        except Failure as failure:
+            raise Failure(f"{signal.Signals(number).name} after {moment:.0f} us of {whole:.0f}: {failure}") from None
+        if os.path.exists("image.cairn"):
+            check(cairn("verify", "image.cairn").status == OK, "an image that is not whole has its name")
+            os.unlink("image.cairn")
+    check(cut > STEPS // 4, f"only {cut} of {STEPS} saves were cut")
+    program.path("go").touch()
+    program.succeed()
+
+
+@test("SIGKILL of cairn at any moment of a save leaves the program unharmed", timeout=600, serial=True)
+def kill_save():
+    save(signal.SIGKILL)
+
+
+@test("^C of cairn at any moment of a save leaves the program unharmed", timeout=600, serial=True)
+def interrupt_save():
+    save(signal.SIGINT)
+
+
+def restore(number):
+    need_cairn()
+    program = start([WORKER, "24"], "job")
+    program.wait_progress(3)
+    pid = program.pid
+    tree = tree_of(pid)
+    program.checkpoint()
+    times = []
+    for _ in range(3):
+        times.append(program.restore().seconds)
+        program.wait_progress(1)
+        program.kill()
+    whole = max(times) * 1e6
+    cut = 0
+    for moment in moments(whole):
+        status = interrupted(["restore", "-d", "--pidfile", "pidfile", program.image], moment, number)
+        cut += status != 0
+        where = f"{signal.Signals(number).name} after {moment:.0f} us of {whole:.0f}, exit status {status}"
+
+        def settled():
+            reap()
+            left = [one for one in children_of(os.getpid()) if state(one) not in ("Z", None)]
+            return not left or left == [pid]
+        try:
+            until(settled, "that nothing or all is there", 5)
+        except Failure:
+            raise Failure(f"{where}: remains: " + "; ".join(describe(one) for one in children_of(os.getpid()))) from None
+        if state(pid):
+            # The restore was past its commit point: then all is there.
+            try:
+                check(tree_of(pid) == tree, f"only {tree_of(pid)} of {tree} is there")
+                unharmed(pid)
+                program.wait_progress(2, timeout=10)
+            except Failure as failure:
+                raise Failure(f"{where}: {failure}") from None
+            program.pid = pid
+            program.kill()
+        else:
+            check(status != 0, f"{where}: success, and nothing is there")
+    check(cut > STEPS // 4, f"only {cut} of {STEPS} restores were cut")
+    program.restore()
+    program.wait_progress(2)
+    program.path("go").touch()
+    program.succeed()
+
+
+@test("SIGKILL of cairn at any moment of a restore leaves nothing behind", timeout=600, serial=True)
+def kill_restore():
+    restore(signal.SIGKILL)
+
+
+@test("^C of cairn at any moment of a restore leaves nothing behind", timeout=600, serial=True)
+def interrupt_restore():
+    restore(signal.SIGINT)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""Programs that fork, make threads or end while they are being frozen."""
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+from cairn_test import (BUILD, LONG, OK, VANISHED, cairn, check, fault_line, main, need_cairn, start, test)
+
+STORM = BUILD / "tests" / "badluck" / "storm"
+
+
+@test("the programs that notice harm find none without cairn")
+def themselves():
+    for words in (["worker"], ["storm", "fork"], ["storm", "vfork"], ["storm", "threads"]):
+        program = start([BUILD / "tests" / "badluck" / words[0], *words[1:]], "-".join(words))
+        program.wait_progress(3)
+        program.path("go").touch()
+        program.succeed()
+
+
+def storm(what):
+    need_cairn()
+    program = start([STORM, what])
+    program.wait_progress(2)
+    for _ in range(100 if LONG else 20):
+        program.checkpoint("--timeout", "30", kill=False, image=program.path("image.cairn"))
+        program.wait_progress(1)
+        check("differs" not in program.text(), "the program noticed", program.text()[-800:])
+    for _ in range(2):
+        program.checkpoint("--timeout", "30")
+        program.restore()
+        program.wait_progress(2)
+    program.path("go").touch()
+    program.succeed()
+
+
+@test("a program that forks all the time is saved, runs on, and is restored")
+def fork():
+    storm("fork")
+
+
+@test("a program that spawns by vfork all the time is saved, runs on, and is restored")
+def vfork():
+    storm("vfork")
+
+
+@test("a program that makes and ends threads all the time is saved, runs on, and is restored")
+def threads():
+    storm("threads")
+
+
+@test("a program that ends while it is being frozen is a fault of its own, exit status 5")
+def ends():
+    need_cairn()
+    seen = set()
+    for step in range(200 if LONG else 50):
+        program = start([STORM, "exit", str(step * 200)])
+        result = cairn("checkpoint", program.pid, "-o", "image.cairn")
+        seen.add(result.status)
+        if result.status != OK:
+            fault_line(result, VANISHED, program.pid)
+        check(program.wait() == 0, "the program did not end by itself")
+    check(OK in seen and VANISHED in seen, f"only {seen} was seen")
+
+
+if __name__ == "__main__":
+    main()

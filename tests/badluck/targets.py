@@ -1,0 +1,112 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""What cannot be a target: each is refused by one line, and nothing is touched."""
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+import os
+import shutil
+
+from cairn_test import (BUILD, CAIRN, PERMISSION, UNSUPPORTED, USAGE, VANISHED, Skip, cairn, check, fault_line, main, need,
+                        need_cairn, need_root, proc_status, start, test, unharmed)
+
+WORKER = BUILD / "tests" / "badluck" / "worker"
+
+
+def refused(target, status, *named):
+    result = cairn("checkpoint", target, "-o", "image.cairn")
+    fault_line(result, status, *named)
+    check(not os.path.exists("image.cairn"), "an image was made")
+    return result
+
+
+@test("a PID that does not exist is named, exit status 5", quick=True)
+def no_such_pid():
+    need_cairn()
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    os.waitpid(pid, 0)
+    refused(pid, VANISHED, pid)
+
+
+@test("a process that has ended and was not waited for is named, exit status 5", quick=True)
+def zombie():
+    need_cairn()
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    refused(pid, VANISHED, pid)
+    os.waitpid(pid, 0)
+
+
+@test("a kernel thread is refused by name, exit status 3", host=True)
+def kernel_thread():
+    need_cairn()
+    status = proc_status(2)
+    if not status or status["Name"] != "kthreadd":
+        raise Skip("no kernel threads are seen here: this is a PID namespace")
+    refused(2, UNSUPPORTED, 2, "kthreadd")
+
+
+@test("PID 1 is refused by name, exit status 3", quick=True)
+def init():
+    need_cairn()
+    refused(1, UNSUPPORTED, "process 1")
+
+
+@test("an ancestor of cairn is refused by name, exit status 3", quick=True)
+def ancestor():
+    need_cairn()
+    refused(os.getpid(), UNSUPPORTED, os.getpid(), "ancestor")
+
+
+@test("cairn itself is refused, exit status 3", quick=True)
+def itself():
+    need_cairn()
+    # The shell's exec keeps the PID: $$ is cairn.
+    import subprocess
+    done = subprocess.run(["sh", "-c", f"exec '{CAIRN}' checkpoint $$ -o image.cairn"], stderr=subprocess.PIPE,
+                          stdin=subprocess.DEVNULL)
+    check(done.returncode == UNSUPPORTED and done.stderr.startswith(b"cairn: ") and done.stderr.count(b"\n") == 1,
+          f"exit status {done.returncode}: {done.stderr}")
+
+
+@test("a word that is no PID is a usage error, exit status 2", quick=True)
+def no_number():
+    need_cairn()
+    for word in ("12x", "-5", "0", "99999999999999999999"):
+        result = cairn("checkpoint", "--", word)
+        check(result.status in (USAGE, VANISHED), f"exit status {result.status} for '{word}'", result)
+        check(result.err.startswith("cairn: ") and result.err.count("\n") == 1, "not one line", result)
+
+
+@test("a process of root is not permitted to others, exit status 4", quick=True)
+def not_permitted():
+    need_cairn()
+    need_root()
+    need("setpriv")
+    program = start([WORKER])
+    program.wait_text("ready")
+    os.chmod(".", 0o777)
+    # The program's file may lie where only root may look.
+    shutil.copy(CAIRN, "cairn-copy")
+    os.chmod("cairn-copy", 0o755)
+    import subprocess
+    done = subprocess.run(["setpriv", "--reuid=54321", "--regid=54321", "--clear-groups", "--inh-caps=-all",
+                           os.path.abspath("cairn-copy"), "checkpoint", str(program.pid), "-o", "image.cairn"],
+                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    os.unlink("cairn-copy")
+    text = done.stderr.decode()
+    check(done.returncode == PERMISSION, f"exit status {done.returncode}, wanted {PERMISSION}", text)
+    check(text.startswith("cairn: ") and text.count("\n") == 1 and str(program.pid) in text, "not one line that names it", text)
+    unharmed(program.pid)
+    program.wait_progress(3)
+    program.path("go").touch()
+    program.succeed()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* worker [MIB]: a program that notices harm. Threads that compute, sleep, and pass a token through a pipe, a child that
+ * does the same, and memory that is checked all the time. A line per round on standard output; ends when `go` exists,
+ * with 0 when nothing was wrong. */
+#include "probe.h"
+
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+
+static volatile bool over;
+static unsigned char *memory;
+static size_t memory_size;
+static int token_pipe[2];
+
+static void *compute(void *unused)
+{
+	(void)unused;
+	while (!over) {
+		uint64_t sum = 1;
+		double real = 1;
+		static uint64_t wanted_sum;
+		static double wanted_real;
+		for (int i = 0; i < 100000; i++) {
+			sum = sum * 6364136223846793005u + (uint64_t)i;
+			real = real * 1.0000001 + 1e-9 * i;
+		}
+		if (!wanted_sum) {
+			wanted_sum = sum;
+			wanted_real = real;
+		}
+		if (sum != wanted_sum || real != wanted_real)
+			probe_differs("a computed sum");
+	}
+	return NULL;
+}
+
+static void *sleeper(void *unused)
+{
+	(void)unused;
+	sigset_t before, after;
+	pthread_sigmask(SIG_SETMASK, NULL, &before);
+	while (!over) {
+		uint64_t since = probe_clock_ns(CLOCK_MONOTONIC);
+		if (poll(NULL, 0, 2))
+			probe_differs("poll: %s", strerror(errno));
+		if (nanosleep(&(struct timespec){ .tv_nsec = 3000000 }, NULL))
+			probe_differs("nanosleep: %s", strerror(errno));
+		if (probe_clock_ns(CLOCK_MONOTONIC) - since < 5000000 - 100000)
+			probe_differs("a sleep was too short");
+		pthread_sigmask(SIG_SETMASK, NULL, &after);
+		if (memcmp(&before, &after, 8))
+			probe_differs("the signal mask changed");
+	}
+	return NULL;
+}
+
+static void *passer(void *unused)
+{
+	(void)unused;
+	uint64_t token = 0;
+	while (!over) {
+		uint64_t seen = 0;
+		if (read(token_pipe[0], &seen, sizeof seen) != sizeof seen)
+			probe_differs("read of the token: %s", strerror(errno));
+		else if (seen != token)
+			probe_differs("the token is %llu, was %llu", (long long)seen, (long long)token);
+		token++;
+		if (write(token_pipe[1], &token, sizeof token) != sizeof token)
+			probe_differs("write of the token: %s", strerror(errno));
+		nanosleep(&(struct timespec){ .tv_nsec = 200000 }, NULL);
+	}
+	return NULL;
+}
+
+static void work(bool speaks)
+{
+	pthread_t threads[3];
+	uint64_t token = 0;
+	PROBE(pipe(token_pipe));
+	PROBE(write(token_pipe[1], &token, sizeof token));
+	PROBE_SAME(pthread_create(&threads[0], NULL, compute, NULL), 0, "set-up");
+	PROBE_SAME(pthread_create(&threads[1], NULL, sleeper, NULL), 0, "set-up");
+	PROBE_SAME(pthread_create(&threads[2], NULL, passer, NULL), 0, "set-up");
+	size_t at = 0;
+	for (unsigned long round = 0; access(probe_go, F_OK); round++) {
+		size_t piece = 262144 < memory_size ? 262144 : memory_size;
+		if (at + piece > memory_size)
+			at = 0;
+		for (size_t i = at; i < at + piece; i += 8)
+			if (*(uint64_t *)(memory + i) != i * 0x9e3779b97f4a7c15u) {
+				probe_differs("memory at %zu", i);
+				break;
+			}
+		at += piece;
+		nanosleep(&(struct timespec){ .tv_nsec = 2000000 }, NULL);
+		if (speaks)
+			printf("round %lu\n", round);
+	}
+	over = true;
+	for (int i = 0; i < 3; i++)
+		pthread_join(threads[i], NULL);
+}
+
+int main(int argc, char **argv)
+{
+	memory_size = (size_t)(argc > 1 ? atoi(argv[1]) : 4) << 20;
+	memory = PROBE((unsigned char *)malloc(memory_size));
+	for (size_t i = 0; i < memory_size; i += 8)
+		*(uint64_t *)(memory + i) = i * 0x9e3779b97f4a7c15u;
+	pid_t child = PROBE(fork());
+	if (!child) {
+		work(false);
+		_exit(probe_faults != 0);
+	}
+	probe_ready();
+	work(true);
+	probe_join(child, "child");
+	return probe_end();
+}
