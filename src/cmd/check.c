@@ -1,0 +1,175 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* cairn check: what this host and this user's permissions allow, each asked by doing; with a target or an image, a
+ * dry run of it. Exit status 0 when some way of working is open, 4 when none is. */
+#include <errno.h>
+#include <stdio.h>
+
+#include "base/memory.h"
+#include "cmd/check.h"
+#include "cmd/cmd.h"
+#include "kernel/features.h"
+
+/* What one probe said. */
+struct finding {
+	const struct feature *feature;
+	bool works;
+	char why[512];
+};
+
+static const struct way {
+	enum feature_way bit;
+	const char *name;    /* in JSON */
+	const char *summary; /* for people */
+} ways[] = {
+	{ WAY_SAME_PIDS, "same-pids", "the same PIDs (root, or CAP_CHECKPOINT_RESTORE)" },
+	{ WAY_PRIVATE, "private", "a private PID namespace (root)" },
+	{ WAY_USER, "user", "an ordinary user, in namespaces of its own" },
+};
+enum { WAYS = sizeof ways / sizeof *ways };
+
+/* Whether @way is closed without @feature. */
+static bool feature_counts(const struct feature *feature, const struct way *way)
+{
+	return feature->required || feature->ways & way->bit;
+}
+
+struct findings {
+	VEC(struct finding) list;
+};
+
+static void findings_gather(struct findings *findings)
+{
+	for (const struct feature *feature = features; feature->name; feature++) {
+		struct finding *finding = vec_add(&findings->list);
+		finding->feature = feature;
+		finding->works = feature->probe(finding->why, sizeof finding->why);
+	}
+}
+
+static bool way_open(const struct findings *findings, const struct way *way)
+{
+	for (size_t i = 0; i < findings->list.count; i++)
+		if (!findings->list.at[i].works && feature_counts(findings->list.at[i].feature, way))
+			return false;
+	return true;
+}
+
+static bool any_way_open(const struct findings *findings)
+{
+	for (int i = 0; i < WAYS; i++)
+		if (way_open(findings, &ways[i]))
+			return true;
+	return false;
+}
+
+/* For people */
+
+static void finding_print(const struct finding *finding)
+{
+	const struct feature *feature = finding->feature;
+	const char *state = finding->works ? "yes" : feature->required ? "NO" : "no";
+	printf("%-4s %-33s %s\n", state, feature->name, feature->purpose);
+	if (!finding->works)
+		printf("%38s %s\n", "", finding->why);
+}
+
+static void way_print(const struct findings *findings, const struct way *way, const char *separator)
+{
+	bool open = way_open(findings, way);
+	printf("%s%s: %s", separator, way->summary, open ? "open" : "closed by ");
+	const char *comma = "";
+	for (size_t i = 0; !open && i < findings->list.count; i++) {
+		const struct finding *finding = &findings->list.at[i];
+		if (finding->works || !feature_counts(finding->feature, way))
+			continue;
+		printf("%s%s", comma, finding->feature->name);
+		comma = ", ";
+	}
+}
+
+static void findings_print(const struct findings *findings)
+{
+	for (size_t i = 0; i < findings->list.count; i++)
+		finding_print(&findings->list.at[i]);
+	for (int i = 0; i < WAYS; i++)
+		way_print(findings, &ways[i], i ? " · " : "Ways of working: ");
+	putchar('\n');
+}
+
+/* For programs */
+
+static void finding_json(const struct finding *finding)
+{
+	const struct feature *feature = finding->feature;
+	json_t *object = json_pack("{s:s, s:s, s:s, s:b, s:b}", "event", "feature", "name", feature->name, "purpose",
+				   feature->purpose, "works", finding->works, "required", feature->required);
+	if (!finding->works)
+		json_object_set_new(object, "why", cmd_text(finding->why));
+	cmd_json(object);
+}
+
+static void way_json(const struct findings *findings, const struct way *way)
+{
+	json_t *missing = json_array();
+	for (size_t i = 0; i < findings->list.count; i++) {
+		const struct finding *finding = &findings->list.at[i];
+		if (!finding->works && feature_counts(finding->feature, way))
+			json_array_append_new(missing, json_string(finding->feature->name));
+	}
+	cmd_json(json_pack("{s:s, s:s, s:b, s:o}", "event", "way", "name", way->name, "open", way_open(findings, way),
+			   "missing", missing));
+}
+
+static void findings_json(const struct findings *findings)
+{
+	for (size_t i = 0; i < findings->list.count; i++)
+		finding_json(&findings->list.at[i]);
+	for (int i = 0; i < WAYS; i++)
+		way_json(findings, &ways[i]);
+	cmd_json(json_pack("{s:s, s:b}", "event", "checked", "ok", any_way_open(findings)));
+}
+
+static int check_host(const struct cmd_common *common, struct fault *fault)
+{
+	struct findings findings = { 0 };
+	findings_gather(&findings);
+	bool open = any_way_open(&findings);
+	if (common->json)
+		findings_json(&findings);
+	else if (!common->quiet)
+		findings_print(&findings);
+	vec_finish(&findings.list);
+	int rc = cmd_flush(fault);
+	if (rc)
+		return rc;
+	return open ? 0 : fault_set(fault, FAULT_PERMISSION, EPERM,
+				    "no way of working is open to this user on this host; try the remedies above%s",
+				    common->quiet && !common->json ? " (shown without -q)" : "");
+}
+
+static int target_or_refuse(const char *target, const struct cmd_common *common)
+{
+	if (check_target)
+		return check_target(target, common);
+	struct fault fault;
+	fault_set(&fault, FAULT_FAILED, 0, "check of %s: a dry run is not in this version; try cairn check alone, or cairn "
+		  "verify IMAGE", target);
+	return cmd_report(common, &fault);
+}
+
+int cmd_check(int argc, char **argv)
+{
+	static const struct cmd_syntax syntax = {
+		"check", "[TARGET | IMAGE]",
+		"Says what can be done on this host and why not; with a target or an image, a dry run of it.", NULL, 0,
+		1, false,
+	};
+	struct cmd_common common;
+	struct fault fault;
+	int rc = cmd_parse(&syntax, argc, argv, NULL, &common, &fault);
+	if (rc)
+		return rc > 0 ? 0 : cmd_report(&common, &fault);
+	if (common.operand_count)
+		return target_or_refuse(common.operands[0], &common);
+	return check_host(&common, &fault) ? cmd_report(&common, &fault) : 0;
+}
