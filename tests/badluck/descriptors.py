@@ -9,6 +9,7 @@ from cairn_test import (PYTHON, UNSUPPORTED, cairn, check, fault_line, main, nee
 
 HEAD = r'''
 import ctypes, os, socket, sys, time
+PAUSE = 0.002
 libc = ctypes.CDLL(None, use_errno=True)
 def call(*words):
     fd = libc.syscall(*words)
@@ -20,7 +21,7 @@ TAIL = r'''
 print("fd", fd, flush=True)
 n = 0
 while not os.path.exists("go"):
-    time.sleep(0.002)
+    time.sleep(PAUSE)
     n += 1
     print("round", n, flush=True)
 '''
