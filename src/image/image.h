@@ -12,28 +12,17 @@
 #include <stdint.h>
 
 #include "base/fault.h"
+#include "base/pages.h"
 
 enum {
-	IMAGE_PAGE = 4096,
+	IMAGE_PAGE = PAGES_SIZE,
 	IMAGE_VERSION = 1,
-	IMAGE_CHUNKS = 126,               /* most chunks in a page block */
-	IMAGE_BLOCK_PAGES = 256,          /* most pages in a page block: 1 MiB of data */
+	IMAGE_CHUNKS = PAGES_MOST_CHUNKS,               /* most chunks in a page block */
+	IMAGE_BLOCK_PAGES = PAGES_MOST,          /* most pages in a page block: 1 MiB of data */
 };
 
 /* Codecs of a chunk. Only CODEC_RAW is written by this version. */
 enum image_codec { CODEC_RAW = 0 };
-
-/* Chunks of one space on their way into or out of an image. */
-struct page_chunk {
-	uint64_t address;  /* of the first page, in bytes; a multiple of IMAGE_PAGE */
-	uint32_t pages;
-	const void *data;  /* pages * IMAGE_PAGE bytes, owned by the caller */
-};
-struct page_batch {
-	uint32_t space;
-	uint32_t count;    /* at most IMAGE_CHUNKS chunks, together at most IMAGE_BLOCK_PAGES pages */
-	struct page_chunk chunks[IMAGE_CHUNKS];
-};
 
 struct image_writer;
 struct image_stats {

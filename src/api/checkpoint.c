@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* cairn_checkpoint: joins the frozen world and the image. */
+#include <errno.h>
+#include <string.h>
+#include <sys/utsname.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "api/operations.h"
+#include "base/log.h"
+#include "capture/capture.h"
+#include "image.pb-c.h"
+#include "image/image.h"
+#include "kernel/host.h"
+#include "kinds/table.h"
+
+static uint64_t clock_ns(clockid_t clock)
+{
+	struct timespec time;
+	clock_gettime(clock, &time);
+	return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
+}
+
+static int write_info(const struct harvest *harvest, struct image_writer *writer, struct fault *fault)
+{
+	Cairn__ImageInfo info = CAIRN__IMAGE_INFO__INIT;
+	struct utsname system;
+	char boot_id[37];
+	struct host_vdso vdso;
+	uname(&system);
+	host_boot_id(boot_id);
+	host_vdso_read(&vdso);
+	info.cairn_version = CAIRN_VERSION;
+	info.architecture = (char *)host_architecture();
+	info.page_size = (uint32_t)sysconf(_SC_PAGESIZE);
+	info.kernel_release = system.release;
+	info.host = system.nodename;
+	info.boot_id = boot_id;
+	info.realtime_ns = clock_ns(CLOCK_REALTIME);
+	info.monotonic_ns = clock_ns(CLOCK_MONOTONIC);
+	info.boottime_ns = clock_ns(CLOCK_BOOTTIME);
+	info.root_pid = (uint32_t)harvest->processes.at[0]->pid;
+	info.command = harvest->processes.at[0]->stat.command;
+	info.vdso_hash = vdso.hash;
+	info.vdso_size = vdso.size;
+	info.xstate_features = host_xstate_features();
+	return image_writer_record(writer, kind_image.tag, &info.base, fault);
+}
+
+static int write_records(const struct harvest *harvest, struct image_writer *writer, struct fault *fault)
+{
+	int rc = write_info(harvest, writer, fault);
+	for (size_t i = 0; rc == 0 && i < harvest->records.count; i++)
+		rc = image_writer_record(writer, harvest->records.at[i].kind->tag, harvest->records.at[i].message, fault);
+	return rc;
+}
+
+static uint32_t count_threads(const struct harvest *harvest)
+{
+	uint32_t count = 0;
+	for (size_t i = 0; i < harvest->processes.count; i++)
+		count += (uint32_t)harvest->processes.at[i]->threads.count;
+	return count;
+}
+
+static int put_pages(void *context, const struct page_batch *batch, struct fault *fault)
+{
+	return image_writer_pages(context, batch, fault);
+}
+
+/* The frozen part: everything is in the image's file (not yet on disk) when it ends. */
+static int save_frozen(struct harvest *harvest, struct image_writer *writer, unsigned threads,
+		       const struct deadline *deadline, struct fault *fault)
+{
+	uint64_t begin = clock_now_ns();
+	const struct page_sink sink = { put_pages, writer };
+	int rc = write_records(harvest, writer, fault);
+	if (rc == 0)
+		rc = snapshot_pages(harvest, &sink, threads, deadline, fault);
+	if (rc == 0)
+		log_info("checkpoint: records and pages: %zu records, %.2f ms", harvest->records.count,
+			 (double)(clock_now_ns() - begin) / 1e6);
+	return rc;
+}
+
+static int save(pid_t pid, const struct cairn_checkpoint_options *options, struct image_file *file,
+		struct cairn_checkpoint_result *result, struct fault_list *refusals, struct fault *fault)
+{
+	/* Transient states get some time even if the operation has no bound. */
+	struct deadline bound = operation_deadline(options->timeout_s > 0 ? options->timeout_s : 10, options->signal_fd);
+	struct deadline deadline = operation_deadline(options->timeout_s, options->signal_fd);
+	const struct capture_policy policy = { .close_outside = options->close_outside };
+	struct image_writer *writer;
+	struct harvest harvest;
+	struct image_stats stats = { 0 };
+	int rc = image_writer_new(image_file_fd(file), &writer, fault);
+	if (rc < 0)
+		return rc;
+	uint64_t frozen_at = 0;
+	rc = capture_begin(&harvest, pid, &policy, &bound, &frozen_at, refusals, fault);
+	if (rc < 0) {
+		image_writer_free(writer);
+		return rc;
+	}
+	log_info("checkpoint: frozen and read: %zu processes, %u threads, %.2f ms", harvest.processes.count,
+		 count_threads(&harvest), (double)(clock_now_ns() - frozen_at) / 1e6);
+	rc = save_frozen(&harvest, writer, operation_threads(options->threads), &deadline, fault);
+	/* A program that runs on need not wait for the disk; one that is to end must not end before its image is safe. */
+	if (rc < 0 || options->after == CAIRN_RUN_ON) {
+		freeze_thaw(&harvest, FREEZE_RUN);
+		result->frozen_ns = clock_now_ns() - frozen_at;
+	}
+	if (rc == 0)
+		rc = image_writer_finish(writer, &stats, fault);
+	if (rc == 0)
+		rc = image_file_commit(file, fault);
+	if (options->after != CAIRN_RUN_ON && result->frozen_ns == 0) {
+		enum freeze_end end = rc < 0 ? FREEZE_RUN : options->after == CAIRN_KILL ? FREEZE_KILL : FREEZE_STOP;
+		freeze_thaw(&harvest, end);
+		result->frozen_ns = clock_now_ns() - frozen_at;
+	}
+	result->bytes = stats.bytes;
+	result->pages = stats.pages;
+	result->processes = (uint32_t)harvest.processes.count;
+	result->threads = harvest.thread_count;
+	harvest_finish(&harvest);
+	image_writer_free(writer);
+	return rc;
+}
+
+enum cairn_status cairn_checkpoint(pid_t pid, const struct cairn_checkpoint_options *options,
+				   struct cairn_checkpoint_result *result, struct cairn_error *error)
+{
+	struct fault_list refusals = { 0 };
+	struct fault fault = { 0 };
+	struct image_file *file = NULL;
+	const struct capture_policy policy = { .close_outside = options->close_outside };
+	uint64_t begin = clock_now_ns();
+	*result = (struct cairn_checkpoint_result){ 0 };
+	int rc = capture_check_target(pid, &fault);
+	if (rc == 0)
+		rc = capture_survey(pid, &policy, &refusals, &fault);
+	if (rc == 0 && refusals.count)
+		rc = -ENOTSUP;
+	if (rc == 0)
+		rc = image_file_create(options->output, &file, &fault);
+	if (rc == 0)
+		rc = save(pid, options, file, result, &refusals, &fault);
+	image_file_free(file);
+	result->total_ns = clock_now_ns() - begin;
+	enum cairn_status status = rc < 0 ? operation_failed(&refusals, &fault, NULL, error) : CAIRN_DONE;
+	fault_list_finish(&refusals);
+	return status;
+}
+
+enum cairn_status cairn_check_process(pid_t pid, struct cairn_error *error)
+{
+	struct fault_list refusals = { 0 };
+	struct fault fault = { 0 };
+	const struct capture_policy policy = { 0 };
+	int rc = capture_check_target(pid, &fault);
+	if (rc == 0)
+		rc = capture_survey(pid, &policy, &refusals, &fault);
+	enum cairn_status status = rc < 0 || refusals.count ? operation_failed(&refusals, &fault, NULL, error) : CAIRN_DONE;
+	fault_list_finish(&refusals);
+	return status;
+}

@@ -1,0 +1,249 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "capture/capture.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "capture/tree.h"
+
+static bool is_ancestor_or_self(pid_t pid)
+{
+	for (pid_t at = getpid(); at > 0;) {
+		struct proc_stat stat;
+		if (at == pid)
+			return true;
+		if (proc_stat_read(at, 0, &stat, NULL) < 0)
+			return false;
+		at = stat.parent;
+	}
+	return false;
+}
+
+int capture_check_target(pid_t target, struct fault *fault)
+{
+	struct proc_stat stat;
+	int rc = proc_stat_read(target, 0, &stat, fault);
+	if (rc < 0) {
+		if (rc == -ESRCH || rc == -ENOENT)
+			return fault_set(fault, FAULT_VANISHED, ESRCH,
+					 "process %d: no such process; try `ps` for the PIDs that exist", target);
+		return fault_at(fault, rc, "process %d", target);
+	}
+	if (stat.flags & PROC_PF_KTHREAD)
+		return fault_set(fault, FAULT_UNSUPPORTED, EINVAL,
+				 "process %d (%s): is a kernel thread, which has no memory of its own to save; try a "
+				 "program's PID", target, stat.command);
+	if (target == 1)
+		return fault_set(fault, FAULT_UNSUPPORTED, EINVAL,
+				 "process 1 (%s): is the init of this PID namespace and cannot be replaced; try one of "
+				 "the processes below it", stat.command);
+	if (is_ancestor_or_self(target))
+		return fault_set(fault, FAULT_UNSUPPORTED, EINVAL,
+				 "process %d (%s): is %s; try from another shell or terminal", target, stat.command,
+				 target == getpid() ? "Cairn itself" :
+						      "an ancestor of this Cairn, which would freeze with it");
+	if (stat.state == 'Z' || stat.state == 'X')
+		return fault_set(fault, FAULT_VANISHED, ESRCH,
+				 "process %d (%s): has ended and only waits for its parent to notice; try another PID",
+				 target, stat.command);
+	return 0;
+}
+
+int capture_survey(pid_t target, const struct capture_policy *policy, struct fault_list *refusals,
+		   struct fault *fault)
+{
+	struct harvest harvest = { .policy = *policy };
+	int rc = tree_survey(&harvest, target, fault);
+	if (rc == 0) {
+		for (size_t i = 0; i < harvest.processes.count; i++) {
+			struct frozen_process *process = harvest.processes.at[i];
+			struct fault refusal;
+			int traced = process->status.tracer ?
+				fault_set(&refusal, FAULT_UNSUPPORTED, EBUSY, "is traced by process %d already; try "
+					  "again when that debugger or tracer is detached", process->status.tracer) : 0;
+			if (traced < 0) {
+				tree_at_process(process, traced, &refusal);
+				fault_list_add(refusals, &refusal);
+			}
+		}
+		tree_refusals(&harvest, refusals);
+	}
+	harvest_finish(&harvest);
+	return rc;
+}
+
+/* Process and space kinds are asked of the leader. */
+static bool is_asked(const struct kind *kind, bool leader)
+{
+	return kind->scope == SCOPE_THREAD || (leader && (kind->scope == SCOPE_PROCESS || kind->scope == SCOPE_SPACE));
+}
+
+/* One thread answers for itself and, if it leads, for its process. */
+static int ask_thread(struct harvest *harvest, struct frozen_thread *thread, bool leader, bool last,
+		      struct fault *fault)
+{
+	enum { MOST_KINDS = 64 };
+	void *notes[MOST_KINDS] = { 0 };
+	struct foothold *foothold = &thread->process->space->foothold;
+	struct batch batch;
+	int rc = foothold_enter(foothold, &thread->guest, fault);
+	batch_init(&batch, foothold->area);
+	for (unsigned k = 0; rc == 0 && kinds[k]; k++) {
+		batch_group(&batch, 16, 8192);
+		if (is_asked(kinds[k], leader) && kinds[k]->ask)
+			rc = kinds[k]->ask(harvest, thread, &batch, &notes[k], fault);
+	}
+	if (rc == 0)
+		rc = foothold_run(foothold, &thread->guest, &batch, fault);
+	struct fault leaving;
+	int left = foothold_leave(foothold, &thread->guest, last || rc < 0, &leaving);
+	if (rc == 0 && left < 0) {
+		*fault = leaving;
+		rc = left;
+	}
+	for (unsigned k = 0; rc == 0 && kinds[k]; k++) {
+		if (is_asked(kinds[k], leader) && kinds[k]->capture)
+			rc = kinds[k]->capture(harvest, thread, &batch, notes[k], fault);
+	}
+	batch_finish(&batch);
+	return rc;
+}
+
+static int read_threads(struct harvest *harvest, struct frozen_process *process, struct fault *fault)
+{
+	for (size_t i = 0; i < process->threads.count; i++) {
+		struct frozen_thread *thread = process->threads.at[i];
+		int rc = proc_status_read(process->pid, thread->tid, &harvest->arena, &thread->status, fault);
+		static _Thread_local uint8_t xstate[XSTATE_MAX];
+		size_t size = sizeof xstate;
+		if (rc == 0)
+			rc = ptrace_get_xstate(thread->tid, xstate, &size, fault);
+		if (rc < 0)
+			return rc;
+		thread->xstate = memory_new(size);
+		memcpy(thread->xstate, xstate, size);
+		thread->xstate_size = size;
+	}
+	return 0;
+}
+
+/* What is behind each mapping, as the id of an object. */
+static int capture_maps(struct harvest *harvest, struct frozen_process *process, struct fault *fault)
+{
+	struct frozen_space *space = process->space;
+	space->objects = ARENA_ARRAY(&harvest->arena, uint32_t, space->maps.maps.count);
+	for (size_t i = 0; i < space->maps.maps.count; i++) {
+		const struct map *map = &space->maps.maps.at[i];
+		const struct kind *const *kind = kinds;
+		while (map->inode && *kind && !((*kind)->probe_map && (*kind)->probe_map(map)))
+			kind++;
+		if (!map->inode)
+			continue;
+		if (!*kind)
+			return fault_set(fault, FAULT_UNSUPPORTED, ENOTSUP,
+					 "mapping 0x%llx-0x%llx of %s: cannot be carried by this version; try to checkpoint "
+					 "when the program has unmapped it", (unsigned long long)map->start,
+					 (unsigned long long)map->end, map->name);
+		int rc = (*kind)->capture_map(harvest, process, map, &space->objects[i], fault);
+		if (rc < 0)
+			return rc;
+	}
+	return 0;
+}
+
+static int capture_process(struct harvest *harvest, struct frozen_process *process, struct fault *fault)
+{
+	if (process->zombie) { /* nothing can be asked of it; only its place in the tree is left */
+		struct frozen_thread *none = ARENA_NEW(&harvest->arena, struct frozen_thread);
+		none->process = process;
+		for (const struct kind *const *kind = kinds; *kind; kind++) {
+			int rc = (*kind)->scope == SCOPE_PROCESS && (*kind)->of_zombies ?
+					 (*kind)->capture(harvest, none, NULL, NULL, fault) : 0;
+			if (rc < 0)
+				return rc;
+		}
+		return 0;
+	}
+	struct frozen_space *space = process->space;
+	int rc = read_threads(harvest, process, fault);
+	harvest->thread_count += (uint32_t)process->threads.count;
+	if (rc == 0)
+		rc = capture_maps(harvest, process, fault);
+	if (rc == 0)
+		rc = foothold_find(process->pid, &space->maps, &space->foothold, fault);
+	for (size_t i = 0; rc == 0 && i < process->threads.count; i++)
+		rc = ask_thread(harvest, process->threads.at[i], i == 0, i + 1 == process->threads.count, fault);
+	return rc;
+}
+
+static int capture_files(struct harvest *harvest, struct fault *fault)
+{
+	for (size_t i = 0; i < harvest->files.count; i++) {
+		struct frozen_file *file = harvest->files.at[i];
+		int rc = file->kind->capture_file(harvest, file, fault);
+		if (rc < 0) {
+			fault_at(fault, rc, "process %d, fd %d", file->pid, file->fd);
+			return rc;
+		}
+	}
+	return 0;
+}
+
+static int gather(struct harvest *harvest, struct fault_list *refusals, struct fault *fault)
+{
+	int rc = 0;
+	for (size_t i = 0; rc == 0 && i < harvest->processes.count; i++) {
+		struct frozen_process *process = harvest->processes.at[i];
+		if (!process->zombie)
+			rc = tree_read_space(harvest, process, fault);
+		if (rc < 0)
+			tree_at_process(process, rc, fault);
+	}
+	if (rc == 0)
+		rc = tree_read_files(harvest, true, fault);
+	if (rc == 0 && tree_refusals(harvest, refusals)) {
+		*fault = refusals->at[0];
+		return fault->error ? -fault->error : -ENOTSUP;
+	}
+	for (size_t i = 0; rc == 0 && i < harvest->processes.count; i++) {
+		rc = capture_process(harvest, harvest->processes.at[i], fault);
+		if (rc < 0)
+			tree_at_process(harvest->processes.at[i], rc, fault);
+	}
+	if (rc == 0)
+		rc = capture_files(harvest, fault);
+	return rc;
+}
+
+int capture_begin(struct harvest *harvest, pid_t target, const struct capture_policy *policy,
+		  const struct deadline *deadline, uint64_t *ret_frozen_at_ns, struct fault_list *refusals,
+		  struct fault *fault)
+{
+	for (uint64_t pause_ns = 1000000;;) {
+		*harvest = (struct harvest){ .policy = *policy };
+		fault_list_finish(refusals);
+		*ret_frozen_at_ns = clock_now_ns();
+		int rc = freeze_tree(harvest, target, deadline, fault);
+		if (rc == 0)
+			rc = gather(harvest, refusals, fault);
+		if (rc == 0)
+			return 0;
+		freeze_thaw(harvest, FREEZE_RUN);
+		harvest_finish(harvest);
+		struct fault bound;
+		if (!fault->transient)
+			return rc;
+		if (deadline_check(deadline, &bound) < 0) {
+			fault->class = bound.class;
+			return bound.class == FAULT_TIMEOUT ? rc : fault_set(fault, bound.class, bound.error, "%s", bound.text);
+		}
+		log_debug("%s; let go, and tried again in %llu ms", fault->text,
+			  (unsigned long long)(pause_ns / 1000000));
+		clock_sleep_ns(pause_ns);
+		if (pause_ns < 50000000)
+			pause_ns *= 2;
+	}
+}

@@ -1,0 +1,346 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "capture/freeze.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ptrace.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "capture/tree.h"
+
+/* How long a thread may take to stop before the whole tree is let go and tried again: it is then in an
+ * uninterruptible sleep, as a vfork parent is until its child execs. */
+enum { STOP_PATIENCE_MS = 100 };
+
+static bool knows_thread(const struct frozen_process *process, pid_t tid)
+{
+	/* Both lists ascend but for a wrap of the numbers: most are settled by a look at the last. */
+	size_t count = process->threads.count;
+	if (!count || process->threads.at[count - 1]->tid == tid)
+		return count;
+	if (tid > process->highest_tid)
+		return false;
+	for (size_t i = 0; i < count; i++)
+		if (process->threads.at[i]->tid == tid)
+			return true;
+	return false;
+}
+
+/* When did it fall asleep? Only the scheduler knows, and only until it is woken. */
+static void note_sleep(struct frozen_thread *thread)
+{
+	uint64_t fell_asleep = 0, now = 0;
+	if (proc_exec_start(thread->process->pid, thread->tid, &fell_asleep, NULL) == 0 &&
+	    proc_exec_start(getpid(), gettid(), &now, NULL) == 0 && now > fell_asleep) {
+		thread->fell_asleep_ns = fell_asleep;
+		thread->looked_ns = now;
+		thread->looked_at_ns = clock_now_ns();
+	}
+}
+
+/* A thread that was just listed may be gone when it is seized, or be a zombie leader. */
+static int seize_thread(struct frozen_thread *thread, struct fault *fault)
+{
+	note_sleep(thread);
+	int rc = ptrace_seize(thread->tid, false, fault);
+	if (rc < 0)
+		return rc;
+	thread->seized = true;
+	return ptrace_interrupt(thread->tid, fault);
+}
+
+static int seize_new_threads(struct harvest *harvest, struct frozen_process *process, bool *ret_new,
+			     struct fault *fault)
+{
+	struct pid_list list = { 0 };
+	int rc = proc_threads(process->pid, &list, fault);
+	for (size_t i = 0; rc == 0 && i < list.pids.count; i++) {
+		if (knows_thread(process, list.pids.at[i]))
+			continue;
+		*ret_new = true;
+		rc = seize_thread(tree_add_thread(harvest, process, list.pids.at[i]), fault);
+		/* The thread ended between the listing and the seizing; a process whose leader is gone is not one of these. */
+		if (rc == -ESRCH && process->threads.count > 1) {
+			process->threads.count--;
+			rc = 0;
+		}
+	}
+	vec_finish(&list.pids);
+	return rc;
+}
+
+static int name_vfork(const struct frozen_process *process, pid_t tid, struct fault *fault)
+{
+	struct pid_list children = { 0 };
+	pid_t child = 0;
+	if (proc_children(process->pid, &children, NULL) == 0 && children.pids.count)
+		child = children.pids.at[children.pids.count - 1];
+	vec_finish(&children.pids);
+	if (child)
+		return fault_set_transient(fault, FAULT_TIMEOUT, ETIMEDOUT,
+					   "thread %d sleeps where it cannot be stopped, likely until its vfork child "
+					   "%d runs exec or ends; try again later, or a longer --timeout", tid, child);
+	return fault_set_transient(fault, FAULT_TIMEOUT, ETIMEDOUT,
+				   "thread %d sleeps where it cannot be stopped (disk or driver); try again later, or "
+				   "a longer --timeout", tid);
+}
+
+static int wait_thread(struct frozen_thread *thread, struct fault *fault)
+{
+	for (;;) {
+		struct stop stop;
+		int rc = ptrace_wait_stop(thread->tid, STOP_PATIENCE_MS * UINT64_C(1000000), &stop, fault);
+		if (rc == -ETIMEDOUT)
+			return name_vfork(thread->process, thread->tid, fault);
+		if (rc < 0)
+			return rc;
+		switch (stop.kind) {
+		case STOP_GROUP:
+			thread->process->job_stopped = true;
+			thread->process->stop_signal = stop.signal;
+			thread->stopped = true;
+			return 0;
+		case STOP_INTERRUPT:
+			thread->stopped = true;
+			return 0;
+		case STOP_ENDED:
+			thread->seized = false;
+			return fault_set_transient(fault, FAULT_VANISHED, ESRCH, "thread %d: ended meanwhile",
+						   thread->tid);
+		default: /* a signal was on its way: it is delivered, the interrupt is still to come */
+			rc = ptrace_resume(thread->tid, PTRACE_CONT, stop.kind == STOP_SIGNAL ? stop.signal : 0, fault);
+			if (rc < 0)
+				return rc;
+		}
+	}
+}
+
+/* A critical section of rseq does not survive the remote calls unnoticed: its abort handler is taken at once, as the
+ * kernel would after a preemption (kernel/rseq.c rseq_ip_fixup, 6.18). */
+static int abort_rseq(struct frozen_thread *thread, struct fault *fault)
+{
+	struct { uint32_t version, flags; uint64_t start, length, abort; } section;
+	uint64_t pointer;
+	enum { RSEQ_CS_OFFSET = 8 };
+	if (!thread->rseq.address)
+		return 0;
+	int rc = memory_read(thread->tid, thread->rseq.address + RSEQ_CS_OFFSET, &pointer, sizeof pointer, fault);
+	if (rc < 0 || !pointer)
+		return rc;
+	rc = memory_read(thread->tid, pointer, &section, sizeof section, fault);
+	if (rc == 0 && registers_ip(&thread->guest.home) - section.start < section.length) {
+		log_debug("thread %d: was in an rseq critical section, goes to its abort handler", thread->tid);
+		registers_set_ip(&thread->guest.home, section.abort);
+	}
+	return rc;
+}
+
+static uint64_t slept_ns(const struct frozen_thread *thread)
+{
+	if (!thread->fell_asleep_ns)
+		return 0;
+	return thread->looked_ns - thread->fell_asleep_ns + (clock_now_ns() - thread->looked_at_ns);
+}
+
+/* Everything that only the stop itself can tell, and the registers that undo what the stop did. */
+static int examine_thread(struct frozen_thread *thread, struct fault *fault)
+{
+	struct registers before;
+	int rc = ptrace_get_registers(thread->tid, &before, fault);
+	if (rc == 0)
+		rc = ptrace_get_mask(thread->tid, &thread->guest.blocked, fault);
+	if (rc == 0)
+		rc = ptrace_get_rseq(thread->tid, &thread->rseq, fault);
+	if (rc < 0)
+		return rc;
+	thread->guest.home = before;
+	if (!registers_native(&before))
+		return fault_set(fault, FAULT_UNSUPPORTED, ENOTSUP,
+				 "thread %d runs 32-bit code, which this version cannot carry; try a 64-bit build of "
+				 "the program", thread->tid);
+	thread->frozen_at_ns = clock_now_ns();
+	rc = restart_examine(thread->tid, &thread->guest.home, slept_ns(thread), &thread->restart, fault);
+	if (rc == 0)
+		rc = abort_rseq(thread, fault);
+	if (rc == 0 && memcmp(&before, &thread->guest.home, sizeof before))
+		rc = ptrace_set_registers(thread->tid, &thread->guest.home, fault);
+	return rc;
+}
+
+/* Stops all threads of one process: new ones may appear until the last is stopped. */
+static int freeze_process(struct harvest *harvest, struct frozen_process *process, struct fault *fault)
+{
+	size_t stopped = 0;
+	for (bool found = true; found;) {
+		found = false;
+		int rc = seize_new_threads(harvest, process, &found, fault);
+		for (; rc == 0 && stopped < process->threads.count; stopped++) {
+			rc = wait_thread(process->threads.at[stopped], fault);
+			/* A thread that ended is no part of the process any more, unless it was the leader. */
+			if (rc == -ESRCH && stopped > 0) {
+				memmove(&process->threads.at[stopped], &process->threads.at[stopped + 1],
+					(process->threads.count - stopped - 1) * sizeof *process->threads.at);
+				process->threads.count--;
+				stopped--;
+				rc = 0;
+			}
+		}
+		if (rc < 0)
+			return rc;
+	}
+	for (size_t i = 0; i < process->threads.count; i++) {
+		int rc = examine_thread(process->threads.at[i], fault);
+		if (rc < 0)
+			return rc;
+	}
+	return 0;
+}
+
+static int check_process(const struct frozen_process *process, struct fault *fault)
+{
+	if (process->status.tracer && process->status.tracer != getpid())
+		return fault_set(fault, FAULT_UNSUPPORTED, EBUSY,
+				 "is traced by process %d already; try again when that debugger or tracer is detached",
+				 process->status.tracer);
+	if (process->stat.state == 'Z' && process->stat.threads > 1)
+		return fault_set(fault, FAULT_UNSUPPORTED, ENOTSUP,
+				 "its first thread has ended while others run; try again when the process has ended, "
+				 "this version cannot carry it");
+	return 0;
+}
+
+static int freeze_one(struct harvest *harvest, pid_t pid, struct frozen_process *parent, struct fault *fault)
+{
+	struct frozen_process *process = tree_add_process(harvest, pid, parent);
+	int rc = tree_read_process(harvest, process, fault);
+	if (rc == 0)
+		rc = check_process(process, fault);
+	if (rc == 0 && !process->zombie)
+		rc = freeze_process(harvest, process, fault);
+	/* A child that ended and was reaped by somebody else (its parent stands still) is no part of the tree. */
+	if (rc == -ESRCH && parent && !process->threads.count) {
+		tree_drop_last(harvest);
+		return 0;
+	}
+	if (rc == -ESRCH && parent)
+		fault->transient = 1; /* it became a zombie: the next round sees it so */
+	return rc < 0 ? tree_at_process(process, rc, fault) : 0;
+}
+
+/* A frozen process makes no children; those it has are frozen in turn. */
+static int freeze_children(struct harvest *harvest, struct frozen_process *process, struct fault *fault)
+{
+	struct pid_list children = { 0 };
+	int rc = process->zombie ? 0 : proc_children(process->pid, &children, fault);
+	for (size_t i = 0; rc == 0 && i < children.pids.count; i++)
+		rc = freeze_one(harvest, children.pids.at[i], process, fault);
+	vec_finish(&children.pids);
+	return rc;
+}
+
+/* Orphans of processes that ended while others were being frozen went to a subreaper, maybe one in the tree whose
+ * children had been listed before: if anything of the kind happened, the tree is not whole. */
+static int check_whole(struct harvest *harvest, struct fault *fault)
+{
+	for (size_t i = 0; i < harvest->processes.count; i++) {
+		struct frozen_process *process = harvest->processes.at[i];
+		if (process->zombie)
+			continue;
+		struct pid_list children = { 0 };
+		int rc = proc_children(process->pid, &children, fault);
+		size_t seen = children.pids.count;
+		vec_finish(&children.pids);
+		if (rc < 0)
+			return rc;
+		if (process->child_count != seen)
+			return fault_set_transient(fault, FAULT_VANISHED, EAGAIN,
+						   "process %d: its children changed while they were frozen; try again",
+						   process->pid);
+	}
+	return 0;
+}
+
+int freeze_tree(struct harvest *harvest, pid_t root, const struct deadline *deadline, struct fault *fault)
+{
+	int rc = freeze_one(harvest, root, NULL, fault);
+	for (size_t i = 0; rc == 0 && i < harvest->processes.count; i++) {
+		rc = freeze_children(harvest, harvest->processes.at[i], fault);
+		if (rc == 0)
+			rc = deadline_check(deadline, fault);
+	}
+	if (rc == 0)
+		rc = check_whole(harvest, fault);
+	/* What /proc said of a process before all its threads stood still may have changed since. */
+	for (size_t i = 0; rc == 0 && i < harvest->processes.count; i++) {
+		struct frozen_process *process = harvest->processes.at[i];
+		rc = tree_read_process(harvest, process, fault);
+		if (rc < 0)
+			tree_at_process(process, rc, fault);
+	}
+	return rc;
+}
+
+/* A relative timeout that the stop interrupted has gone on running: the program waits only for the rest. */
+static void let_go(struct frozen_thread *thread, uint64_t frozen_ns)
+{
+	struct restart rest = thread->restart;
+	rest.left_ns = rest.left_ns > frozen_ns ? rest.left_ns - frozen_ns : 0;
+	if (thread->stopped && rest.action == RESTART_TIMED && thread->fell_asleep_ns) {
+		struct registers registers = thread->guest.home;
+		if (restart_shorten(thread->tid, &registers, &rest, NULL) == 0)
+			ptrace_set_registers(thread->tid, &registers, NULL);
+	}
+	if (ptrace_release(thread->tid, NULL) == 0)
+		return;
+	/* Not stopped yet: it has to be, to be detached (ptrace(2)). */
+	struct stop stop;
+	if (ptrace_wait_stop(thread->tid, UINT64_C(1000000000), &stop, NULL) == 0 && stop.kind != STOP_ENDED)
+		ptrace(PTRACE_DETACH, thread->tid, NULL, (unsigned long)(stop.kind == STOP_SIGNAL ? stop.signal : 0));
+}
+
+static void leave_foothold(struct frozen_process *process)
+{
+	struct frozen_thread *last = NULL;
+	for (size_t i = 0; i < process->threads.count; i++) {
+		struct frozen_thread *thread = process->threads.at[i];
+		if (thread->guest.inside)
+			foothold_leave(&process->space->foothold, &thread->guest, true, NULL);
+		else if (thread->stopped)
+			last = thread;
+	}
+	/* An area that is still there after a failure goes by any thread. */
+	if (last && process->space && process->space->foothold.area) {
+		last->guest.inside = true;
+		foothold_leave(&process->space->foothold, &last->guest, true, NULL);
+	}
+}
+
+void freeze_thaw(struct harvest *harvest, enum freeze_end end)
+{
+	for (size_t i = 0; i < harvest->processes.count; i++)
+		if (end != FREEZE_KILL)
+			leave_foothold(harvest->processes.at[i]);
+	for (size_t i = 0; i < harvest->processes.count; i++) {
+		struct frozen_process *process = harvest->processes.at[i];
+		if (process->zombie || !process->threads.count)
+			continue;
+		if (end == FREEZE_STOP)
+			kill(process->pid, SIGSTOP);
+		else if (end == FREEZE_KILL)
+			kill(process->pid, SIGKILL);
+	}
+	uint64_t now = clock_now_ns();
+	for (size_t i = 0; i < harvest->processes.count; i++) {
+		struct frozen_process *process = harvest->processes.at[i];
+		for (size_t t = 0; t < process->threads.count; t++) {
+			struct frozen_thread *thread = process->threads.at[t];
+			if (thread->seized)
+				let_go(thread, now - thread->frozen_at_ns);
+			thread->seized = thread->stopped = false;
+		}
+	}
+}

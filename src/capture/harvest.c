@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a capture gathers (kinds/kind.h). Lives until the image is written. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "kinds/kind.h"
+
+void harvest_add(struct harvest *harvest, const struct kind *kind, ProtobufCMessage *message)
+{
+	struct record *record = vec_add(&harvest->records);
+	record->kind = kind;
+	record->message = message;
+}
+
+uint32_t harvest_new_id(struct harvest *harvest)
+{
+	return ++harvest->last_id;
+}
+
+uint32_t harvest_object(struct harvest *harvest, uint64_t device, uint64_t inode, bool *ret_new)
+{
+	for (size_t i = 0; i < harvest->objects.count; i++) {
+		if (harvest->objects.at[i].device == device && harvest->objects.at[i].inode == inode) {
+			*ret_new = false;
+			return harvest->objects.at[i].id;
+		}
+	}
+	struct harvest_object *object = vec_add(&harvest->objects);
+	*object = (struct harvest_object){ device, inode, harvest_new_id(harvest) };
+	*ret_new = true;
+	return object->id;
+}
+
+void harvest_contents(struct harvest *harvest, uint32_t space, int fd, uint64_t size)
+{
+	struct contents *contents = vec_add(&harvest->contents);
+	*contents = (struct contents){ space, fd, size };
+}
+
+int frozen_file_own(struct frozen_file *file, int *ret_fd, struct fault *fault)
+{
+	if (file->own < 0) {
+		int pidfd = (int)syscall(SYS_pidfd_open, file->pid, 0);
+		if (pidfd >= 0) {
+			file->own = (int)syscall(SYS_pidfd_getfd, pidfd, file->fd, 0);
+			int error = errno;
+			close(pidfd);
+			errno = error;
+		}
+	}
+	if (file->own < 0) {
+		int error = errno;
+		return fault_set(fault, fault_class_of(error), error, "cannot look into it: %s", strerror(error));
+	}
+	*ret_fd = file->own;
+	return 0;
+}
+
+char *frozen_file_fdinfo(const struct frozen_file *file)
+{
+	return memory_string(file->fdinfo);
+}
+
+static void process_finish(struct frozen_process *process)
+{
+	for (size_t i = 0; i < process->threads.count; i++)
+		free(process->threads.at[i]->xstate);
+	vec_finish(&process->threads);
+	vec_finish(&process->descriptors);
+}
+
+void harvest_finish(struct harvest *harvest)
+{
+	if (!harvest)
+		return;
+	for (size_t i = 0; i < harvest->processes.count; i++)
+		process_finish(harvest->processes.at[i]);
+	for (size_t i = 0; i < harvest->spaces.count; i++)
+		maps_finish(&harvest->spaces.at[i]->maps);
+	for (size_t i = 0; i < harvest->files.count; i++)
+		if (harvest->files.at[i]->own >= 0)
+			close(harvest->files.at[i]->own);
+	for (size_t i = 0; i < harvest->contents.count; i++)
+		close(harvest->contents.at[i].fd);
+	vec_finish(&harvest->processes);
+	vec_finish(&harvest->spaces);
+	vec_finish(&harvest->files);
+	vec_finish(&harvest->contents);
+	vec_finish(&harvest->objects);
+	vec_finish(&harvest->records);
+	arena_finish(&harvest->arena);
+}

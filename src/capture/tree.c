@@ -1,0 +1,306 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "capture/tree.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernel/kcmp.h"
+
+struct frozen_process *tree_add_process(struct harvest *harvest, pid_t pid, struct frozen_process *parent)
+{
+	struct frozen_process *process = ARENA_NEW(&harvest->arena, struct frozen_process);
+	process->pid = pid;
+	process->parent = parent;
+	if (parent)
+		parent->child_count++;
+	*vec_add(&harvest->processes) = process;
+	return process;
+}
+
+void tree_drop_last(struct harvest *harvest)
+{
+	struct frozen_process *last = harvest->processes.at[--harvest->processes.count];
+	if (last->parent)
+		last->parent->child_count--;
+}
+
+struct frozen_thread *tree_add_thread(struct harvest *harvest, struct frozen_process *process, pid_t tid)
+{
+	struct frozen_thread *thread = ARENA_NEW(&harvest->arena, struct frozen_thread);
+	thread->process = process;
+	thread->tid = tid;
+	thread->guest.tid = tid;
+	if (tid > process->highest_tid)
+		process->highest_tid = tid;
+	*vec_add(&process->threads) = thread;
+	return thread;
+}
+
+int tree_at_process(const struct frozen_process *process, int rc, struct fault *fault)
+{
+	return fault_at(fault, rc, "process %d (%s)", process->pid, process->stat.command);
+}
+
+int tree_read_process(struct harvest *harvest, struct frozen_process *process, struct fault *fault)
+{
+	int rc = proc_stat_read(process->pid, 0, &process->stat, fault);
+	if (rc < 0)
+		return rc;
+	process->zombie = process->stat.state == 'Z' && process->stat.threads <= 1;
+	if (process->stat.state == 'X')
+		return fault_set_transient(fault, FAULT_VANISHED, ESRCH, "ended meanwhile");
+	rc = proc_status_read(process->pid, 0, &harvest->arena, &process->status, fault);
+	if (rc < 0 || process->zombie)
+		return rc;
+	rc = proc_link(process->pid, "exe", &harvest->arena, &process->executable, fault);
+	if (rc == 0)
+		rc = proc_link(process->pid, "cwd", &harvest->arena, &process->cwd, fault);
+	if (rc == 0)
+		rc = proc_link(process->pid, "root", &harvest->arena, &process->root, fault);
+	return rc;
+}
+
+int tree_read_space(struct harvest *harvest, struct frozen_process *process, struct fault *fault)
+{
+	struct frozen_space *space = ARENA_NEW(&harvest->arena, struct frozen_space);
+	space->pid = process->pid;
+	space->process = process;
+	space->id = harvest_new_id(harvest);
+	*vec_add(&harvest->spaces) = space;
+	process->space = space;
+	return maps_read(process->pid, true, &harvest->arena, &space->maps, fault);
+}
+
+/* What identifies an open file description without asking kcmp. */
+static int file_compare_key(const struct frozen_file *a, const struct frozen_file *b)
+{
+#define COMPARE(x, y)   \
+	if ((x) != (y)) \
+	return (x) < (y) ? -1 : 1
+	COMPARE(a->stat.st_dev, b->stat.st_dev);
+	COMPARE(a->stat.st_ino, b->stat.st_ino);
+	COMPARE(a->info.flags, b->info.flags);
+	COMPARE(a->info.position, b->info.position);
+	COMPARE(a->info.mount_id, b->info.mount_id);
+#undef COMPARE
+	return 0;
+}
+
+/* Orders by key, then by kcmp: a total order in which equal means the same open file description. */
+static int file_compare(const struct frozen_file *a, const struct frozen_file *b, int *ret_order, struct fault *fault)
+{
+	*ret_order = file_compare_key(a, b);
+	if (*ret_order)
+		return 0;
+	*ret_order = kcmp_order(SAME_FILE, a->pid, a->fd, b->pid, b->fd, fault);
+	return *ret_order == -2 ? -EIO : 0;
+}
+
+/* Files met so far, sorted by file_compare. */
+struct file_index {
+	VEC(struct frozen_file *) files;
+};
+
+static int index_place(const struct file_index *index, const struct frozen_file *file, size_t *ret_place,
+		       bool *ret_found, struct fault *fault)
+{
+	size_t low = 0, high = index->files.count;
+	*ret_found = false;
+	while (low < high) {
+		size_t middle = (low + high) / 2;
+		int order, rc = file_compare(file, index->files.at[middle], &order, fault);
+		if (rc < 0)
+			return rc;
+		if (order == 0) {
+			*ret_found = true;
+			low = middle;
+			break;
+		}
+		if (order < 0)
+			high = middle;
+		else
+			low = middle + 1;
+	}
+	*ret_place = low;
+	return 0;
+}
+
+static void index_insert(struct file_index *index, size_t place, struct frozen_file *file)
+{
+	vec_add(&index->files);
+	memmove(&index->files.at[place + 1], &index->files.at[place],
+		(index->files.count - 1 - place) * sizeof *index->files.at);
+	index->files.at[place] = file;
+}
+
+static int read_file(struct harvest *harvest, pid_t pid, int fd, struct text *text, struct frozen_file *file,
+		     struct fault *fault)
+{
+	char name[64];
+	char *link;
+	snprintf(name, sizeof name, "fd/%d", fd);
+	int rc = proc_link(pid, name, &harvest->arena, &link, fault);
+	if (rc < 0)
+		return rc;
+	char path[96];
+	snprintf(path, sizeof path, "/proc/%d/%s", pid, name);
+	if (stat(path, &file->stat) < 0)
+		return fault_set(fault, fault_class_of(errno), errno, "stat %s: %s", path, strerror(errno));
+	static const char deleted[] = " (deleted)";
+	size_t length = strlen(link);
+	if (length > sizeof deleted - 1 && !strcmp(link + length - (sizeof deleted - 1), deleted) &&
+	    file->stat.st_nlink == 0) {
+		link[length - (sizeof deleted - 1)] = 0;
+		file->deleted = true;
+	}
+	file->link = link;
+	file->pid = pid;
+	file->fd = fd;
+	file->own = -1;
+	rc = fdinfo_read(pid, fd, text, &file->info, fault);
+	if (rc < 0)
+		return rc;
+	file->fdinfo = arena_string(&harvest->arena, text->at);
+	return 0;
+}
+
+static int read_descriptors(struct harvest *harvest, struct frozen_process *process, struct file_index *index,
+			    bool frozen, struct fault *fault)
+{
+	struct pid_list list = { 0 };
+	struct text text = { 0 };
+	int rc = proc_descriptors(process->pid, &list, fault);
+	for (size_t i = 0; rc == 0 && i < list.pids.count; i++) {
+		int fd = list.pids.at[i];
+		struct frozen_file seen = { 0 };
+		rc = read_file(harvest, process->pid, fd, &text, &seen, fault);
+		if (rc == -ENOENT && !frozen) {
+			rc = 0;
+			continue;
+		}
+		if (rc < 0)
+			break;
+		bool close_on_exec = seen.info.flags & O_CLOEXEC, found = false;
+		seen.info.flags &= ~(uint32_t)O_CLOEXEC;
+		size_t place = 0;
+		/* A running program's descriptors change while they are compared: identity is only asked of a frozen one. */
+		if (frozen)
+			rc = index_place(index, &seen, &place, &found, fault);
+		if (rc < 0)
+			break;
+		struct frozen_file *file = found ? index->files.at[place] : NULL;
+		if (!found) {
+			file = arena_copy(&harvest->arena, &seen, sizeof seen);
+			file->id = harvest_new_id(harvest);
+			*vec_add(&harvest->files) = file;
+			if (frozen)
+				index_insert(index, place, file);
+		}
+		struct frozen_descriptor *descriptor = vec_add(&process->descriptors);
+		*descriptor = (struct frozen_descriptor){ fd, close_on_exec, file };
+	}
+	vec_finish(&list.pids);
+	text_finish(&text);
+	return rc;
+}
+
+int tree_read_files(struct harvest *harvest, bool frozen, struct fault *fault)
+{
+	struct file_index index = { 0 };
+	int rc = 0;
+	for (size_t i = 0; rc == 0 && i < harvest->processes.count; i++) {
+		struct frozen_process *process = harvest->processes.at[i];
+		if (process->zombie)
+			continue;
+		rc = read_descriptors(harvest, process, &index, frozen, fault);
+		if (rc < 0 && !frozen && (rc == -ESRCH || rc == -ENOENT))
+			rc = 0;
+		if (rc < 0)
+			tree_at_process(process, rc, fault);
+	}
+	for (size_t i = 0; rc == 0 && i < harvest->files.count; i++) {
+		struct frozen_file *file = harvest->files.at[i];
+		for (const struct kind *const *kind = kinds; *kind && !file->kind; kind++)
+			if ((*kind)->probe && (*kind)->probe(file))
+				file->kind = *kind;
+	}
+	vec_finish(&index.files);
+	return rc;
+}
+
+/* What vanished from a running tree meanwhile is not there any more, that is all. */
+static bool gone(int rc)
+{
+	return rc == -ESRCH || rc == -ENOENT;
+}
+
+static int survey_process(struct harvest *harvest, pid_t pid, struct frozen_process *parent, struct fault *fault)
+{
+	struct frozen_process *process = tree_add_process(harvest, pid, parent);
+	int rc = tree_read_process(harvest, process, fault);
+	if (rc == 0 && !process->zombie)
+		rc = tree_read_space(harvest, process, fault);
+	if (rc < 0 && parent && gone(rc)) {
+		tree_drop_last(harvest);
+		return 0;
+	}
+	return rc < 0 ? tree_at_process(process, rc, fault) : 0;
+}
+
+int tree_survey(struct harvest *harvest, pid_t root, struct fault *fault)
+{
+	int rc = survey_process(harvest, root, NULL, fault);
+	for (size_t i = 0; rc == 0 && i < harvest->processes.count; i++) {
+		struct frozen_process *process = harvest->processes.at[i];
+		struct pid_list children = { 0 };
+		if (!process->zombie && proc_children(process->pid, &children, fault) == 0)
+			for (size_t c = 0; rc == 0 && c < children.pids.count; c++)
+				rc = survey_process(harvest, children.pids.at[c], process, fault);
+		vec_finish(&children.pids);
+	}
+	return rc < 0 ? rc : tree_read_files(harvest, false, fault);
+}
+
+static void refuse_files(struct harvest *harvest, struct frozen_process *process, struct fault_list *refusals)
+{
+	for (size_t d = 0; d < process->descriptors.count; d++) {
+		struct frozen_file *file = process->descriptors.at[d].file;
+		struct fault fault;
+		int rc = 0;
+		if (file->pid != process->pid || file->fd != process->descriptors.at[d].fd)
+			continue; /* said once, where it was first met */
+		if (!file->kind)
+			rc = fault_set(&fault, FAULT_UNSUPPORTED, ENOTSUP,
+				       "%s: this kind of descriptor cannot be carried by this version; try to "
+				       "checkpoint when the program has closed it", file->link);
+		else if (file->kind->refuse_file)
+			rc = file->kind->refuse_file(harvest, file, &fault);
+		if (rc < 0 && rc != -ESRCH) {
+			fault_at(&fault, rc, "fd %d", file->fd);
+			tree_at_process(process, rc, &fault);
+			fault_list_add(refusals, &fault);
+		}
+	}
+}
+
+size_t tree_refusals(struct harvest *harvest, struct fault_list *refusals)
+{
+	for (size_t i = 0; i < harvest->processes.count; i++) {
+		struct frozen_process *process = harvest->processes.at[i];
+		if (process->zombie)
+			continue;
+		for (const struct kind *const *kind = kinds; *kind; kind++) {
+			struct fault fault;
+			int rc = (*kind)->refuse ? (*kind)->refuse(process, &fault) : 0;
+			if (rc < 0 && rc != -ESRCH) {
+				tree_at_process(process, rc, &fault);
+				fault_list_add(refusals, &fault);
+			}
+		}
+		refuse_files(harvest, process, refusals);
+	}
+	return refusals->count;
+}

@@ -1,0 +1,231 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* cairn restore */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <termios.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/memory.h"
+#include "cairn.h"
+#include "cmd/cmd.h"
+#include "cmd/target.h"
+
+struct restore_options {
+	bool detach, leave_stopped, trust_image;
+	const char *pidfile;
+	int pids, file_changed;
+	uint64_t threads, status_fd;
+};
+
+static const struct cmd_option options[] = {
+	{ "detach", 'd', CMD_FLAG, NULL, "return once it runs, and print the root's PID",
+	  offsetof(struct restore_options, detach) },
+	{ "pidfile", 0, CMD_STRING, "FILE", "write the root's PID, as seen from here, to FILE",
+	  offsetof(struct restore_options, pidfile) },
+	{ "pids", 0, CMD_CHOICE, "auto|same|private",
+	  "same: the old PIDs here; private: in a PID namespace of their own; auto: same if they are free",
+	  offsetof(struct restore_options, pids) },
+	{ "file-changed", 0, CMD_CHOICE, "refuse|ignore", "what to do if a file has changed since the checkpoint",
+	  offsetof(struct restore_options, file_changed) },
+	{ "leave-stopped", 0, CMD_FLAG, NULL, "restore it stopped (SIGCONT lets it go on)",
+	  offsetof(struct restore_options, leave_stopped) },
+	{ "trust-image", 0, CMD_FLAG, NULL, "as root: restore an image that others could have written",
+	  offsetof(struct restore_options, trust_image) },
+	{ "threads", 0, CMD_NUMBER, "N", "write memory with N threads (default: one per processor)",
+	  offsetof(struct restore_options, threads) },
+	{ "status-fd", 0, CMD_NUMBER, "N", "write the outcome as one JSON line to descriptor N",
+	  offsetof(struct restore_options, status_fd) },
+	{ NULL },
+};
+
+static const struct cmd_syntax syntax = {
+	"restore", "IMAGE", "bring the program in IMAGE (\"-\": standard input) back", options, 1, 1,
+};
+
+enum { OWN_FAILURE = 125 };
+
+/* ---- the terminal of a job in the foreground ---- */
+
+struct terminal {
+	int fd;         /* the controlling terminal, -1: none */
+	char path[64];
+	bool ours;      /* this process's group was in its foreground */
+	pid_t group;    /* the job's own group, 0: it is in this process's */
+};
+
+static void terminal_open(struct terminal *terminal)
+{
+	*terminal = (struct terminal){ .fd = open("/dev/tty", O_RDWR | O_CLOEXEC | O_NOCTTY) };
+	if (terminal->fd < 0)
+		return;
+	/* /dev/tty does not say which one it is: the standard descriptors, if they are it, do. */
+	for (int fd = 0; fd <= 2 && !terminal->path[0]; fd++)
+		if (isatty(fd) && tcgetsid(fd) == getsid(0) && ttyname_r(fd, terminal->path, sizeof terminal->path) != 0)
+			terminal->path[0] = 0;
+	terminal->ours = tcgetpgrp(terminal->fd) == getpgrp();
+}
+
+/* Also from the background, which SIGTTOU would stop. */
+static void terminal_give(const struct terminal *terminal, pid_t group)
+{
+	sigset_t set, old;
+	if (terminal->fd < 0 || !terminal->ours)
+		return;
+	sigemptyset(&set);
+	sigaddset(&set, SIGTTOU);
+	sigprocmask(SIG_BLOCK, &set, &old);
+	tcsetpgrp(terminal->fd, group);
+	sigprocmask(SIG_SETMASK, &old, NULL);
+}
+
+struct ready {
+	struct terminal *terminal;
+	bool foreground;
+};
+
+/* Everything is made and nothing runs: the job's group comes to the foreground. */
+static int on_ready(void *context, pid_t root, pid_t foreground_group)
+{
+	struct ready *ready = context;
+	(void)root;
+	if (ready->foreground && foreground_group && getpgid(root) != getpgrp()) {
+		ready->terminal->group = foreground_group;
+		terminal_give(ready->terminal, foreground_group);
+	}
+	return 0;
+}
+
+/* ---- after it runs ---- */
+
+static int write_pidfile(const char *path, pid_t pid, struct fault *fault)
+{
+	_close_ int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+	if (fd < 0 || dprintf(fd, "%d\n", pid) < 0)
+		return fault_set(fault, fault_class_of(errno), errno,
+				 "%s: %s; the program runs as process %d; try another --pidfile", path, strerror(errno), pid);
+	return 0;
+}
+
+/* The job stopped itself (^Z): so does this one, for the shell to see; and goes on with it. */
+static void stop_along(const struct terminal *terminal, pid_t child)
+{
+	terminal_give(terminal, getpgrp());
+	kill(getpid(), SIGSTOP);
+	if (terminal->group) {
+		terminal_give(terminal, terminal->group);
+		kill(-terminal->group, SIGCONT);
+	} else {
+		kill(child, SIGCONT);
+	}
+}
+
+static int wait_in_foreground(const struct terminal *terminal, pid_t child, pid_t root)
+{
+	sigset_t all;
+	sigfillset(&all);
+	sigdelset(&all, SIGTTOU);
+	sigprocmask(SIG_SETMASK, &all, NULL);
+	for (;;) {
+		int status;
+		pid_t ended = waitpid(child, &status, WNOHANG | WUNTRACED | __WALL);
+		if (ended == child && !WIFSTOPPED(status)) {
+			terminal_give(terminal, getpgrp());
+			return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+		}
+		if (ended == child && WSTOPSIG(status) != SIGSTOP)
+			stop_along(terminal, child);
+		if (ended < 0 && errno == ECHILD)
+			return OWN_FAILURE;
+		siginfo_t info;
+		/* What the terminal sends reaches the job by itself if it is in this process's group. */
+		if (ended == 0 && sigwaitinfo(&all, &info) > 0 && info.si_signo != SIGCHLD && info.si_signo != SIGCONT &&
+		    !(info.si_code == SI_KERNEL && !terminal->group))
+			kill(root, info.si_signo);
+	}
+}
+
+static void print_result(const struct cmd_common *common, const struct restore_options *given, const char *image,
+			 const struct cairn_restore_result *result)
+{
+	json_t *object = json_pack("{s:s, s:o, s:i, s:b, s:i, s:i, s:I, s:f}", "event", "restore", "image", cmd_text(image),
+				   "pid", (int)result->root, "private", result->init != 0, "processes",
+				   (int)result->processes, "threads", (int)result->threads, "pages",
+				   (json_int_t)result->pages, "total_ms", (double)result->total_ns / 1e6);
+	if (given->status_fd) {
+		char *line = json_dumps(object, JSON_COMPACT);
+		dprintf((int)given->status_fd, "%s\n", line);
+		free(line);
+	}
+	if (common->json)
+		cmd_json(json_incref(object));
+	else if (given->detach)
+		printf("%d\n", result->root);
+	json_decref(object);
+	if (common->verbosity && !common->json)
+		fprintf(stderr, "cairn: %s: process %d%s, %" PRIu32 " processes, %" PRIu32 " threads, %.1f MiB, %.1f ms\n", image,
+			result->root, result->init ? " in a private PID namespace" : "", result->processes, result->threads,
+			(double)result->pages * 4096 / 1048576, (double)result->total_ns / 1e6);
+	fflush(stdout);
+}
+
+static void report_status(const struct restore_options *given, enum cairn_status status,
+			  const struct cairn_error *error)
+{
+	if (!given->status_fd)
+		return;
+	json_t *object = json_pack("{s:s, s:i, s:o}", "event", "fault", "status", (int)status, "message",
+				   cmd_text(error->count ? error->lines[0] : ""));
+	char *line = json_dumps(object, JSON_COMPACT);
+	dprintf((int)given->status_fd, "%s\n", line);
+	free(line);
+	json_decref(object);
+}
+
+int cmd_restore(int argc, char **argv)
+{
+	struct restore_options given = { 0 };
+	struct cmd_common common;
+	struct terminal terminal;
+	struct fault fault;
+	int rc = cmd_parse(&syntax, argc, argv, &given, &common, &fault);
+	if (rc != 0)
+		return rc > 0 ? 0 : cmd_report(&common, &fault);
+	terminal_open(&terminal);
+	struct ready ready = { &terminal, !given.detach };
+	const struct cairn_restore_options restore = {
+		.image = common.operands[0],
+		.pids = (enum cairn_pids)given.pids,
+		.threads = (unsigned)given.threads,
+		.timeout_s = common.timeout_s,
+		.leave_stopped = given.leave_stopped,
+		.ignore_changed_files = given.file_changed == 1,
+		.trust_image = given.trust_image,
+		.terminal = terminal.path[0] ? terminal.path : NULL,
+		.signal_fd = cmd_signal_fd(),
+		.ready = on_ready,
+		.context = &ready,
+	};
+	struct cairn_restore_result result;
+	struct cairn_error error = { 0 };
+	enum cairn_status status = cairn_restore(&restore, &result, &error);
+	if (status != CAIRN_DONE) {
+		terminal_give(&terminal, getpgrp());
+		cmd_report_error(&common, status, &error);
+		report_status(&given, status, &error);
+		cairn_error_free(&error);
+		return given.detach ? (int)status : OWN_FAILURE;
+	}
+	print_result(&common, &given, restore.image, &result);
+	if (given.pidfile && write_pidfile(given.pidfile, result.root, &fault) < 0)
+		cmd_report(&common, &fault);
+	if (given.detach)
+		return 0;
+	return wait_in_foreground(&terminal, result.init ? result.init : result.root, result.root);
+}

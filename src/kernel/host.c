@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "kernel/host.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+#include "kernel/maps.h"
+
+void host_vdso_read(struct host_vdso *ret_vdso)
+{
+	struct arena arena = { 0 };
+	struct map_list list = { 0 };
+	*ret_vdso = (struct host_vdso){ 0 };
+	if (maps_read(getpid(), false, &arena, &list, NULL) == 0) {
+		for (size_t i = 0; i < list.maps.count; i++) {
+			const struct map *map = &list.maps.at[i];
+			if (strcmp(map->name, "[vdso]"))
+				continue;
+			ret_vdso->size = map->end - map->start;
+			ret_vdso->hash = XXH3_64bits((const void *)(uintptr_t)map->start, ret_vdso->size);
+		}
+	}
+	maps_finish(&list);
+	arena_finish(&arena);
+}
+
+const char *host_architecture(void)
+{
+#if defined(__x86_64__)
+	return "x86_64";
+#elif defined(__aarch64__)
+	return "aarch64";
+#else
+	return "unknown";
+#endif
+}
+
+void host_boot_id(char ret_id[37])
+{
+	FILE *file = fopen("/proc/sys/kernel/random/boot_id", "re");
+	ret_id[0] = 0;
+	if (file && fscanf(file, "%36s", ret_id) != 1)
+		ret_id[0] = 0;
+	if (file)
+		fclose(file);
+}
+
+uint64_t host_xstate_features(void)
+{
+#if defined(__x86_64__)
+	uint32_t low, high, a, b, c, d;
+	__asm__ volatile("cpuid" : "=a"(a), "=b"(b), "=c"(c), "=d"(d) : "a"(1), "c"(0));
+	if (!(c >> 27 & 1)) /* OSXSAVE */
+		return 0;
+	__asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+	return (uint64_t)high << 32 | low;
+#else
+	return 0;
+#endif
+}

@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/* What this host is: kernel, boot, processor, vdso. */
+#include <stdint.h>
+
+struct host_vdso {
+	uint64_t hash; /* XXH3 of its bytes as mapped in this very process; 0: none */
+	uint64_t size;
+};
+void host_vdso_read(struct host_vdso *ret_vdso);
+const char *host_architecture(void);         /* "x86_64" */
+void host_boot_id(char ret_id[37]);          /* "" when /proc does not say */
+uint64_t host_xstate_features(void);         /* XCR0; 0 where there is none */

@@ -1,0 +1,227 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Pipes and FIFOs. The pipe is an object: capacity (F_GETPIPE_SZ) and contents, which tee(2) copies without taking them; in packet mode
+ * the copy keeps the packets (tests/kernel/tee_keeps_packets.c). Its ends are open file descriptions, each with its own flags.
+ * A pipe whose other end is closed comes back so; one whose other end is held outside the tree is refused, or
+ * closed if the user says so. */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "kinds/files/open_file.h"
+#include "kinds/identity.h"
+#include "kinds/table.h"
+
+static bool probe(const struct frozen_file *file)
+{
+	return S_ISFIFO(file->stat.st_mode) && !(file->info.flags & O_PATH);
+}
+
+static int access_mode(const struct frozen_file *file)
+{
+	return (int)file->info.flags & O_ACCMODE;
+}
+
+/* Is there a description of the other end in the tree? */
+static bool other_end_inside(const struct harvest *harvest, const struct frozen_file *file)
+{
+	for (size_t i = 0; i < harvest->files.count; i++) {
+		const struct frozen_file *other = harvest->files.at[i];
+		if (other->kind == file->kind && other->stat.st_ino == file->stat.st_ino &&
+		    other->stat.st_dev == file->stat.st_dev && access_mode(other) != access_mode(file))
+			return true;
+	}
+	return access_mode(file) == O_RDWR;
+}
+
+/* Does anybody hold the other end? The kernel says so of a copy of this one: POLLHUP without a writer, POLLERR without a reader. */
+static bool other_end_closed(int own, int mode)
+{
+	struct pollfd pollfd = { .fd = own, .events = mode == O_RDONLY ? POLLIN : POLLOUT };
+	return poll(&pollfd, 1, 0) >= 0 && (pollfd.revents & (mode == O_RDONLY ? POLLHUP : POLLERR));
+}
+
+static int refuse_file(const struct harvest *harvest, struct frozen_file *file, struct fault *fault)
+{
+	int own;
+	if (other_end_inside(harvest, file) || harvest->policy.close_outside)
+		return 0;
+	int rc = frozen_file_own(file, &own, fault);
+	if (rc < 0 || other_end_closed(own, access_mode(file)))
+		return rc;
+	return fault_set(fault, FAULT_UNSUPPORTED, ENOTSUP,
+			 "%s: its %s end is held outside the tree; try to checkpoint a common parent, to send the "
+			 "program's %s a file, or --outside close", file->link,
+			 access_mode(file) == O_RDONLY ? "write" : "read",
+			 access_mode(file) == O_RDONLY ? "input from" : "output to");
+}
+
+/* Everything that the pipe holds, as a copy in a pipe of Cairn's own. */
+static int copy_contents(struct harvest *harvest, int reader, uint32_t capacity, Cairn__Pipe *message,
+			 struct fault *fault)
+{
+	int copy[2], held = 0;
+	if (ioctl(reader, FIONREAD, &held) < 0 || held == 0)
+		return 0;
+	if (pipe2(copy, O_CLOEXEC | O_NONBLOCK) < 0)
+		return fault_set(fault, FAULT_FAILED, errno, "pipe: %s", strerror(errno));
+	_close_ int from = copy[0], to = copy[1];
+	fcntl(to, F_SETPIPE_SZ, (int)capacity);
+	ssize_t copied = tee(reader, to, (size_t)held, SPLICE_F_NONBLOCK);
+	if (copied != held)
+		return fault_set(fault, FAULT_FAILED, copied < 0 ? errno : EIO,
+				 "its contents of %d bytes cannot be copied (%zd); try to raise "
+				 "/proc/sys/fs/pipe-max-size", held, copied);
+	uint8_t *bytes = arena_new(&harvest->arena, (size_t)held);
+	VEC(ProtobufCBinaryData) packets = { 0 };
+	for (size_t done = 0; done < (size_t)held;) {
+		ssize_t n = read(from, bytes + done, (size_t)held - done);
+		if (n <= 0)
+			break;
+		*vec_add(&packets) = (ProtobufCBinaryData){ (size_t)n, bytes + done };
+		done += (size_t)n;
+	}
+	message->packets = arena_copy(&harvest->arena, packets.at, packets.count * sizeof *packets.at);
+	message->n_packets = packets.count;
+	vec_finish(&packets);
+	return 0;
+}
+
+/* A descriptor of Cairn's own that can read the pipe; opening it anew would wake its sleepers, so a reading end is looked for. */
+static int find_reader(struct harvest *harvest, struct frozen_file *file, int *ret_fd, struct fault *fault)
+{
+	*ret_fd = -1;
+	for (size_t i = 0; i < harvest->files.count; i++) {
+		struct frozen_file *other = harvest->files.at[i];
+		if (other->kind == file->kind && other->stat.st_ino == file->stat.st_ino &&
+		    other->stat.st_dev == file->stat.st_dev && access_mode(other) != O_WRONLY)
+			return frozen_file_own(other, ret_fd, fault);
+	}
+	return 0;
+}
+
+static int add_pipe(struct harvest *harvest, uint32_t id, struct frozen_file *file, struct fault *fault)
+{
+	Cairn__Pipe *message = HARVEST_MESSAGE(harvest, Cairn__Pipe, cairn__pipe__init);
+	int own, reader, rc = frozen_file_own(file, &own, fault);
+	if (rc == 0)
+		rc = find_reader(harvest, file, &reader, fault);
+	if (rc < 0)
+		return rc;
+	int capacity = fcntl(own, F_GETPIPE_SZ);
+	message->pipe = id;
+	message->capacity = capacity > 0 ? (uint32_t)capacity : 65536;
+	if (file->link[0] == '/') {
+		message->path = (char *)file->link;
+		message->identity = identity_capture(harvest, -1, &file->stat);
+	}
+	if (reader >= 0)
+		rc = copy_contents(harvest, reader, message->capacity, message, fault);
+	if (rc == 0)
+		harvest_add(harvest, &kind_pipe, &message->base);
+	return rc;
+}
+
+static int capture_file(struct harvest *harvest, struct frozen_file *file, struct fault *fault)
+{
+	bool is_new;
+	int rc = 0;
+	Cairn__PipeEnd *message = HARVEST_MESSAGE(harvest, Cairn__PipeEnd, cairn__pipe_end__init);
+	message->open = open_file_capture(harvest, file);
+	message->pipe = harvest_object(harvest, file->stat.st_dev, file->stat.st_ino, &is_new);
+	if (is_new)
+		rc = add_pipe(harvest, message->pipe, file, fault);
+	if (rc == 0)
+		harvest_add(harvest, &kind_pipe_end, &message->base);
+	return rc;
+}
+
+static int check_pipe(const ProtobufCMessage *base, struct fault *fault)
+{
+	const Cairn__Pipe *message = (const Cairn__Pipe *)base;
+	size_t total = 0;
+	for (size_t i = 0; i < message->n_packets; i++)
+		total += message->packets[i].len;
+	if (!message->pipe || message->capacity > 1u << 30 || total > message->capacity)
+		return fault_set(fault, FAULT_IMAGE, EINVAL, "pipe %u has impossible values", message->pipe);
+	return message->path[0] ? identity_check(message->path, message->identity, true, fault) : 0;
+}
+
+/* Both ends, for the ends' records to take from; they are closed with the workshop, so that an end that nobody had is closed then. */
+static int make_pipe(struct workshop *workshop, const ProtobufCMessage *base, struct fault *fault)
+{
+	const Cairn__Pipe *message = (const Cairn__Pipe *)base;
+	int ends[2];
+	if (message->path[0]) {
+		ends[0] = open(message->path, O_RDWR | O_CLOEXEC | O_NONBLOCK);
+		ends[1] = ends[0] < 0 ? -1 : fcntl(ends[0], F_DUPFD_CLOEXEC, 0);
+	} else if (pipe2(ends, O_CLOEXEC) < 0) {
+		ends[0] = ends[1] = -1;
+	}
+	if (ends[1] < 0)
+		return fault_set(fault, fault_class_of(errno), errno, "pipe %u: %s", message->pipe, strerror(errno));
+	workshop_put(workshop, message->pipe, ends[0]);
+	workshop_put_second(workshop, message->pipe, ends[1]);
+	if (fcntl(ends[1], F_GETPIPE_SZ) != (int)message->capacity &&
+	    fcntl(ends[1], F_SETPIPE_SZ, (int)message->capacity) < 0)
+		return fault_set(fault, fault_class_of(errno), errno, "pipe %u: capacity of %u bytes: %s; try to raise "
+				 "/proc/sys/fs/pipe-max-size", message->pipe, message->capacity, strerror(errno));
+	/* Packet mode makes packets of writes; a pipe that had none is filled the ordinary way. */
+	if (message->n_packets > 1)
+		fcntl(ends[1], F_SETFL, fcntl(ends[1], F_GETFL) | O_DIRECT);
+	for (size_t i = 0; i < message->n_packets; i++)
+		if (fd_write_full(ends[1], message->packets[i].data, message->packets[i].len) < 0)
+			return fault_set(fault, FAULT_FAILED, errno, "pipe %u: contents: %s", message->pipe,
+					 strerror(errno));
+	return 0;
+}
+
+static int check_end(const ProtobufCMessage *base, struct fault *fault)
+{
+	const Cairn__PipeEnd *message = (const Cairn__PipeEnd *)base;
+	if (!message->open || !message->pipe)
+		return fault_set(fault, FAULT_IMAGE, EINVAL, "a pipe's end has impossible values");
+	return 0;
+}
+
+static int make_end(struct workshop *workshop, const ProtobufCMessage *base, struct fault *fault)
+{
+	const Cairn__PipeEnd *message = (const Cairn__PipeEnd *)base;
+	char path[64];
+	int source = (message->open->flags & O_ACCMODE) == O_RDONLY ? workshop_fd(workshop, message->pipe) :
+								      workshop_second(workshop, message->pipe);
+	/* Opened anew, so that each description has its own flags. */
+	snprintf(path, sizeof path, "/proc/self/fd/%d", source);
+	int fd = open(path, ((int)message->open->flags & (O_ACCMODE | O_NONBLOCK | O_DIRECT)) | O_CLOEXEC);
+	if (fd < 0)
+		return fault_set(fault, fault_class_of(errno), errno, "pipe %u: %s", message->pipe, strerror(errno));
+	return open_file_adopt(workshop, message->open, fd, fault);
+}
+
+const struct kind kind_pipe = {
+	.name = "pipe",
+	.tag = 35,
+	.scope = SCOPE_OBJECT,
+	.descriptor = &cairn__pipe__descriptor,
+	.owner_field = "pipe",
+	.check = check_pipe,
+	.make = make_pipe,
+};
+
+const struct kind kind_pipe_end = {
+	.name = "pipe end",
+	.tag = 51,
+	.scope = SCOPE_FILE,
+	.descriptor = &cairn__pipe_end__descriptor,
+	.owner_field = "open",
+	.probe = probe,
+	.refuse_file = refuse_file,
+	.capture_file = capture_file,
+	.check = check_end,
+	.make = make_end,
+};

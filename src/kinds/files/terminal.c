@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Terminals that the program uses, not those whose other side it holds: a pty's slave, a console, /dev/tty. The controlling terminal of
+ * a job whose session leader is outside is the caller's own at restore, if he has one; else the device of the old
+ * path is opened if it is still the same. Line discipline settings are kept in the image and set again when the
+ * restored job comes to the foreground of its terminal (rebuild/finish.c). A pty's master is refused: its other side is somebody
+ * else's terminal. */
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/sysmacros.h>
+#include <termios.h>
+#include <unistd.h>
+
+#include "kinds/files/open_file.h"
+#include "kinds/table.h"
+
+/* Documentation/admin-guide/devices.txt. */
+enum { TTY_MAJOR_ = 4, TTYAUX_MAJOR_ = 5, PTY_SLAVE_FIRST = 136, PTY_SLAVE_LAST = 143, PTMX_MINOR = 2 };
+
+static bool probe(const struct frozen_file *file)
+{
+	unsigned major_ = major(file->stat.st_rdev);
+	return S_ISCHR(file->stat.st_mode) && !(file->info.flags & O_PATH) &&
+	       (major_ == TTY_MAJOR_ || (major_ >= PTY_SLAVE_FIRST && major_ <= PTY_SLAVE_LAST) ||
+		(major_ == TTYAUX_MAJOR_ && minor(file->stat.st_rdev) != PTMX_MINOR));
+}
+
+static const struct frozen_process *owner(const struct harvest *harvest, const struct frozen_file *file)
+{
+	for (size_t i = 0; i < harvest->processes.count; i++)
+		if (harvest->processes.at[i]->pid == file->pid)
+			return harvest->processes.at[i];
+	return NULL;
+}
+
+static int capture_file(struct harvest *harvest, struct frozen_file *file, struct fault *fault)
+{
+	Cairn__Terminal *message = HARVEST_MESSAGE(harvest, Cairn__Terminal, cairn__terminal__init);
+	const struct frozen_process *process = owner(harvest, file);
+	struct termios settings;
+	struct winsize size;
+	int own, rc = frozen_file_own(file, &own, fault);
+	if (rc < 0)
+		return rc;
+	message->open = open_file_capture(harvest, file);
+	message->path = (char *)file->link;
+	message->device = file->stat.st_rdev;
+	message->controlling = process && process->stat.terminal &&
+			       (process->stat.terminal == file->stat.st_rdev ||
+				file->stat.st_rdev == makedev(TTYAUX_MAJOR_, 0));
+	if (tcgetattr(own, &settings) == 0) {
+		message->termios.data = arena_copy(&harvest->arena, &settings, sizeof settings);
+		message->termios.len = sizeof settings;
+	}
+	if (ioctl(own, TIOCGWINSZ, &size) == 0) {
+		message->rows = size.ws_row;
+		message->columns = size.ws_col;
+	}
+	harvest_add(harvest, &kind_terminal, &message->base);
+	return 0;
+}
+
+static int check(const ProtobufCMessage *base, struct fault *fault)
+{
+	const Cairn__Terminal *message = (const Cairn__Terminal *)base;
+	if (!message->open || message->path[0] != '/' ||
+	    (message->termios.len && message->termios.len != sizeof(struct termios)))
+		return fault_set(fault, FAULT_IMAGE, EINVAL, "a terminal has impossible values");
+	return 0;
+}
+
+static bool is_same_device(const Cairn__Terminal *message)
+{
+	struct stat now;
+	return stat(message->path, &now) == 0 && S_ISCHR(now.st_mode) && now.st_rdev == message->device;
+}
+
+static int make(struct workshop *workshop, const ProtobufCMessage *base, struct fault *fault)
+{
+	const Cairn__Terminal *message = (const Cairn__Terminal *)base;
+	if (message->controlling && workshop->terminal)
+		return open_file_make(workshop, message->open, workshop->terminal, false, fault);
+	if (is_same_device(message))
+		return open_file_make(workshop, message->open, message->path, false, fault);
+	return fault_set(fault, FAULT_FAILED, ENOTTY,
+			 "terminal %s is gone; try to run the restore in a terminal", message->path);
+}
+
+const struct kind kind_terminal = {
+	.name = "terminal",
+	.tag = 57,
+	.scope = SCOPE_FILE,
+	.descriptor = &cairn__terminal__descriptor,
+	.owner_field = "open",
+	.probe = probe,
+	.capture_file = capture_file,
+	.check = check,
+	.make = make,
+};

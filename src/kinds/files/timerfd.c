@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* timerfd_create(2): clock, expirations not yet read, time left and interval, from fdinfo. Goes on with the time that was left;
+ * expirations are put back by TFD_IOC_SET_TICKS (fs/timerfd.c, CONFIG_CHECKPOINT_RESTORE). An absolute timer is armed with the time
+ * left too: on the same boot that is the same moment unless its clock is the wall clock and was set meanwhile. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/timerfd.h>
+
+#include "kinds/files/open_file.h"
+#include "kinds/table.h"
+
+/* include/uapi/linux/timerfd.h, which cannot be included beside sys/timerfd.h. */
+#define TFD_IOC_SET_TICKS_ _IOW('T', 0, uint64_t)
+
+static bool probe(const struct frozen_file *file)
+{
+	return !strcmp(file->link, "anon_inode:[timerfd]");
+}
+
+static uint64_t parse_time(const char *value)
+{
+	unsigned long long s = 0, ns = 0;
+	sscanf(value, "(%llu, %llu)", &s, &ns);
+	return s * 1000000000u + ns;
+}
+
+static int capture_file(struct harvest *harvest, struct frozen_file *file, struct fault *fault)
+{
+	Cairn__Timerfd *message = HARVEST_MESSAGE(harvest, Cairn__Timerfd, cairn__timerfd__init);
+	_free_ char *text = frozen_file_fdinfo(file);
+	char *cursor = text;
+	const char *key, *value;
+	(void)fault;
+	while (fdinfo_next(&cursor, &key, &value)) {
+		if (!strcmp(key, "clockid"))
+			message->clock = (int32_t)strtol(value, NULL, 10);
+		else if (!strcmp(key, "ticks"))
+			message->ticks = strtoull(value, NULL, 10);
+		else if (!strcmp(key, "settime flags"))
+			message->settime_flags = (uint32_t)strtoul(value, NULL, 8);
+		else if (!strcmp(key, "it_value"))
+			message->value_ns = parse_time(value);
+		else if (!strcmp(key, "it_interval"))
+			message->interval_ns = parse_time(value);
+	}
+	message->open = open_file_capture(harvest, file);
+	harvest_add(harvest, &kind_timerfd, &message->base);
+	return 0;
+}
+
+static struct timespec timespec_of(uint64_t ns)
+{
+	return (struct timespec){ (time_t)(ns / 1000000000u), (long)(ns % 1000000000u) };
+}
+
+static int make(struct workshop *workshop, const ProtobufCMessage *base, struct fault *fault)
+{
+	const Cairn__Timerfd *message = (const Cairn__Timerfd *)base;
+	struct itimerspec time = { timespec_of(message->interval_ns), timespec_of(message->value_ns) };
+	uint64_t ticks = message->ticks;
+	int fd = timerfd_create(message->clock, TFD_CLOEXEC);
+	if (fd < 0 || timerfd_settime(fd, 0, &time, NULL) < 0 || (ticks && ioctl(fd, TFD_IOC_SET_TICKS_, &ticks) < 0))
+		return fault_set(fault, fault_class_of(errno), errno, "timerfd of clock %d: %s", message->clock,
+				 strerror(errno));
+	return open_file_adopt(workshop, message->open, fd, fault);
+}
+
+const struct kind kind_timerfd = {
+	.name = "timerfd",
+	.tag = 55,
+	.scope = SCOPE_FILE,
+	.descriptor = &cairn__timerfd__descriptor,
+	.owner_field = "open",
+	.probe = probe,
+	.capture_file = capture_file,
+	.make = make,
+};

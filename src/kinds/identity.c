@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "kinds/identity.h"
+
+#include <elf.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+
+enum { BUILD_ID_MAX = 64, PROGRAM_HEADERS_MAX = 64, NOTES_MAX = 4096 };
+
+/* The GNU build-id note of a 64-bit ELF file; its length, 0: none. */
+static size_t build_id_in_notes(const uint8_t *notes, size_t size, uint8_t *ret_id)
+{
+	for (size_t at = 0; at + sizeof(Elf64_Nhdr) <= size;) {
+		Elf64_Nhdr note;
+		memcpy(&note, notes + at, sizeof note);
+		size_t name = at + sizeof note, data = name + ((note.n_namesz + 3u) & ~(size_t)3);
+		if (note.n_namesz > size || note.n_descsz > size || data + note.n_descsz > size)
+			return 0;
+		if (note.n_type == NT_GNU_BUILD_ID && note.n_namesz == 4 && !memcmp(notes + name, "GNU", 4) &&
+		    note.n_descsz <= BUILD_ID_MAX) {
+			memcpy(ret_id, notes + data, note.n_descsz);
+			return note.n_descsz;
+		}
+		at = data + ((note.n_descsz + 3u) & ~(size_t)3);
+	}
+	return 0;
+}
+
+static size_t build_id_read(int fd, uint8_t *ret_id)
+{
+	Elf64_Ehdr header;
+	if (fd_pread_full(fd, &header, sizeof header, 0) < 0 || memcmp(header.e_ident, ELFMAG, SELFMAG) ||
+	    header.e_ident[EI_CLASS] != ELFCLASS64 || header.e_phentsize != sizeof(Elf64_Phdr))
+		return 0;
+	for (unsigned i = 0; i < header.e_phnum && i < PROGRAM_HEADERS_MAX; i++) {
+		Elf64_Phdr program;
+		uint8_t notes[NOTES_MAX];
+		if (fd_pread_full(fd, &program, sizeof program, header.e_phoff + i * sizeof program) < 0)
+			return 0;
+		if (program.p_type != PT_NOTE || program.p_filesz > sizeof notes ||
+		    fd_pread_full(fd, notes, program.p_filesz, program.p_offset) < 0)
+			continue;
+		size_t length = build_id_in_notes(notes, program.p_filesz, ret_id);
+		if (length)
+			return length;
+	}
+	return 0;
+}
+
+Cairn__FileIdentity *identity_capture(struct harvest *harvest, int fd, const struct stat *stat)
+{
+	Cairn__FileIdentity *identity = HARVEST_MESSAGE(harvest, Cairn__FileIdentity, cairn__file_identity__init);
+	identity->device = stat->st_dev;
+	identity->inode = stat->st_ino;
+	identity->size = (uint64_t)stat->st_size;
+	identity->modified_s = stat->st_mtim.tv_sec;
+	identity->modified_ns = (uint32_t)stat->st_mtim.tv_nsec;
+	identity->mode = stat->st_mode;
+	identity->uid = stat->st_uid;
+	identity->gid = stat->st_gid;
+	uint8_t id[BUILD_ID_MAX];
+	size_t length = fd >= 0 && S_ISREG(stat->st_mode) ? build_id_read(fd, id) : 0;
+	identity->build_id.data = arena_copy(&harvest->arena, id, length);
+	identity->build_id.len = length;
+	return identity;
+}
+
+bool identity_path_valid(const char *path)
+{
+	return path[0] == '/' && strlen(path) < 4096;
+}
+
+static bool same_build(const char *path, const Cairn__FileIdentity *identity)
+{
+	uint8_t id[BUILD_ID_MAX];
+	_close_ int fd = identity->build_id.len ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+	return fd >= 0 && build_id_read(fd, id) == identity->build_id.len &&
+	       !memcmp(id, identity->build_id.data, identity->build_id.len);
+}
+
+int identity_check(const char *path, const Cairn__FileIdentity *identity, bool any_size, struct fault *fault)
+{
+	struct stat now;
+	if (!identity_path_valid(path))
+		return fault_set(fault, FAULT_IMAGE, EINVAL, "impossible path");
+	if (stat(path, &now) < 0)
+		return fault_set(fault, errno == EACCES ? FAULT_PERMISSION : FAULT_FAILED, errno,
+				 "%s: %s; try to put the file back that was there at the checkpoint", path,
+				 errno == ENOENT ? "is missing here" : strerror(errno));
+	if (!identity)
+		return fault_set(fault, FAULT_IMAGE, EINVAL, "%s: no identity", path);
+	if ((now.st_mode & S_IFMT) != (identity->mode & S_IFMT))
+		return fault_set(fault, FAULT_FAILED, EINVAL, "%s: is another type of file now; try to put the old one back",
+				 path);
+	bool same = (uint64_t)now.st_size == identity->size && now.st_mtim.tv_sec == identity->modified_s &&
+		    (uint32_t)now.st_mtim.tv_nsec == identity->modified_ns;
+	if (any_size || same || !S_ISREG(now.st_mode) || same_build(path, identity))
+		return 0;
+	if ((uint64_t)now.st_size != identity->size)
+		return fault_set(fault, FAULT_FAILED, ESTALE,
+				 "%s: has changed since the checkpoint (%llu bytes now, %llu then); try to put the old "
+				 "file back, or --file-changed ignore", path, (unsigned long long)now.st_size,
+				 (unsigned long long)identity->size);
+	return fault_set(fault, FAULT_FAILED, ESTALE,
+			 "%s: was modified since the checkpoint; try to put the old file back, or --file-changed ignore",
+			 path);
+}
+
+int identity_make_deleted(const char *path, const Cairn__FileIdentity *identity, int *ret_fd, struct fault *fault)
+{
+	char directory[4096];
+	snprintf(directory, sizeof directory, "%s", path);
+	char *slash = strrchr(directory, '/');
+	if (slash)
+		slash[slash == directory] = 0;
+	int fd = open(directory, O_TMPFILE | O_RDWR | O_CLOEXEC, identity->mode & 07777);
+	if (fd < 0)
+		fd = open("/tmp", O_TMPFILE | O_RDWR | O_CLOEXEC, identity->mode & 07777);
+	if (fd < 0)
+		fd = memfd_create(slash ? slash + 1 : "deleted", MFD_CLOEXEC);
+	if (fd < 0 || ftruncate(fd, (off_t)identity->size) < 0) {
+		int error = errno;
+		if (fd >= 0)
+			close(fd);
+		return fault_set(fault, fault_class_of(error), error, "cannot make a file for the deleted %s: %s", path,
+				 strerror(error));
+	}
+	if (fchown(fd, identity->uid, identity->gid) < 0 || fchmod(fd, identity->mode & 07777) < 0) {
+		/* An ordinary user's own: the owner is right already. */
+	}
+	*ret_fd = fd;
+	return 0;
+}

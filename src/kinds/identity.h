@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/* Is the file under a path the one that a checkpoint saw? Size and modification time say so, or, for an ELF file that was
+ * installed anew, its build-id. Device and inode are kept for the reader of an image; they change with every copy. */
+#include <sys/stat.h>
+
+#include "kinds/kind.h"
+#include "memory.pb-c.h"
+
+Cairn__FileIdentity *identity_capture(struct harvest *harvest, int fd, const struct stat *stat);
+/* 0, or FAULT_FAILED with what differs: "PATH is missing here", "PATH has changed ...". @any_size: its size and time may differ (a file that the
+ * program itself writes to). */
+int identity_check(const char *path, const Cairn__FileIdentity *identity, bool any_size, struct fault *fault);
+/* Is @path absolute, and can it be a path at all? */
+bool identity_path_valid(const char *path);
+/* A nameless file to hold the contents of a deleted one: on the same file system as @path where possible. */
+int identity_make_deleted(const char *path, const Cairn__FileIdentity *identity, int *ret_fd, struct fault *fault);

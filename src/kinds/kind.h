@@ -1,0 +1,244 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/* The contract of a kind: one kernel object type, with both directions in one file. The drivers (capture, rebuild)
+ * know no kind by name; they walk the table (table.c), whose order is the order in which things are put back.
+ *
+ * capture fills records and never sees the writer; rebuild gets a record and never sees the reader. */
+#include <protobuf-c/protobuf-c.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+
+#include "base/fault.h"
+#include "base/memory.h"
+#include "kernel/fdinfo.h"
+#include "kernel/maps.h"
+#include "kernel/procfs.h"
+#include "tracee/batch.h"
+#include "tracee/foothold.h"
+#include "tracee/restart.h"
+
+/* ---- frozen world: what the walker hands to a kind ---- */
+
+struct record {
+	const struct kind *kind;
+	ProtobufCMessage *message;
+};
+
+/* Contents that are not an address space's: pages of a shared memory object or a deleted file, read from
+ * a descriptor of Cairn's own. */
+struct contents {
+	uint32_t space; /* id in the image */
+	int fd;         /* owned by the harvest */
+	uint64_t size;  /* bytes */
+};
+
+/* A kernel object that several records refer to. */
+struct harvest_object {
+	uint64_t device, inode;
+	uint32_t id;
+};
+
+/* Policies of the user, as far as a kind has to know them. */
+struct capture_policy {
+	bool close_outside; /* --outside close: the other end lies outside the tree and is taken as closed */
+};
+
+/* All that a capture has gathered. Records are in the order in which they were added. */
+struct harvest {
+	struct arena arena;
+	VEC(struct record) records;
+	VEC(struct contents) contents;
+	VEC(struct harvest_object) objects;
+	VEC(struct frozen_process *) processes; /* parents before children */
+	VEC(struct frozen_space *) spaces;
+	VEC(struct frozen_file *) files; /* one per open file description */
+	struct capture_policy policy;
+	uint32_t last_id, thread_count;
+};
+
+void harvest_add(struct harvest *harvest, const struct kind *kind, ProtobufCMessage *message);
+uint32_t harvest_new_id(struct harvest *harvest);
+/* The id of an object that several records refer to, by what identifies it in the kernel; *ret_new says that this is the first call for it,
+ * and its own record has to be added. */
+uint32_t harvest_object(struct harvest *harvest, uint64_t device, uint64_t inode, bool *ret_new);
+/* Takes @fd; its pages are saved under @space. */
+void harvest_contents(struct harvest *harvest, uint32_t space, int fd, uint64_t size);
+void harvest_finish(struct harvest *harvest);
+
+#define HARVEST_MESSAGE(harvest, Type, init)                       \
+	({                                                         \
+		Type *message_ = ARENA_NEW(&(harvest)->arena, Type); \
+		init(message_);                                    \
+		message_;                                          \
+	})
+
+struct frozen_thread {
+	struct frozen_process *process;
+	pid_t tid;
+	struct proc_status status; /* credentials, signals */
+	struct guest guest;        /* registers and mask while frozen */
+	struct restart restart;
+	uint64_t fell_asleep_ns;   /* scheduler clock before the stop, 0: unknown */
+	uint64_t looked_ns;        /* the same clock when that was read */
+	uint64_t looked_at_ns;     /* clock_now_ns() of that moment */
+	void *xstate;
+	size_t xstate_size;
+	struct rseq_place rseq;
+	uint64_t frozen_at_ns; /* clock_now_ns() of its stop */
+	bool seized, stopped;
+};
+
+struct frozen_space {
+	uint32_t id;
+	pid_t pid; /* a process through which it is read */
+	struct frozen_process *process;
+	struct map_list maps;
+	uint32_t *objects; /* one per map: id of the object behind it, 0: none */
+	struct foothold foothold;
+};
+
+struct frozen_descriptor {
+	int fd;
+	bool close_on_exec;
+	struct frozen_file *file;
+};
+
+struct frozen_process {
+	pid_t pid;
+	struct frozen_process *parent; /* NULL: the root */
+	size_t child_count;
+	pid_t highest_tid;
+	struct proc_stat stat;
+	struct proc_status status;
+	VEC(struct frozen_thread *) threads; /* leader first */
+	struct frozen_space *space;          /* NULL: a zombie */
+	VEC(struct frozen_descriptor) descriptors;
+	char *executable, *cwd, *root;       /* links; NULL for a zombie */
+	bool zombie;
+	bool job_stopped; /* stopped by job control */
+	int stop_signal;
+};
+
+/* One open file description, seen through one of the descriptors that refer to it. */
+struct frozen_file {
+	uint32_t id;
+	pid_t pid;
+	int fd;
+	struct stat stat;
+	const char *link;    /* /proc/PID/fd/N, without " (deleted)" */
+	bool deleted;
+	struct fdinfo info;
+	const char *fdinfo;  /* the whole text */
+	int own;             /* Cairn's own copy (pidfd_getfd), -1: not taken */
+	const struct kind *kind;
+};
+/* Cairn's own copy of the descriptor; lives as long as the harvest. */
+int frozen_file_own(struct frozen_file *file, int *ret_fd, struct fault *fault);
+/* A private copy of the fdinfo text for fdinfo_next. */
+char *frozen_file_fdinfo(const struct frozen_file *file);
+
+/* ---- newborn world ---- */
+
+struct newborn_thread {
+	struct newborn_process *process;
+	pid_t tid;
+	struct registers birth; /* registers that the stub can be started with */
+};
+
+struct newborn_process {
+	pid_t pid;
+	uint64_t code, area; /* the stub and its data in its address space */
+	struct workshop *workshop;
+	VEC(struct newborn_loan) loans;
+};
+
+/* A descriptor that the newborn holds for a while, to map its files. */
+struct newborn_loan {
+	uint32_t object;
+	int fd;
+};
+int newborn_loan(const struct newborn_process *process, uint32_t object); /* -1: none */
+
+/* Runs a batch in a newborn's thread. */
+int newborn_run(struct newborn_thread *thread, struct batch *batch, struct fault *fault);
+
+struct workshop_item {
+	int fd, second; /* one more than the descriptor, 0: none */
+};
+
+/* What a restore has at hand while it makes objects: Cairn's own descriptors by id. */
+struct workshop {
+	VEC(struct workshop_item) items; /* by id */
+	uint64_t advance_ns; /* time that passed since the checkpoint by CLOCK_MONOTONIC, same boot */
+	uint64_t boot_clock_ns;
+	bool same_boot;
+	pid_t root_pid;
+	const char *terminal; /* path of the caller's controlling terminal, NULL: none */
+};
+/* Would a newborn inherit something else than the default action of @signal from Cairn? */
+bool workshop_inherits_action(const struct workshop *workshop, int signal);
+int workshop_fd(const struct workshop *workshop, uint32_t id); /* -1: none */
+void workshop_put(struct workshop *workshop, uint32_t id, int fd);
+/* A second descriptor of the same object (a pipe's write end). */
+int workshop_second(const struct workshop *workshop, uint32_t id);
+void workshop_put_second(struct workshop *workshop, uint32_t id, int fd);
+void workshop_finish(struct workshop *workshop);
+
+/* ---- the contract ---- */
+
+enum kind_scope {
+	SCOPE_IMAGE,   /* one record, made by the driver */
+	SCOPE_PROCESS, /* one record per process; leader's batch */
+	SCOPE_THREAD,  /* one record per thread */
+	SCOPE_SPACE,   /* address spaces and mappings: capture/rebuild by the memory driver */
+	SCOPE_OBJECT,  /* shared behind files: made before them */
+	SCOPE_FILE,    /* open file descriptions */
+};
+
+struct kind {
+	const char *name;
+	uint32_t tag; /* in the image, for ever */
+	enum kind_scope scope;
+	const ProtobufCMessageDescriptor *descriptor;
+	bool of_zombies; /* a process kind that zombies have too */
+	const char *owner_field; /* the field with the pid, tid, space or file id it belongs to */
+
+	/* Frozen. refuse: from /proc alone, before anything is touched and again when it stands still. ask: adds remote calls to the
+	 * thread's batch and leaves a note for capture (process kinds: the leader's). */
+	int (*refuse)(const struct frozen_process *process, struct fault *fault);
+	int (*ask)(struct harvest *harvest, struct frozen_thread *thread, struct batch *batch, void **ret_note,
+		   struct fault *fault);
+	int (*capture)(struct harvest *harvest, struct frozen_thread *thread, const struct batch *batch, void *note,
+		       struct fault *fault);
+
+	/* Frozen, files. probe: is this file one of ours. */
+	bool (*probe)(const struct frozen_file *file);
+	int (*refuse_file)(const struct harvest *harvest, struct frozen_file *file, struct fault *fault);
+	int (*capture_file)(struct harvest *harvest, struct frozen_file *file, struct fault *fault);
+
+	/* Frozen, objects behind mappings (map->inode is not 0). */
+	bool (*probe_map)(const struct map *map);
+	int (*capture_map)(struct harvest *harvest, const struct frozen_process *process, const struct map *map,
+			   uint32_t *ret_object, struct fault *fault);
+
+	/* Image. needs: the object (0: none) of which this record wants a descriptor while it is rebuilt. check: are the values possible, and is what the record needs there; before anything exists. */
+	uint32_t (*needs)(const ProtobufCMessage *message);
+	int (*check)(const ProtobufCMessage *message, struct fault *fault);
+
+	/* Newborn. rebuild: adds calls to the thread's batch. make: an open file (or object) of Cairn's own, which is then handed over.
+	 * settle: when its contents are there. connect: when all descriptors are in their places; for memory, when the pages are. */
+	int (*rebuild)(struct newborn_thread *thread, const ProtobufCMessage *message, struct batch *batch,
+		       struct fault *fault);
+	int (*make)(struct workshop *workshop, const ProtobufCMessage *message, struct fault *fault);
+	int (*settle)(struct workshop *workshop, const ProtobufCMessage *message, struct fault *fault);
+	int (*connect)(struct newborn_thread *thread, int fd, const ProtobufCMessage *message, struct batch *batch,
+		       struct fault *fault);
+};
+
+/* Every kind, in the order in which they are put back. Ends with NULL. */
+extern const struct kind *const kinds[];
+const struct kind *kind_by_tag(uint32_t tag); /* NULL: unknown */
+/* The owner's id in a record (kind->owner_field), 0: none. */
+uint32_t kind_owner(const struct kind *kind, const ProtobufCMessage *message);

@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A file behind mappings: executable, libraries, data. Its path is what /proc/PID/smaps says; that the path still means the mapped file is
+ * seen by comparing with /proc/PID/map_files (or, where that is not permitted, by device and inode). Put back by opening the path, after
+ * its identity was checked. A deleted file's contents are in the image; it comes back without a name. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "kinds/identity.h"
+#include "kinds/kind.h"
+#include "kinds/table.h"
+#include "memory.pb-c.h"
+
+static bool probe_map(const struct map *map)
+{
+	return map->inode && map->name[0] == '/';
+}
+
+static int open_mapped(const struct frozen_process *process, const struct map *map, struct stat *ret_stat,
+		       struct fault *fault)
+{
+	char path[96];
+	snprintf(path, sizeof path, "/proc/%d/map_files/%llx-%llx", process->pid, (unsigned long long)map->start,
+		 (unsigned long long)map->end);
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	if (fd < 0 && !map->deleted)
+		fd = open(map->name, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	if (fd < 0 || fstat(fd, ret_stat) < 0) {
+		int error = errno;
+		if (fd >= 0)
+			close(fd);
+		return fault_set(fault, fault_class_of(error), error, "mapped file %s: %s", map->name, strerror(error));
+	}
+	return fd;
+}
+
+static int capture_map(struct harvest *harvest, const struct frozen_process *process, const struct map *map,
+		       uint32_t *ret_object, struct fault *fault)
+{
+	bool is_new, write = map->shared && (map->flags & MAP_FLAG_MAY_WRITE);
+	*ret_object = harvest_object(harvest, map->device, map->inode | (uint64_t)write << 63, &is_new);
+	if (!is_new)
+		return 0;
+	struct stat mapped, named;
+	_close_ int fd = open_mapped(process, map, &mapped, fault);
+	if (fd < 0)
+		return fd;
+	Cairn__MappedFile *message = HARVEST_MESSAGE(harvest, Cairn__MappedFile, cairn__mapped_file__init);
+	message->id = *ret_object;
+	message->path = (char *)map->name;
+	message->write = write;
+	message->identity = identity_capture(harvest, fd, &mapped);
+	message->deleted = map->deleted || stat(map->name, &named) < 0 || named.st_dev != mapped.st_dev ||
+			   named.st_ino != mapped.st_ino;
+	if (message->deleted)
+		harvest_contents(harvest, message->id, fd_steal(&fd), (uint64_t)mapped.st_size);
+	harvest_add(harvest, &kind_mapped_file, &message->base);
+	return 0;
+}
+
+static int check(const ProtobufCMessage *base, struct fault *fault)
+{
+	const Cairn__MappedFile *message = (const Cairn__MappedFile *)base;
+	if (!message->id || !message->identity || !identity_path_valid(message->path))
+		return fault_set(fault, FAULT_IMAGE, EINVAL, "mapped file %u has impossible values", message->id);
+	/* What the program writes to through the mapping changes by that alone. */
+	return message->deleted ? 0 : identity_check(message->path, message->identity, message->write, fault);
+}
+
+static int make(struct workshop *workshop, const ProtobufCMessage *base, struct fault *fault)
+{
+	const Cairn__MappedFile *message = (const Cairn__MappedFile *)base;
+	int fd;
+	if (message->deleted) {
+		int rc = identity_make_deleted(message->path, message->identity, &fd, fault);
+		if (rc < 0)
+			return rc;
+	} else {
+		fd = open(message->path, (message->write ? O_RDWR : O_RDONLY) | O_CLOEXEC);
+		if (fd < 0)
+			return fault_set(fault, fault_class_of(errno), errno, "%s: %s", message->path, strerror(errno));
+	}
+	workshop_put(workshop, message->id, fd);
+	return 0;
+}
+
+const struct kind kind_mapped_file = {
+	.name = "mapped file",
+	.tag = 32,
+	.scope = SCOPE_OBJECT,
+	.descriptor = &cairn__mapped_file__descriptor,
+	.owner_field = "id",
+	.probe_map = probe_map,
+	.capture_map = capture_map,
+	.check = check,
+	.make = make,
+};

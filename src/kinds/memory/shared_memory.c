@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Shared memory without a name in the file system: MAP_SHARED|MAP_ANONYMOUS ("/dev/zero") and memfd_create(2), mapped or open as a
+ * descriptor. Contents are read through /proc/PID/map_files or the descriptor, only where there is data. Put back: an anonymous one by
+ * mapping it in Cairn and opening that through its own map_files, so that it is the same kind of object again; a memfd by name. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/log.h"
+#include "files.pb-c.h"
+#include "kinds/files/open_file.h"
+#include "kinds/kind.h"
+#include "kinds/table.h"
+#include "memory.pb-c.h"
+
+static const char memfd_prefix[] = "/memfd:";
+
+static bool is_memfd(const char *name)
+{
+	return !strncmp(name, memfd_prefix, sizeof memfd_prefix - 1);
+}
+
+static bool probe_map(const struct map *map)
+{
+	return map->inode && map->deleted && ((map->shared && !strcmp(map->name, "/dev/zero")) || is_memfd(map->name));
+}
+
+/* Takes @fd. */
+static int add_object(struct harvest *harvest, uint32_t id, int fd, const char *name, struct fault *fault)
+{
+	struct stat stat_;
+	if (fstat(fd, &stat_) < 0) {
+		int error = errno;
+		close(fd);
+		return fault_set(fault, fault_class_of(error), error, "shared memory %s: %s", name, strerror(error));
+	}
+	Cairn__SharedMemory *message = HARVEST_MESSAGE(harvest, Cairn__SharedMemory, cairn__shared_memory__init);
+	message->id = id;
+	message->size = (uint64_t)stat_.st_size;
+	message->memfd = is_memfd(name);
+	message->name = message->memfd ? arena_string(&harvest->arena, name + sizeof memfd_prefix - 1) : "";
+	int seals = fcntl(fd, F_GET_SEALS);
+	message->seals = seals > 0 ? (uint32_t)seals : 0;
+	message->mode = stat_.st_mode;
+	harvest_contents(harvest, id, fd, message->size);
+	harvest_add(harvest, &kind_shared_memory, &message->base);
+	return 0;
+}
+
+static int capture_map(struct harvest *harvest, const struct frozen_process *process, const struct map *map,
+		       uint32_t *ret_object, struct fault *fault)
+{
+	bool is_new;
+	char path[96];
+	*ret_object = harvest_object(harvest, map->device, map->inode, &is_new);
+	if (!is_new)
+		return 0;
+	snprintf(path, sizeof path, "/proc/%d/map_files/%llx-%llx", process->pid, (unsigned long long)map->start,
+		 (unsigned long long)map->end);
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return fault_set(fault, fault_class_of(errno), errno, "shared memory at 0x%llx: open %s: %s",
+				 (unsigned long long)map->start, path, strerror(errno));
+	return add_object(harvest, *ret_object, fd, map->name, fault);
+}
+
+static int check(const ProtobufCMessage *base, struct fault *fault)
+{
+	const Cairn__SharedMemory *message = (const Cairn__SharedMemory *)base;
+	if (!message->id || message->size > INT64_MAX || strlen(message->name) > 249)
+		return fault_set(fault, FAULT_IMAGE, EINVAL, "shared memory %u has impossible values", message->id);
+	return 0;
+}
+
+static int make_anonymous(uint64_t size)
+{
+	void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (memory == MAP_FAILED)
+		return -1;
+	char path[96];
+	uint64_t end = (uint64_t)(uintptr_t)memory + ((size + 4095) & ~UINT64_C(4095));
+	snprintf(path, sizeof path, "/proc/self/map_files/%llx-%llx", (unsigned long long)(uintptr_t)memory,
+		 (unsigned long long)end);
+	int fd = open(path, O_RDWR | O_CLOEXEC);
+	munmap(memory, size);
+	return fd;
+}
+
+static int make(struct workshop *workshop, const ProtobufCMessage *base, struct fault *fault)
+{
+	const Cairn__SharedMemory *message = (const Cairn__SharedMemory *)base;
+	int fd = message->memfd || !message->size ? -1 : make_anonymous(message->size);
+	if (fd < 0) {
+		if (!message->memfd)
+			log_warn("shared memory %u: /proc/self/map_files is closed, so it becomes a memfd; continuing without "
+				 "its old name", message->id);
+		fd = memfd_create(message->memfd ? message->name : "shared", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+		if (fd < 0 || ftruncate(fd, (off_t)message->size) < 0 || fchmod(fd, message->mode & 07777) < 0)
+			return fault_set(fault, fault_class_of(errno), errno, "shared memory %u of %llu bytes: %s",
+					 message->id, (unsigned long long)message->size, strerror(errno));
+	}
+	workshop_put(workshop, message->id, fd);
+	return 0;
+}
+
+static int settle(struct workshop *workshop, const ProtobufCMessage *base, struct fault *fault)
+{
+	const Cairn__SharedMemory *message = (const Cairn__SharedMemory *)base;
+	if (!message->memfd || !message->seals)
+		return 0;
+	if (fcntl(workshop_fd(workshop, message->id), F_ADD_SEALS, (int)message->seals) < 0)
+		return fault_set(fault, fault_class_of(errno), errno, "memfd %s: seals: %s", message->name,
+				 strerror(errno));
+	return 0;
+}
+
+const struct kind kind_shared_memory = {
+	.name = "shared memory",
+	.tag = 33,
+	.scope = SCOPE_OBJECT,
+	.descriptor = &cairn__shared_memory__descriptor,
+	.owner_field = "id",
+	.probe_map = probe_map,
+	.capture_map = capture_map,
+	.check = check,
+	.make = make,
+	.settle = settle,
+};
+
+/* ---- an open memfd ---- */
+
+static bool probe(const struct frozen_file *file)
+{
+	return S_ISREG(file->stat.st_mode) && is_memfd(file->link);
+}
+
+static int capture_file(struct harvest *harvest, struct frozen_file *file, struct fault *fault)
+{
+	bool is_new;
+	Cairn__SharedMemoryFile *message = HARVEST_MESSAGE(harvest, Cairn__SharedMemoryFile,
+							   cairn__shared_memory_file__init);
+	message->open = open_file_capture(harvest, file);
+	message->memory = harvest_object(harvest, file->stat.st_dev, file->stat.st_ino, &is_new);
+	if (is_new) {
+		int own, rc = frozen_file_own(file, &own, fault);
+		if (rc < 0)
+			return rc;
+		char path[64];
+		snprintf(path, sizeof path, "/proc/self/fd/%d", own);
+		int fd = open(path, O_RDONLY | O_CLOEXEC);
+		if (fd < 0)
+			return fault_set(fault, fault_class_of(errno), errno, "%s: %s", file->link, strerror(errno));
+		rc = add_object(harvest, message->memory, fd, file->link, fault);
+		if (rc < 0)
+			return rc;
+	}
+	harvest_add(harvest, &kind_memfd, &message->base);
+	return 0;
+}
+
+static int make_file(struct workshop *workshop, const ProtobufCMessage *base, struct fault *fault)
+{
+	const Cairn__SharedMemoryFile *message = (const Cairn__SharedMemoryFile *)base;
+	char path[64];
+	snprintf(path, sizeof path, "/proc/self/fd/%d", workshop_fd(workshop, message->memory));
+	return open_file_make(workshop, message->open, path, true, fault);
+}
+
+const struct kind kind_memfd = {
+	.name = "memfd",
+	.tag = 58,
+	.scope = SCOPE_FILE,
+	.descriptor = &cairn__shared_memory_file__descriptor,
+	.owner_field = "open",
+	.probe = probe,
+	.capture_file = capture_file,
+	.make = make_file,
+};

@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The table of kinds. The order is the order in which a thread's calls are made at rebuild; objects and files are made in the
+ * order of their records. */
+#include "kinds/table.h"
+
+#include <string.h>
+
+const struct kind *const kinds[] = {
+	&kind_image,
+	/* The tree first: everything else belongs to something in it. */
+	&kind_process,
+	&kind_space,
+	&kind_vma,
+	/* While the process still has Cairn's privileges ... */
+	&kind_limits,
+	&kind_attributes,
+	&kind_filesystem,
+	&kind_fd_table,
+	&kind_signals,
+	&kind_itimers,
+	&kind_posix_timers,
+	&kind_thread,
+	&kind_scheduling,
+	&kind_thread_signals,
+	/* ... which end here. */
+	&kind_credentials,
+	&kind_parent_death, /* reset by credentials */
+	&kind_dumpable,     /* reset by credentials */
+	&kind_thread_pointers, /* last: the kernel writes into the rseq area from then on */
+	/* Objects before the files that stand on them. */
+	&kind_mapped_file,
+	&kind_shared_memory,
+	&kind_deleted_file,
+	&kind_pipe,
+	&kind_memfd, /* before regular files, which would take it for one of theirs */
+	&kind_regular_file,
+	&kind_pipe_end,
+	&kind_eventfd,
+	&kind_signalfd,
+	&kind_timerfd,
+	&kind_device,
+	&kind_terminal,
+	&kind_epoll, /* watches any of the others */
+	NULL,
+};
+
+const struct kind *kind_by_tag(uint32_t tag)
+{
+	for (const struct kind *const *kind = kinds; *kind; kind++)
+		if ((*kind)->tag == tag)
+			return *kind;
+	return NULL;
+}
+
+uint32_t kind_owner(const struct kind *kind, const ProtobufCMessage *message)
+{
+	const ProtobufCFieldDescriptor *field =
+		kind->owner_field ? protobuf_c_message_descriptor_get_field_by_name(kind->descriptor, kind->owner_field) : NULL;
+	uint32_t id = 0;
+	if (!field)
+		return 0;
+	if (field->type == PROTOBUF_C_TYPE_UINT32) {
+		memcpy(&id, (const char *)message + field->offset, sizeof id);
+		return id;
+	}
+	/* "open": the id of an open file description is the first field of the part that all of them have. */
+	const ProtobufCMessage *open_ = *(ProtobufCMessage *const *)((const char *)message + field->offset);
+	const ProtobufCFieldDescriptor *file =
+		open_ ? protobuf_c_message_descriptor_get_field_by_name(open_->descriptor, "file") : NULL;
+	if (file)
+		memcpy(&id, (const char *)open_ + file->offset, sizeof id);
+	return id;
+}

@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What prctl(2) and /proc/PID say of a whole process: personality, OOM score, subreaper, THP, membarrier registrations. Only
+ * values that are not the default are set again. Dumpable has a file of its own, because credentials reset it. */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/membarrier.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/personality.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+
+#include "base/fd.h"
+#include "base/log.h"
+#include "kinds/kind.h"
+#include "kinds/table.h"
+#include "tasks.pb-c.h"
+
+enum { MEMBARRIER_GET_REGISTRATIONS = 1 << 9 }; /* include/uapi/linux/membarrier.h, 6.3 */
+
+struct note {
+	size_t thp, membarrier;
+	struct batch_place subreaper;
+};
+
+static int ask(struct harvest *harvest, struct frozen_thread *thread, struct batch *batch, void **ret_note,
+	       struct fault *fault)
+{
+	struct note *note = ARENA_NEW(&harvest->arena, struct note);
+	(void)thread, (void)fault;
+	note->subreaper = batch_room(batch, sizeof(int));
+	batch_call(batch, prctl, PR_GET_CHILD_SUBREAPER, note->subreaper.address);
+	note->thp = batch_try(batch, prctl, PR_GET_THP_DISABLE);
+	note->membarrier = batch_try(batch, membarrier, MEMBARRIER_GET_REGISTRATIONS);
+	*ret_note = note;
+	return 0;
+}
+
+static int read_number(pid_t pid, const char *name, int base, long *ret_number, struct fault *fault)
+{
+	struct text text = { 0 };
+	int rc = proc_read(pid, name, &text, fault);
+	if (rc == 0)
+		*ret_number = strtol(text.at, NULL, base);
+	text_finish(&text);
+	return rc;
+}
+
+static int capture(struct harvest *harvest, struct frozen_thread *thread, const struct batch *batch, void *note_,
+		   struct fault *fault)
+{
+	const struct note *note = note_;
+	Cairn__Attributes *message = HARVEST_MESSAGE(harvest, Cairn__Attributes, cairn__attributes__init);
+	long personality_ = 0, oom = 0;
+	int subreaper, rc = read_number(thread->process->pid, "personality", 16, &personality_, fault);
+	if (rc == 0)
+		rc = read_number(thread->process->pid, "oom_score_adj", 10, &oom, fault);
+	if (rc < 0)
+		return rc;
+	memcpy(&subreaper, batch_bytes(batch, note->subreaper), sizeof subreaper);
+	message->pid = (uint32_t)thread->process->pid;
+	message->personality = (uint32_t)personality_;
+	message->oom_score_adj = (int32_t)oom;
+	message->child_subreaper = subreaper;
+	message->thp_disable = batch_result(batch, note->thp) > 0;
+	int64_t registrations = batch_result(batch, note->membarrier);
+	message->membarrier = registrations > 0 ? (uint32_t)registrations : 0;
+	harvest_add(harvest, &kind_attributes, &message->base);
+	return 0;
+}
+
+static int set_oom_score(pid_t pid, int score, struct fault *fault)
+{
+	long now = 0;
+	int rc = read_number(pid, "oom_score_adj", 10, &now, fault);
+	if (rc < 0 || now == score)
+		return rc;
+	char path[64];
+	snprintf(path, sizeof path, "/proc/%d/oom_score_adj", pid);
+	_close_ int fd = open(path, O_WRONLY | O_CLOEXEC);
+	if (fd < 0 || dprintf(fd, "%d", score) < 0)
+		log_warn("process %d: OOM score %d cannot be set (%s); continuing without it", pid, score,
+			 strerror(errno));
+	return 0;
+}
+
+static int rebuild(struct newborn_thread *thread, const ProtobufCMessage *base, struct batch *batch,
+		   struct fault *fault)
+{
+	const Cairn__Attributes *message = (const Cairn__Attributes *)base;
+	(void)fault;
+	if (message->personality != (uint32_t)personality(0xffffffff))
+		batch_call(batch, personality, message->personality);
+	if (message->child_subreaper)
+		batch_call(batch, prctl, PR_SET_CHILD_SUBREAPER, 1);
+	if (message->thp_disable)
+		batch_call(batch, prctl, PR_SET_THP_DISABLE, 1);
+	for (uint32_t command = 1; command; command <<= 1)
+		if (message->membarrier & command)
+			batch_call(batch, membarrier, command);
+	return set_oom_score(thread->process->pid, message->oom_score_adj, fault);
+}
+
+const struct kind kind_attributes = {
+	.name = "attributes",
+	.tag = 19,
+	.scope = SCOPE_PROCESS,
+	.descriptor = &cairn__attributes__descriptor,
+	.owner_field = "pid",
+	.ask = ask,
+	.capture = capture,
+	.rebuild = rebuild,
+};

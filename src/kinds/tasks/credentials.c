@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A thread's credentials: ids, groups, capability sets and no_new_privs from /proc/PID/task/TID/status, securebits by prctl.
+ * Put back per thread, after everything that needs privilege. The order is forced by the kernel (capabilities(7)): with
+ * SECBIT_NO_SETUID_FIXUP the ids can change and the capabilities stay; ambient ones need the others first; the final capset
+ * comes last. Changing ids resets dumpable and the parent-death signal (kernel/cred.c commit_creds), which are set after. */
+#include <errno.h>
+#include <linux/capability.h>
+#include <linux/securebits.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "kinds/kind.h"
+#include "kinds/table.h"
+#include "tasks.pb-c.h"
+
+struct note {
+	size_t securebits;
+};
+
+static int ask(struct harvest *harvest, struct frozen_thread *thread, struct batch *batch, void **ret_note,
+	       struct fault *fault)
+{
+	struct note *note = ARENA_NEW(&harvest->arena, struct note);
+	(void)thread, (void)fault;
+	note->securebits = batch_try(batch, prctl, PR_GET_SECUREBITS);
+	*ret_note = note;
+	return 0;
+}
+
+static void fill(Cairn__Credentials *message, const struct proc_status *status)
+{
+	message->uid = status->uid[0];
+	message->euid = status->uid[1];
+	message->suid = status->uid[2];
+	message->fsuid = status->uid[3];
+	message->gid = status->gid[0];
+	message->egid = status->gid[1];
+	message->sgid = status->gid[2];
+	message->fsgid = status->gid[3];
+	message->groups = status->groups;
+	message->n_groups = status->group_count;
+	message->inheritable = status->cap_inheritable;
+	message->permitted = status->cap_permitted;
+	message->effective = status->cap_effective;
+	message->bounding = status->cap_bounding;
+	message->ambient = status->cap_ambient;
+	message->no_new_privs = status->no_new_privs;
+}
+
+static int capture(struct harvest *harvest, struct frozen_thread *thread, const struct batch *batch, void *note,
+		   struct fault *fault)
+{
+	Cairn__Credentials *message = HARVEST_MESSAGE(harvest, Cairn__Credentials, cairn__credentials__init);
+	int64_t securebits = batch_result(batch, ((struct note *)note)->securebits);
+	(void)fault;
+	message->tid = (uint32_t)thread->tid;
+	fill(message, &thread->status);
+	message->securebits = securebits > 0 ? (uint32_t)securebits : 0;
+	harvest_add(harvest, &kind_credentials, &message->base);
+	return 0;
+}
+
+static int check(const ProtobufCMessage *base, struct fault *fault)
+{
+	const Cairn__Credentials *message = (const Cairn__Credentials *)base;
+	if (message->n_groups > 65536)
+		return fault_set(fault, FAULT_IMAGE, EINVAL, "thread %u: %zu groups are impossible", message->tid,
+				 message->n_groups);
+	return 0;
+}
+
+/* Are these what a newborn inherits from Cairn anyway? Then no privilege is needed for them. */
+static bool same_as_own(const Cairn__Credentials *want)
+{
+	struct arena arena = { 0 };
+	struct proc_status status;
+	Cairn__Credentials own = CAIRN__CREDENTIALS__INIT;
+	if (proc_status_read(getpid(), 0, &arena, &status, NULL) < 0)
+		return false;
+	fill(&own, &status);
+	own.securebits = (uint32_t)prctl(PR_GET_SECUREBITS);
+	bool same = own.uid == want->uid && own.euid == want->euid && own.suid == want->suid &&
+		    own.fsuid == want->fsuid && own.gid == want->gid && own.egid == want->egid &&
+		    own.sgid == want->sgid && own.fsgid == want->fsgid && own.n_groups == want->n_groups &&
+		    !memcmp(own.groups, want->groups, own.n_groups * sizeof *own.groups) &&
+		    own.inheritable == want->inheritable && own.permitted == want->permitted &&
+		    own.effective == want->effective && own.bounding == want->bounding &&
+		    own.ambient == want->ambient && own.securebits == want->securebits;
+	arena_finish(&arena);
+	return same;
+}
+
+static void add_capset(struct batch *batch, uint64_t inheritable, uint64_t permitted, uint64_t effective)
+{
+	struct __user_cap_header_struct header = { _LINUX_CAPABILITY_VERSION_3, 0 };
+	struct __user_cap_data_struct data[2] = {
+		{ (uint32_t)effective, (uint32_t)permitted, (uint32_t)inheritable },
+		{ (uint32_t)(effective >> 32), (uint32_t)(permitted >> 32), (uint32_t)(inheritable >> 32) },
+	};
+	struct batch_place header_place = batch_data(batch, &header, sizeof header);
+	struct batch_place data_place = batch_data(batch, data, sizeof data);
+	batch_call(batch, capset, header_place.address, data_place.address);
+}
+
+static void add_ids(const Cairn__Credentials *message, struct batch *batch)
+{
+	struct batch_place groups = batch_data(batch, message->groups, message->n_groups * sizeof *message->groups);
+	batch_call(batch, setgroups, message->n_groups, groups.address);
+	batch_call(batch, setresgid, message->gid, message->egid, message->sgid);
+	batch_call(batch, setresuid, message->uid, message->euid, message->suid);
+	batch_try(batch, setfsgid, message->fsgid);
+	batch_try(batch, setfsuid, message->fsuid);
+}
+
+static int rebuild(struct newborn_thread *thread, const ProtobufCMessage *base, struct batch *batch,
+		   struct fault *fault)
+{
+	const Cairn__Credentials *message = (const Cairn__Credentials *)base;
+	(void)thread, (void)fault;
+	if (!same_as_own(message)) {
+		struct proc_status own;
+		struct arena arena = { 0 };
+		int rc = proc_status_read(getpid(), 0, &arena, &own, fault);
+		arena_finish(&arena);
+		if (rc < 0)
+			return rc;
+		batch_group(batch, 160, message->n_groups * 4 + 512);
+		batch_call(batch, prctl, PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP);
+		add_ids(message, batch);
+		for (uint64_t cap = 0; cap < 64; cap++)
+			if (own.cap_bounding >> cap & 1 && !(message->bounding >> cap & 1))
+				batch_call(batch, prctl, PR_CAPBSET_DROP, cap);
+		add_capset(batch, message->inheritable, own.cap_permitted, own.cap_permitted);
+		for (uint64_t cap = 0; cap < 64; cap++)
+			if (message->ambient >> cap & 1)
+				batch_call(batch, prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, cap);
+		batch_call(batch, prctl, PR_SET_SECUREBITS, message->securebits);
+		add_capset(batch, message->inheritable, message->permitted, message->effective);
+	}
+	if (message->no_new_privs)
+		batch_call(batch, prctl, PR_SET_NO_NEW_PRIVS, 1);
+	return 0;
+}
+
+const struct kind kind_credentials = {
+	.name = "credentials",
+	.tag = 15,
+	.scope = SCOPE_THREAD,
+	.descriptor = &cairn__credentials__descriptor,
+	.owner_field = "tid",
+	.ask = ask,
+	.capture = capture,
+	.check = check,
+	.rebuild = rebuild,
+};

@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A process's place in the tree: PID, parent, group, session, controlling terminal, exit signal, and whether it is a zombie or
+ * stopped. All of it is in /proc/PID/stat. It is put back by the order in which newborns are made (rebuild/spawn.c), since
+ * the kernel gives most of it only at birth. Not carried: processes whose parent shares their memory or files. */
+#include <errno.h>
+#include <unistd.h>
+
+#include "kernel/kcmp.h"
+#include "kinds/kind.h"
+#include "kinds/table.h"
+#include "tasks.pb-c.h"
+
+static int refuse(const struct frozen_process *process, struct fault *fault)
+{
+	static const struct { enum kcmp_what what; const char *name; } shared[] = {
+		{ SAME_VM, "memory (CLONE_VM)" },
+		{ SAME_FILES, "its descriptor table (CLONE_FILES)" },
+		{ SAME_FS, "its working directory (CLONE_FS)" },
+		{ SAME_SIGHAND, "its signal handlers (CLONE_SIGHAND)" },
+	};
+	if (process->status.seccomp)
+		return fault_set(fault, FAULT_UNSUPPORTED, ENOTSUP,
+				 "runs under a seccomp filter, which this version cannot carry; try to start it without "
+				 "one (a sandbox option of the program or its service)");
+	for (size_t i = 0; process->parent && !process->parent->zombie && i < sizeof shared / sizeof *shared; i++)
+		if (kcmp_order(shared[i].what, process->pid, 0, process->parent->pid, 0, NULL) == 0)
+			return fault_set_transient(fault, FAULT_UNSUPPORTED, ENOTSUP,
+						   "shares %s with its parent %d, as between vfork and exec; try again "
+						   "later", shared[i].name, process->parent->pid);
+	uint64_t mine[NS_COUNT], theirs[NS_COUNT];
+	int rc = proc_namespaces(getpid(), mine, fault);
+	if (rc == 0)
+		rc = proc_namespaces(process->pid, theirs, fault);
+	for (int i = 0; rc == 0 && i < NS_COUNT; i++)
+		if (mine[i] != theirs[i])
+			return fault_set(fault, FAULT_UNSUPPORTED, ENOTSUP,
+					 "lives in another %s namespace than Cairn; try to run cairn inside it (nsenter "
+					 "-t %d -a cairn ...)", proc_namespace_names[i], process->pid);
+	return rc;
+}
+
+/* Does the leader of a group or session live among the captured? A number that nobody has any more is the tree's own. */
+static bool is_outside(const struct harvest *harvest, pid_t leader)
+{
+	struct proc_stat stat;
+	for (size_t i = 0; i < harvest->processes.count; i++)
+		if (harvest->processes.at[i]->pid == leader)
+			return false;
+	return proc_stat_read(leader, 0, &stat, NULL) == 0;
+}
+
+static int capture(struct harvest *harvest, struct frozen_thread *thread, const struct batch *batch, void *note,
+		   struct fault *fault)
+{
+	const struct frozen_process *process = thread->process;
+	Cairn__Process *message = HARVEST_MESSAGE(harvest, Cairn__Process, cairn__process__init);
+	(void)batch, (void)note, (void)fault;
+	message->pid = (uint32_t)process->pid;
+	message->parent_pid = process->parent ? (uint32_t)process->parent->pid : 0;
+	message->group = (uint32_t)process->stat.group;
+	message->session = (uint32_t)process->stat.session;
+	message->exit_signal = process->stat.exit_signal;
+	message->space = process->space ? process->space->id : 0;
+	message->zombie = process->zombie;
+	message->wait_status = process->zombie ? process->stat.exit_code : 0;
+	message->stopped = process->job_stopped;
+	message->stop_signal = (uint32_t)process->stop_signal;
+	message->command = arena_string(&harvest->arena, process->stat.command);
+	message->group_outside = is_outside(harvest, process->stat.group);
+	message->session_outside = is_outside(harvest, process->stat.session);
+	message->foreground = process->stat.terminal && process->stat.foreground == process->stat.group;
+	message->terminal = process->stat.terminal;
+	harvest_add(harvest, &kind_process, &message->base);
+	return 0;
+}
+
+static int check(const ProtobufCMessage *base, struct fault *fault)
+{
+	const Cairn__Process *message = (const Cairn__Process *)base;
+	if (!message->pid || message->pid > 1u << 22 || message->group > 1u << 22 || message->session > 1u << 22 ||
+	    message->exit_signal > 64 || (!message->zombie && !message->space))
+		return fault_set(fault, FAULT_IMAGE, EINVAL, "process %u: impossible values", message->pid);
+	return 0;
+}
+
+const struct kind kind_process = {
+	.name = "process",
+	.tag = 10,
+	.scope = SCOPE_PROCESS,
+	.descriptor = &cairn__process__descriptor,
+	.owner_field = "pid",
+	.of_zombies = true,
+	.refuse = refuse,
+	.capture = capture,
+	.check = check,
+};

@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* How a thread is scheduled: policy, nice and priorities (sched_getattr(2)), affinity, I/O priority: read from outside; timer
+ * slack by prctl. The parent-death signal belongs to parent_death.c, after the credentials. Only what differs from what a newborn
+ * inherits from Cairn is set, so that defaults need no privilege. */
+#include <errno.h>
+#include <sched.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "kinds/kind.h"
+#include "kinds/table.h"
+#include "tasks.pb-c.h"
+
+/* sched_setattr(2); glibc 2.36 has no declaration. */
+struct attributes {
+	uint32_t size, policy;
+	uint64_t flags;
+	int32_t nice;
+	uint32_t priority;
+	uint64_t runtime, deadline, period;
+};
+
+enum { IOPRIO_WHO_PROCESS_ = 1, AFFINITY_SIZE = 1024 };
+
+static int ask(struct harvest *harvest, struct frozen_thread *thread, struct batch *batch, void **ret_note,
+	       struct fault *fault)
+{
+	size_t *note = ARENA_NEW(&harvest->arena, size_t);
+	(void)thread, (void)fault;
+	*note = batch_call(batch, prctl, PR_GET_TIMERSLACK);
+	*ret_note = note;
+	return 0;
+}
+
+static int read_outside(pid_t tid, struct attributes *attributes, uint8_t *affinity, long *affinity_size,
+			long *io_priority, struct fault *fault)
+{
+	if (syscall(SYS_sched_getattr, tid, attributes, sizeof *attributes, 0) < 0)
+		return fault_set(fault, fault_class_of(errno), errno, "thread %d: sched_getattr: %s", tid,
+				 strerror(errno));
+	*affinity_size = syscall(SYS_sched_getaffinity, tid, AFFINITY_SIZE, affinity);
+	*io_priority = syscall(SYS_ioprio_get, IOPRIO_WHO_PROCESS_, tid);
+	if (*affinity_size < 0 || *io_priority < 0)
+		return fault_set(fault, fault_class_of(errno), errno, "thread %d: affinity or I/O priority: %s", tid,
+				 strerror(errno));
+	return 0;
+}
+
+static int capture(struct harvest *harvest, struct frozen_thread *thread, const struct batch *batch, void *note,
+		   struct fault *fault)
+{
+	Cairn__Scheduling *message = HARVEST_MESSAGE(harvest, Cairn__Scheduling, cairn__scheduling__init);
+	struct attributes attributes = { 0 };
+	uint8_t affinity[AFFINITY_SIZE];
+	long affinity_size, io_priority;
+	int rc = read_outside(thread->tid, &attributes, affinity, &affinity_size, &io_priority, fault);
+	if (rc < 0)
+		return rc;
+	message->tid = (uint32_t)thread->tid;
+	message->policy = attributes.policy;
+	message->nice = attributes.nice;
+	message->priority = attributes.priority;
+	message->runtime = attributes.runtime;
+	message->deadline = attributes.deadline;
+	message->period = attributes.period;
+	message->flags = attributes.flags;
+	message->affinity.data = arena_copy(&harvest->arena, affinity, (size_t)affinity_size);
+	message->affinity.len = (size_t)affinity_size;
+	message->io_priority = (uint32_t)io_priority;
+	message->timer_slack_ns = (uint64_t)batch_result(batch, *(size_t *)note);
+	harvest_add(harvest, &kind_scheduling, &message->base);
+	return 0;
+}
+
+static int check(const ProtobufCMessage *base, struct fault *fault)
+{
+	const Cairn__Scheduling *message = (const Cairn__Scheduling *)base;
+	if (message->affinity.len > AFFINITY_SIZE || message->nice < -20 || message->nice > 19)
+		return fault_set(fault, FAULT_IMAGE, EINVAL, "thread %u: impossible scheduling values", message->tid);
+	return 0;
+}
+
+/* Processors that this host has not are left out; if none is left, all are taken. */
+static bool mask_affinity(const Cairn__Scheduling *message, uint8_t *own, long own_size, uint8_t *ret_affinity)
+{
+	bool any = false, less = false;
+	for (long i = 0; i < own_size; i++) {
+		uint8_t want = (size_t)i < message->affinity.len ? message->affinity.data[i] : 0;
+		ret_affinity[i] = want & own[i];
+		any |= ret_affinity[i] != 0;
+		less |= (want & ~own[i]) != 0;
+	}
+	if (less)
+		log_warn("thread %u: some of its processors do not exist here; continuing without them", message->tid);
+	return any;
+}
+
+static int rebuild(struct newborn_thread *thread, const ProtobufCMessage *base, struct batch *batch,
+		   struct fault *fault)
+{
+	const Cairn__Scheduling *message = (const Cairn__Scheduling *)base;
+	struct attributes own = { 0 };
+	uint8_t own_affinity[AFFINITY_SIZE], affinity[AFFINITY_SIZE];
+	long own_size, own_io;
+	(void)thread;
+	int rc = read_outside(0, &own, own_affinity, &own_size, &own_io, fault);
+	if (rc < 0)
+		return rc;
+	if (message->affinity.len && mask_affinity(message, own_affinity, own_size, affinity) &&
+	    memcmp(affinity, own_affinity, (size_t)own_size)) {
+		struct batch_place place = batch_data(batch, affinity, (size_t)own_size);
+		batch_call(batch, sched_setaffinity, 0, (uint64_t)own_size, place.address);
+	}
+	if (own.policy != message->policy || own.nice != message->nice || own.priority != message->priority ||
+	    own.flags != message->flags) {
+		struct attributes want = {
+			.size = sizeof want, .policy = message->policy, .flags = message->flags, .nice = message->nice,
+			.priority = message->priority, .runtime = message->runtime, .deadline = message->deadline,
+			.period = message->period,
+		};
+		struct batch_place place = batch_data(batch, &want, sizeof want);
+		batch_call(batch, sched_setattr, 0, place.address, 0);
+	}
+	if (message->io_priority != (uint32_t)own_io)
+		batch_call(batch, ioprio_set, IOPRIO_WHO_PROCESS_, 0, message->io_priority);
+	batch_call(batch, prctl, PR_SET_TIMERSLACK, message->timer_slack_ns);
+	return 0;
+}
+
+const struct kind kind_scheduling = {
+	.name = "scheduling",
+	.tag = 16,
+	.scope = SCOPE_THREAD,
+	.descriptor = &cairn__scheduling__descriptor,
+	.owner_field = "tid",
+	.ask = ask,
+	.capture = capture,
+	.check = check,
+	.rebuild = rebuild,
+};

@@ -1,0 +1,10 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/* Queues of pending signals, of a thread or of a process: the same siginfo_t both ways. */
+#include "kinds/kind.h"
+
+/* All queued signals, oldest first, into the arena. */
+int siginfo_capture(struct harvest *harvest, pid_t tid, bool shared, ProtobufCBinaryData **ret_pending,
+		    size_t *ret_count, struct fault *fault);
+int siginfo_check(const ProtobufCBinaryData *pending, size_t count, struct fault *fault);
+int siginfo_signal(const ProtobufCBinaryData *pending);

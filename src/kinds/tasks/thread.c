@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A thread: its registers, general and vector (PTRACE_GETREGSET NT_PRSTATUS and NT_X86_XSTATE), its name, and a sleep that has to
+ * be re-armed (tracee/restart.h). Registers are put back by rebuild/finish.c as the very last thing, because the thread is
+ * needed to make calls until then; the name here. */
+#include <errno.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+
+#include "kinds/kind.h"
+#include "kinds/table.h"
+#include "tasks.pb-c.h"
+
+static int capture(struct harvest *harvest, struct frozen_thread *thread, const struct batch *batch, void *note,
+		   struct fault *fault)
+{
+	Cairn__Thread *message = HARVEST_MESSAGE(harvest, Cairn__Thread, cairn__thread__init);
+	struct proc_stat stat;
+	(void)batch, (void)note;
+	int rc = proc_stat_read(thread->process->pid, thread->tid, &stat, fault);
+	if (rc < 0)
+		return rc;
+	message->tid = (uint32_t)thread->tid;
+	message->pid = (uint32_t)thread->process->pid;
+	message->registers.data = (uint8_t *)&thread->guest.home.raw;
+	message->registers.len = sizeof thread->guest.home.raw;
+	message->xstate.data = thread->xstate;
+	message->xstate.len = thread->xstate_size;
+	message->command = arena_string(&harvest->arena, stat.command);
+	message->restart = thread->restart.action;
+	message->restart_left_ns = thread->restart.left_ns;
+	harvest_add(harvest, &kind_thread, &message->base);
+	return 0;
+}
+
+static int check(const ProtobufCMessage *base, struct fault *fault)
+{
+	const Cairn__Thread *message = (const Cairn__Thread *)base;
+	struct registers registers;
+	if (message->registers.len != sizeof registers.raw || message->xstate.len > XSTATE_MAX ||
+	    message->xstate.len < 576 || !message->tid || message->restart > RESTART_TIMED)
+		return fault_set(fault, FAULT_IMAGE, EINVAL, "thread %u: impossible register sizes", message->tid);
+	memcpy(&registers.raw, message->registers.data, sizeof registers.raw);
+	if (!registers_valid(&registers))
+		return fault_set(fault, FAULT_IMAGE, EINVAL, "thread %u: impossible register values", message->tid);
+	return 0;
+}
+
+static int rebuild(struct newborn_thread *thread, const ProtobufCMessage *base, struct batch *batch,
+		   struct fault *fault)
+{
+	const Cairn__Thread *message = (const Cairn__Thread *)base;
+	(void)thread, (void)fault;
+	struct batch_place name = batch_data(batch, message->command, strnlen(message->command, 63) + 1);
+	batch_call(batch, prctl, PR_SET_NAME, name.address);
+	return 0;
+}
+
+const struct kind kind_thread = {
+	.name = "thread",
+	.tag = 11,
+	.scope = SCOPE_THREAD,
+	.descriptor = &cairn__thread__descriptor,
+	.owner_field = "tid",
+	.capture = capture,
+	.check = check,
+	.rebuild = rebuild,
+};

@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Handing descriptors over. A newborn has none but the inbox, whose number is above all that it will have; what it receives gets
+ * the lowest free numbers, 0, 1, 2 ... in order. Sent in ascending order of the numbers they belong at, each lies at or
+ * below its place, so that moving them from the last to the first never overwrites one. */
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "rebuild/newborn.h"
+
+enum { AT_ONCE = 253 }; /* SCM_MAX_FD, include/net/scm.h */
+
+static int send_some(int outbox, const int *fds, size_t count, struct fault *fault)
+{
+	char byte = 0;
+	union {
+		struct cmsghdr header;
+		char space[CMSG_SPACE(AT_ONCE * sizeof(int))];
+	} control = { 0 };
+	struct iovec iov = { &byte, 1 };
+	struct msghdr message = {
+		.msg_iov = &iov, .msg_iovlen = 1,
+		.msg_control = &control, .msg_controllen = CMSG_SPACE(count * sizeof(int)),
+	};
+	struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+	header->cmsg_level = SOL_SOCKET;
+	header->cmsg_type = SCM_RIGHTS;
+	header->cmsg_len = CMSG_LEN(count * sizeof(int));
+	memcpy(CMSG_DATA(header), fds, count * sizeof(int));
+	if (sendmsg(outbox, &message, MSG_NOSIGNAL) < 0)
+		return fault_set(fault, FAULT_FAILED, errno, "hand over descriptors: %s", strerror(errno));
+	return 0;
+}
+
+static int receive_some(struct rebuild *rebuild, struct rebuild_process *process, size_t count, struct fault *fault)
+{
+	struct batch batch;
+	newborn_batch(&process->newborn, &batch);
+	struct batch_place byte = batch_room(&batch, 1);
+	struct batch_place control = batch_room(&batch, CMSG_SPACE(AT_ONCE * sizeof(int)));
+	struct iovec iov = { (void *)(uintptr_t)byte.address, 1 };
+	struct batch_place iov_place = batch_data(&batch, &iov, sizeof iov);
+	struct msghdr message = {
+		.msg_iov = (void *)(uintptr_t)iov_place.address, .msg_iovlen = 1,
+		.msg_control = (void *)(uintptr_t)control.address, .msg_controllen = CMSG_SPACE(count * sizeof(int)),
+	};
+	struct batch_place message_place = batch_data(&batch, &message, sizeof message);
+	batch_call(&batch, recvmsg, (uint64_t)rebuild->inbox_number, message_place.address, MSG_DONTWAIT);
+	int rc = newborn_run(&process->threads.at[0]->newborn, &batch, fault);
+	if (rc == 0) {
+		struct msghdr got;
+		memcpy(&got, batch_bytes(&batch, message_place), sizeof got);
+		if (got.msg_flags & MSG_CTRUNC)
+			rc = fault_set(fault, FAULT_FAILED, EMFILE,
+				       "process %d: has too few descriptors here; try to raise `ulimit -n`",
+				       process->newborn.pid);
+	}
+	batch_finish(&batch);
+	return rc;
+}
+
+int descriptors_send(struct rebuild *rebuild, struct rebuild_process *process, const int *fds, size_t count,
+		     struct fault *fault)
+{
+	for (size_t done = 0; done < count;) {
+		size_t some = count - done < AT_ONCE ? count - done : AT_ONCE;
+		int rc = send_some(rebuild->outbox, fds + done, some, fault);
+		if (rc == 0)
+			rc = receive_some(rebuild, process, some, fault);
+		if (rc < 0)
+			return rc;
+		done += some;
+	}
+	return 0;
+}
+
+/* From where they arrived to where they belong, then the numbers in between are closed. */
+static void add_moves(const Cairn__FdTable *table, uint64_t inbox, struct batch *batch)
+{
+	size_t count = table->n_entries;
+	for (size_t i = count; i-- > 0;) {
+		const Cairn__FdTable__Entry *entry = table->entries[i];
+		batch_group(batch, 2, 0);
+		if (entry->fd != i)
+			batch_call(batch, dup3, i, entry->fd, entry->close_on_exec ? O_CLOEXEC : 0);
+		else if (entry->close_on_exec)
+			batch_call(batch, fcntl, i, F_SETFD, FD_CLOEXEC);
+	}
+	uint64_t next = 0;
+	for (size_t i = 0; i < count; i++) {
+		if (table->entries[i]->fd > next)
+			batch_call(batch, close_range, next, table->entries[i]->fd - 1, 0);
+		next = (uint64_t)table->entries[i]->fd + 1;
+	}
+	if (next < inbox)
+		batch_call(batch, close_range, next, inbox - 1, 0);
+}
+
+static int add_connects(struct rebuild *rebuild, struct rebuild_process *process, struct batch *batch,
+			struct fault *fault)
+{
+	const Cairn__FdTable *table = process->plan->descriptors;
+	for (size_t i = 0; i < table->n_entries; i++) {
+		const struct plan_record *record = rebuild_file(rebuild, table->entries[i]->file);
+		if (!record->kind->connect)
+			continue;
+		/* One descriptor of several to the same description is enough. */
+		bool earlier = false;
+		for (size_t j = 0; j < i && !earlier; j++)
+			earlier = table->entries[j]->file == table->entries[i]->file;
+		int rc = earlier ? 0 : record->kind->connect(&process->threads.at[0]->newborn, (int)table->entries[i]->fd,
+							     record->message, batch, fault);
+		if (rc < 0)
+			return rc;
+	}
+	return 0;
+}
+
+int descriptors_place(struct rebuild *rebuild, struct rebuild_process *process, struct fault *fault)
+{
+	const Cairn__FdTable *table = process->plan->descriptors;
+	_free_ int *fds = memory_new(table->n_entries * sizeof *fds);
+	for (size_t i = 0; i < table->n_entries; i++)
+		fds[i] = workshop_fd(&rebuild->workshop, table->entries[i]->file);
+	int rc = descriptors_send(rebuild, process, fds, table->n_entries, fault);
+	struct batch batch;
+	newborn_batch(&process->newborn, &batch);
+	add_moves(table, (uint64_t)rebuild->inbox_number, &batch);
+	if (rc == 0)
+		rc = add_connects(rebuild, process, &batch, fault);
+	batch_group(&batch, 1, 0);
+	batch_call(&batch, close, (uint64_t)rebuild->inbox_number);
+	if (rc == 0)
+		rc = newborn_run(&process->threads.at[0]->newborn, &batch, fault);
+	batch_finish(&batch);
+	return rc;
+}

@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The last steps of a newborn: its state as a task, then the registers with which it runs. */
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+
+#include "kernel/maps.h"
+#include "rebuild/newborn.h"
+
+static int add_records(struct rebuild_thread *thread, const struct kind *kind, const struct plan_record *records,
+		       size_t count, struct batch *batch, struct fault *fault)
+{
+	for (size_t i = 0; i < count; i++) {
+		if (records[i].kind != kind)
+			continue;
+		batch_group(batch, 160, 8192);
+		int rc = kind->rebuild(&thread->newborn, records[i].message, batch, fault);
+		if (rc < 0)
+			return rc;
+	}
+	return 0;
+}
+
+/* Signals that the making itself caused (ends of zombies and helpers) are nobody's: they go before the real ones come. */
+static void add_drain(struct batch *batch)
+{
+	const uint64_t all = UINT64_MAX;
+	const struct { int64_t s, ns; } at_once = { 0, 0 };
+	struct batch_place set = batch_data(batch, &all, sizeof all);
+	struct batch_place time = batch_data(batch, &at_once, sizeof at_once);
+	for (int i = 0; i < 3; i++)
+		batch_try(batch, rt_sigtimedwait, set.address, 0, time.address, sizeof all);
+}
+
+static int thread_state(struct rebuild_process *process, size_t index, struct fault *fault)
+{
+	struct rebuild_thread *thread = process->threads.at[index];
+	struct batch batch;
+	int rc = 0;
+	newborn_batch(&process->newborn, &batch);
+	if (index == 0)
+		add_drain(&batch);
+	for (const struct kind *const *kind = kinds; rc == 0 && *kind; kind++) {
+		if (!(*kind)->rebuild)
+			continue;
+		if (index == 0 && (*kind)->scope == SCOPE_PROCESS)
+			rc = add_records(thread, *kind, process->plan->records.at, process->plan->records.count, &batch,
+					 fault);
+		else if ((*kind)->scope == SCOPE_THREAD)
+			rc = add_records(thread, *kind, thread->plan->records.at, thread->plan->records.count, &batch,
+					 fault);
+	}
+	if (rc == 0)
+		rc = newborn_run(&thread->newborn, &batch, fault);
+	batch_finish(&batch);
+	return rc;
+}
+
+int finish_thread_state(struct rebuild *rebuild, struct rebuild_process *process, struct fault *fault)
+{
+	(void)rebuild;
+	/* The leader last: it answers for the process, and for what the others' credentials reset. */
+	for (size_t i = process->threads.count; i-- > 0;) {
+		int rc = thread_state(process, i, fault);
+		if (rc < 0)
+			return rc;
+	}
+	return 0;
+}
+
+static int step(pid_t tid, int request, enum stop_kind want, struct fault *fault)
+{
+	struct stop stop;
+	int rc = ptrace_resume(tid, request, 0, fault);
+	if (rc == 0)
+		rc = ptrace_wait_stop(tid, UINT64_MAX, &stop, fault);
+	if (rc == 0 && stop.kind != want)
+		rc = fault_set(fault, FAULT_FAILED, EIO, "newborn %d: unexpected stop (status 0x%x)", tid, stop.status);
+	return rc;
+}
+
+/* Makes the sleep once more with the time that is left, interrupted at once: from then on its kernel knows it. */
+static int rearm(struct rebuild_thread *thread, const struct restart *restart, struct fault *fault)
+{
+	const struct newborn_process *process = thread->newborn.process;
+	const uint64_t time[2] = { restart->left_ns / 1000000000u, restart->left_ns % 1000000000u };
+	struct stub_call call = { .result = STUB_NOT_RUN };
+	uint64_t place = process->area + sizeof call;
+	pid_t tid = thread->newborn.tid;
+	restart_rearm_call(&thread->final, restart, place, &call.number, call.args);
+	int rc = memory_write(tid, process->area, &call, sizeof call, fault);
+	if (rc == 0)
+		rc = memory_write(tid, place, time, sizeof time, fault);
+	struct registers registers = thread->newborn.birth;
+	registers_enter(&registers, process->code + (uint64_t)(stub_batch - stub_begin));
+	registers_batch(&registers, process->area, place, newborn_trap(process), 0);
+	if (rc == 0)
+		rc = ptrace_set_registers(tid, &registers, fault);
+	if (rc == 0)
+		rc = step(tid, PTRACE_SYSCALL, STOP_SYSCALL, fault);
+	if (rc == 0)
+		rc = ptrace_interrupt(tid, fault);
+	if (rc == 0)
+		rc = step(tid, PTRACE_CONT, STOP_INTERRUPT, fault);
+	if (rc == 0)
+		rc = ptrace_get_registers(tid, &registers, fault);
+	if (rc == 0)
+		registers_set_result(&thread->final, registers_result(&registers));
+	return rc;
+}
+
+static int prepare_thread(struct rebuild_thread *thread, struct fault *fault)
+{
+	const Cairn__Thread *record = thread->plan->thread;
+	struct restart restart = { (enum restart_action)record->restart, record->restart_left_ns };
+	memcpy(&thread->final.raw, record->registers.data, sizeof thread->final.raw);
+	if (restart.action == RESTART_REARM)
+		return rearm(thread, &restart, fault);
+	return restart_shorten(thread->newborn.tid, &thread->final, &restart, fault);
+}
+
+static int find_instruction(pid_t pid, uint64_t *ret_address, struct fault *fault)
+{
+	struct arena arena = { 0 };
+	struct map_list list = { 0 };
+	int rc = maps_read(pid, false, &arena, &list, fault);
+	if (rc == 0)
+		rc = foothold_find_instruction(pid, &list, ret_address, fault);
+	maps_finish(&list);
+	arena_finish(&arena);
+	return rc;
+}
+
+/* The stub's own pages go last, by an instruction of the program's. */
+static int unmap_stub(struct rebuild_process *process, struct fault *fault)
+{
+	struct rebuild_thread *leader = process->threads.at[0];
+	const uint64_t args[6] = { process->newborn.code, NEWBORN_CODE_SIZE + BATCH_AREA };
+	struct registers registers = leader->newborn.birth;
+	pid_t tid = leader->newborn.tid;
+	uint64_t instruction;
+	int rc = find_instruction(tid, &instruction, fault);
+	if (rc < 0)
+		return rc;
+	registers_enter(&registers, instruction);
+	registers_call(&registers, __NR_munmap, args, 0);
+	rc = ptrace_set_registers(tid, &registers, fault);
+	if (rc == 0)
+		rc = step(tid, PTRACE_SYSCALL, STOP_SYSCALL, fault);
+	if (rc == 0)
+		rc = step(tid, PTRACE_SYSCALL, STOP_SYSCALL, fault);
+	if (rc == 0)
+		rc = ptrace_get_registers(tid, &registers, fault);
+	if (rc == 0 && registers_result(&registers) != 0)
+		rc = fault_set(fault, FAULT_FAILED, EIO, "process %d: unmapping the stub gave %ld", process->newborn.pid,
+			       registers_result(&registers));
+	if (rc == 0)
+		rc = ptrace_interrupt(tid, fault);
+	return rc < 0 ? rc : step(tid, PTRACE_CONT, STOP_INTERRUPT, fault);
+}
+
+static uint64_t blocked_of(const struct rebuild_thread *thread)
+{
+	for (size_t i = 0; i < thread->plan->records.count; i++)
+		if (thread->plan->records.at[i].kind->descriptor == &cairn__thread_signals__descriptor)
+			return ((const Cairn__ThreadSignals *)thread->plan->records.at[i].message)->blocked;
+	return 0;
+}
+
+static int finish_thread(struct rebuild_thread *thread, struct fault *fault)
+{
+	const Cairn__Thread *record = thread->plan->thread;
+	int rc = ptrace_set_xstate(thread->newborn.tid, record->xstate.data, record->xstate.len, fault);
+	if (rc == 0)
+		rc = ptrace_set_registers(thread->newborn.tid, &thread->final, fault);
+	if (rc == 0)
+		rc = ptrace_set_mask(thread->newborn.tid, blocked_of(thread), fault);
+	return rc;
+}
+
+int finish_process(struct rebuild *rebuild, struct rebuild_process *process, struct fault *fault)
+{
+	int rc = 0;
+	for (size_t i = process->threads.count; rc == 0 && i-- > 0;)
+		rc = prepare_thread(process->threads.at[i], fault);
+	if (rc == 0)
+		rc = unmap_stub(process, fault);
+	for (size_t i = 0; rc == 0 && i < process->threads.count; i++)
+		rc = finish_thread(process->threads.at[i], fault);
+	if (rc == 0 && (process->plan->process->stopped || rebuild->options.leave_stopped))
+		kill(process->newborn.pid, SIGSTOP);
+	return rc;
+}

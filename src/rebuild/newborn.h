@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/* One newborn process while it is made, and what all of them share. */
+#include "rebuild/plan.h"
+#include "rebuild/rebuild.h"
+
+struct rebuild_thread {
+	struct newborn_thread newborn;
+	const struct plan_thread *plan;
+	struct registers final; /* with which it starts to run */
+};
+
+struct rebuild_process {
+	struct newborn_process newborn;
+	const struct plan_process *plan;
+	struct rebuild_process *parent, *first_child, *last_child, *next_sibling;
+	VEC(struct rebuild_thread *) threads;
+	bool made, ended; /* ended: a zombie */
+};
+
+struct rebuild {
+	const struct plan *plan;
+	const struct image_reader *reader;
+	struct rebuild_options options;
+	struct arena arena;
+	struct workshop workshop;
+	VEC(struct rebuild_process *) processes; /* as in the plan */
+	uint64_t code, area;  /* where the stub lies in every newborn */
+	int outbox, inbox;    /* the socket by which descriptors are handed over: Cairn's end, and the newborns' end */
+	int inbox_number;     /* of the inbox in the newborns: above all their own descriptors */
+	uint64_t own_rseq;    /* what a child of this process inherits */
+	uint32_t own_rseq_size;
+	const struct plan_record **files; /* by id */
+	uint64_t begin_ns;
+	uint64_t pages;
+	bool stub_here; /* the stub is mapped in Cairn itself, for the root to inherit */
+	bool released;
+};
+
+static inline const struct plan_record *rebuild_file(const struct rebuild *rebuild, uint32_t id)
+{
+	return rebuild->files[id];
+}
+
+enum { NEWBORN_CODE_SIZE = 4096 };
+static inline uint64_t newborn_trap(const struct newborn_process *process)
+{
+	return process->code + (uint64_t)(stub_trap - stub_begin);
+}
+
+/* A batch of the process, ready to be filled. */
+void newborn_batch(const struct newborn_process *process, struct batch *ret_batch);
+/* Runs a batch in which new tasks are born (clone3): they are stopped when it ends; their ids in order of birth. */
+int newborn_run_births(struct newborn_thread *thread, struct batch *batch, struct pid_list *births,
+		       struct fault *fault);
+/* A freshly born task: waits for its first stop and takes its registers. */
+int newborn_arrive(struct newborn_thread *thread, struct fault *fault);
+
+/* spawn.c */
+int spawn_tree(struct rebuild *rebuild, struct fault *fault);
+int spawn_groups(struct rebuild *rebuild, struct fault *fault);
+int spawn_threads(struct rebuild_process *process, struct fault *fault);
+/* space.c */
+int space_map(struct rebuild *rebuild, struct rebuild_process *process, struct fault *fault);
+int space_settle(struct rebuild *rebuild, struct rebuild_process *process, struct fault *fault);
+/* fill.c */
+int fill_pages(struct rebuild *rebuild, struct fault *fault);
+/* descriptors.c: hands over descriptors; they arrive as the lowest free numbers in the order given. */
+int descriptors_send(struct rebuild *rebuild, struct rebuild_process *process, const int *fds, size_t count,
+		     struct fault *fault);
+int descriptors_place(struct rebuild *rebuild, struct rebuild_process *process, struct fault *fault);
+/* finish.c */
+int finish_process(struct rebuild *rebuild, struct rebuild_process *process, struct fault *fault);
+int finish_thread_state(struct rebuild *rebuild, struct rebuild_process *process, struct fault *fault);

@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/* An image's records as a tree of things to make: every reference resolved, every count and value checked, before
+ * anything exists. */
+#include "image.pb-c.h"
+#include "image/image.h"
+#include "kinds/kind.h"
+#include "memory.pb-c.h"
+#include "tasks.pb-c.h"
+
+struct plan_record {
+	const struct kind *kind;
+	ProtobufCMessage *message; /* owned by the plan */
+};
+
+struct plan_thread {
+	uint32_t tid;
+	const Cairn__Thread *thread;
+	VEC(struct plan_record) records;
+};
+
+struct plan_space {
+	uint32_t id;
+	VEC(struct plan_record) records; /* the space, then its mappings in ascending order */
+};
+
+struct plan_process {
+	const Cairn__Process *process;
+	const Cairn__FdTable *descriptors; /* NULL: a zombie */
+	struct plan_process *parent;
+	struct plan_space *space;
+	VEC(struct plan_record) records;
+	VEC(struct plan_thread *) threads; /* the leader first */
+	size_t index; /* in the plan */
+};
+
+struct plan {
+	struct arena arena;
+	const Cairn__ImageInfo *info;
+	VEC(struct plan_record) records;       /* all, in the order of the image */
+	VEC(struct plan_process *) processes;  /* parents before children */
+	VEC(struct plan_space *) spaces;
+	VEC(struct plan_record) objects;       /* in the order to make them in */
+	VEC(struct plan_record) files;
+	uint32_t highest_id;
+	uint32_t highest_fd;
+};
+
+/* FAULT_IMAGE when anything is impossible, missing or contradicts itself. */
+int plan_load(const struct image_reader *reader, struct plan *ret_plan, struct fault *fault);
+void plan_finish(struct plan *plan);
+
+/* Everything that stands against a restore here (files missing or changed, another vdso ...): one fault each. */
+struct plan_policy {
+	bool ignore_changed_files;
+};
+void plan_check_host(const struct plan *plan, const struct plan_policy *policy, struct fault_list *refusals);

@@ -1,0 +1,421 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "rebuild/rebuild.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "kernel/maps.h"
+#include "rebuild/newborn.h"
+
+/* ---- what can be prepared before anything exists ---- */
+
+static int make_workshop(struct rebuild *rebuild, struct fault *fault)
+{
+	const struct plan *plan = rebuild->plan;
+	for (size_t i = 0; i < plan->objects.count; i++) {
+		const struct plan_record *record = &plan->objects.at[i];
+		int rc = record->kind->make(&rebuild->workshop, record->message, fault);
+		if (rc < 0)
+			return rc;
+	}
+	for (size_t i = 0; i < plan->files.count; i++) {
+		const struct plan_record *record = &plan->files.at[i];
+		rebuild->files[kind_owner(record->kind, record->message)] = record;
+	}
+	return 0;
+}
+
+/* Open files are made when the contents of the objects are there: a sealed or deleted one is opened through its object. */
+static int make_files(struct rebuild *rebuild, struct fault *fault)
+{
+	const struct plan *plan = rebuild->plan;
+	for (size_t i = 0; i < plan->files.count; i++) {
+		const struct plan_record *record = &plan->files.at[i];
+		int rc = record->kind->make(&rebuild->workshop, record->message, fault);
+		if (rc < 0)
+			return rc;
+	}
+	return 0;
+}
+
+static int settle_objects(struct rebuild *rebuild, struct fault *fault)
+{
+	const struct plan *plan = rebuild->plan;
+	for (size_t i = 0; i < plan->objects.count; i++) {
+		const struct plan_record *record = &plan->objects.at[i];
+		int rc = record->kind->settle ? record->kind->settle(&rebuild->workshop, record->message, fault) : 0;
+		if (rc < 0)
+			return rc;
+	}
+	return 0;
+}
+
+struct range {
+	uint64_t start, end;
+};
+
+static int range_compare(const void *a, const void *b)
+{
+	uint64_t x = ((const struct range *)a)->start, y = ((const struct range *)b)->start;
+	return (x > y) - (x < y);
+}
+
+/* A place for the stub that is free in every address space to be made, and in this one. */
+static int choose_place(struct rebuild *rebuild, struct fault *fault)
+{
+	const uint64_t lowest = UINT64_C(1) << 20, size = NEWBORN_CODE_SIZE + BATCH_AREA + 8192;
+	VEC(struct range) taken = { 0 };
+	struct arena arena = { 0 };
+	struct map_list own = { 0 };
+	int rc = maps_read(getpid(), false, &arena, &own, fault);
+	for (size_t i = 0; rc == 0 && i < own.maps.count; i++)
+		*vec_add(&taken) = (struct range){ own.maps.at[i].start, own.maps.at[i].end };
+	for (size_t s = 0; s < rebuild->plan->spaces.count; s++) {
+		const struct plan_space *space = rebuild->plan->spaces.at[s];
+		for (size_t i = 0; i < space->records.count; i++) {
+			const ProtobufCMessage *message = space->records.at[i].message;
+			if (message->descriptor == &cairn__vma__descriptor) {
+				const Cairn__Vma *vma = (const Cairn__Vma *)message;
+				*vec_add(&taken) = (struct range){ vma->start, vma->end };
+			} else {
+				const Cairn__AddressSpace *whole = (const Cairn__AddressSpace *)message;
+				uint64_t start = whole->vvar ? whole->vvar : whole->vdso;
+				*vec_add(&taken) = (struct range){ start, whole->vdso + (1 << 16) };
+			}
+		}
+	}
+	if (taken.count)
+		qsort(taken.at, taken.count, sizeof *taken.at, range_compare);
+	uint64_t at = lowest;
+	for (size_t i = 0; i < taken.count; i++) {
+		if (taken.at[i].start > at && taken.at[i].start - at >= size)
+			break;
+		if (taken.at[i].end > at)
+			at = taken.at[i].end;
+	}
+	rebuild->code = at + 4096;
+	rebuild->area = rebuild->code + NEWBORN_CODE_SIZE;
+	vec_finish(&taken);
+	maps_finish(&own);
+	arena_finish(&arena);
+	return rc;
+}
+
+/* Mapped here, so that the root inherits it. */
+static int map_stub(struct rebuild *rebuild, struct fault *fault)
+{
+	void *code = mmap((void *)(uintptr_t)rebuild->code, NEWBORN_CODE_SIZE, PROT_READ | PROT_WRITE,
+			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+	void *area = mmap((void *)(uintptr_t)rebuild->area, BATCH_AREA, PROT_READ | PROT_WRITE,
+			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+	if (code == MAP_FAILED || area == MAP_FAILED)
+		return fault_set(fault, FAULT_FAILED, errno, "map the stub at 0x%llx: %s",
+				 (unsigned long long)rebuild->code, strerror(errno));
+	rebuild->stub_here = true;
+	memcpy(code, stub_begin, (size_t)(stub_end - stub_begin));
+	if (mprotect(code, NEWBORN_CODE_SIZE, PROT_READ | PROT_EXEC) < 0)
+		return fault_set(fault, FAULT_FAILED, errno, "make the stub executable: %s", strerror(errno));
+	return 0;
+}
+
+static void unmap_stub_here(struct rebuild *rebuild)
+{
+	if (rebuild->stub_here)
+		munmap((void *)(uintptr_t)rebuild->code, NEWBORN_CODE_SIZE + BATCH_AREA);
+	rebuild->stub_here = false;
+}
+
+static int open_inbox(struct rebuild *rebuild, struct fault *fault)
+{
+	const struct plan *plan = rebuild->plan;
+	int ends[2];
+	struct rlimit limit;
+	size_t number = plan->highest_fd + 1;
+	if (number < plan->objects.count + 1)
+		number = plan->objects.count + 1;
+	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && number >= limit.rlim_cur && number < limit.rlim_max) {
+		limit.rlim_cur = limit.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &limit);
+	}
+	if (number >= limit.rlim_cur)
+		return fault_set(fault, FAULT_FAILED, EMFILE,
+				 "needs %zu descriptors, and the limit here is %llu; try to raise `ulimit -Hn`", number,
+				 (unsigned long long)limit.rlim_cur);
+	if (socketpair(AF_UNIX, SOCK_DGRAM, 0, ends) < 0)
+		return fault_set(fault, FAULT_FAILED, errno, "socketpair: %s", strerror(errno));
+	rebuild->outbox = ends[0];
+	rebuild->inbox = ends[1];
+	rebuild->inbox_number = (int)number;
+	return 0;
+}
+
+static void note_own_rseq(struct rebuild *rebuild)
+{
+	/* glibc 2.35: sys/rseq.h. Weak, so that another libc, which registers none, links as well. */
+	extern const ptrdiff_t __rseq_offset __attribute__((weak));
+	extern const unsigned int __rseq_size __attribute__((weak));
+	if (!&__rseq_offset || !&__rseq_size || !__rseq_size)
+		return;
+	rebuild->own_rseq = (uint64_t)((uintptr_t)__builtin_thread_pointer() + (uintptr_t)__rseq_offset);
+	/* It reports the size in use; what is registered is the whole structure of 32 bytes (glibc 2.36 sysdeps/unix/sysv/linux/rseq-internal.h). */
+	rebuild->own_rseq_size = 32;
+}
+
+/* ---- the plan as newborns to be ---- */
+
+static void add_process(struct rebuild *rebuild, const struct plan_process *plan)
+{
+	struct rebuild_process *process = ARENA_NEW(&rebuild->arena, struct rebuild_process);
+	process->plan = plan;
+	process->newborn.pid = (pid_t)plan->process->pid;
+	process->newborn.workshop = &rebuild->workshop;
+	process->newborn.code = rebuild->code;
+	process->newborn.area = rebuild->area;
+	*vec_add(&rebuild->processes) = process;
+	size_t count = plan->threads.count ? plan->threads.count : 1;
+	for (size_t i = 0; i < count; i++) {
+		struct rebuild_thread *thread = ARENA_NEW(&rebuild->arena, struct rebuild_thread);
+		thread->plan = plan->threads.count ? plan->threads.at[i] : NULL;
+		thread->newborn.process = &process->newborn;
+		thread->newborn.tid = (pid_t)(thread->plan ? thread->plan->tid : plan->process->pid);
+		*vec_add(&process->threads) = thread;
+	}
+}
+
+static void link_children(struct rebuild *rebuild)
+{
+	for (size_t i = 0; i < rebuild->plan->processes.count; i++)
+		rebuild->plan->processes.at[i]->index = i;
+	for (size_t i = 0; i < rebuild->processes.count; i++) {
+		struct rebuild_process *process = rebuild->processes.at[i];
+		if (!process->plan->parent)
+			continue;
+		process->parent = rebuild->processes.at[process->plan->parent->index];
+		if (process->parent->last_child)
+			process->parent->last_child->next_sibling = process;
+		else
+			process->parent->first_child = process;
+		process->parent->last_child = process;
+	}
+}
+
+/* ---- the phases ---- */
+
+static int each_process(struct rebuild *rebuild,
+			int (*phase)(struct rebuild *, struct rebuild_process *, struct fault *), struct fault *fault)
+{
+	for (size_t i = 0; i < rebuild->processes.count; i++) {
+		struct rebuild_process *process = rebuild->processes.at[i];
+		if (process->plan->process->zombie)
+			continue;
+		int rc = phase(rebuild, process, fault);
+		if (rc == 0)
+			rc = deadline_check(rebuild->options.deadline, fault);
+		if (rc < 0)
+			return rc;
+	}
+	return 0;
+}
+
+static int phase_threads(struct rebuild *rebuild, struct rebuild_process *process, struct fault *fault)
+{
+	(void)rebuild;
+	return spawn_threads(process, fault);
+}
+
+struct phase {
+	const char *name;
+	int (*whole)(struct rebuild *, struct fault *);
+	int (*each)(struct rebuild *, struct rebuild_process *, struct fault *);
+};
+
+static const struct phase phases[] = {
+	{ "births", spawn_tree, NULL },         /* first: while newborns have almost no memory to copy */
+	{ "groups", spawn_groups, NULL },       /* all processes exist, zombies still live */
+	{ "mappings", NULL, space_map },
+	{ "pages", fill_pages, NULL },
+	{ "seals", settle_objects, NULL },      /* when contents are there */
+	{ "open files", make_files, NULL },
+	{ "memory settled", NULL, space_settle },
+	{ "threads", NULL, phase_threads },     /* before credentials, which forbid choosing TIDs */
+	{ "descriptors", NULL, descriptors_place },
+	{ "task state", NULL, finish_thread_state }, /* ends with credentials */
+	{ "registers", NULL, finish_process },  /* nothing runs in it after this */
+};
+
+static int run_phases(struct rebuild *rebuild, struct fault *fault)
+{
+	for (size_t i = 0; i < sizeof phases / sizeof *phases; i++) {
+		uint64_t begin = clock_now_ns();
+		int rc = phases[i].whole ? phases[i].whole(rebuild, fault) : each_process(rebuild, phases[i].each, fault);
+		if (rc < 0)
+			return rc;
+		log_info("restore: %s: %zu processes, %.2f ms", phases[i].name, rebuild->processes.count,
+			 (double)(clock_now_ns() - begin) / 1e6);
+		if (i == 0)
+			unmap_stub_here(rebuild);
+	}
+	return 0;
+}
+
+int rebuild_prepare(const struct plan *plan, const struct image_reader *reader, const struct rebuild_options *options,
+		    struct rebuild **ret_rebuild, struct fault *fault)
+{
+	struct rebuild *rebuild = memory_new(sizeof *rebuild);
+	rebuild->plan = plan;
+	rebuild->reader = reader;
+	rebuild->options = *options;
+	rebuild->outbox = rebuild->inbox = -1;
+	rebuild->begin_ns = clock_now_ns();
+	rebuild->workshop.terminal = options->terminal;
+	rebuild->files = memory_new((plan->highest_id + 1) * sizeof *rebuild->files);
+	note_own_rseq(rebuild);
+	int rc = make_workshop(rebuild, fault);
+	if (rc == 0)
+		rc = choose_place(rebuild, fault);
+	for (size_t i = 0; rc == 0 && i < plan->processes.count; i++)
+		add_process(rebuild, plan->processes.at[i]);
+	if (rc == 0) {
+		link_children(rebuild);
+		rc = map_stub(rebuild, fault);
+	}
+	if (rc == 0)
+		rc = open_inbox(rebuild, fault);
+	if (rc == 0)
+		rc = run_phases(rebuild, fault);
+	if (rc < 0) {
+		unmap_stub_here(rebuild);
+		rebuild_free(rebuild);
+		return rc;
+	}
+	*ret_rebuild = rebuild;
+	return 0;
+}
+
+pid_t rebuild_root(const struct rebuild *rebuild)
+{
+	return rebuild->processes.at[0]->newborn.pid;
+}
+
+pid_t rebuild_foreground_group(const struct rebuild *rebuild)
+{
+	for (size_t i = 0; i < rebuild->plan->processes.count; i++) {
+		const Cairn__Process *process = rebuild->plan->processes.at[i]->process;
+		if (process->foreground && !process->group_outside)
+			return (pid_t)process->group;
+	}
+	return 0;
+}
+
+int rebuild_release(struct rebuild *rebuild, struct rebuild_result *ret_result, struct fault *fault)
+{
+	int rc = 0;
+	rebuild->released = true;
+	for (size_t i = 0; i < rebuild->processes.count; i++) {
+		struct rebuild_process *process = rebuild->processes.at[i];
+		for (size_t t = 0; !process->ended && t < process->threads.count; t++) {
+			int one = ptrace_release(process->threads.at[t]->newborn.tid, fault);
+			rc = one < 0 ? one : rc;
+		}
+	}
+	*ret_result = (struct rebuild_result){
+		.root_pid = rebuild_root(rebuild),
+		.pages = rebuild->pages,
+		.newborn_ns = clock_now_ns() - rebuild->begin_ns,
+	};
+	return rc;
+}
+
+/* Newborns are killed children first, so that no one is left to somebody else; Cairn is their subreaper and sees the end of each. */
+static void kill_newborns(struct rebuild *rebuild)
+{
+	for (size_t i = rebuild->processes.count; i-- > 0;) {
+		struct rebuild_process *process = rebuild->processes.at[i];
+		if (process->made && !process->ended)
+			kill(process->newborn.pid, SIGKILL);
+	}
+	for (size_t i = rebuild->processes.count; i-- > 0;) {
+		struct rebuild_process *process = rebuild->processes.at[i];
+		for (size_t t = process->threads.count; process->made && t-- > 0;)
+			while (waitpid(process->threads.at[t]->newborn.tid, NULL, __WALL) > 0)
+				;
+	}
+}
+
+void rebuild_free(struct rebuild *rebuild)
+{
+	if (!rebuild)
+		return;
+	if (!rebuild->released)
+		kill_newborns(rebuild);
+	if (rebuild->outbox >= 0)
+		close(rebuild->outbox);
+	if (rebuild->inbox >= 0)
+		close(rebuild->inbox);
+	workshop_finish(&rebuild->workshop);
+	for (size_t i = 0; i < rebuild->processes.count; i++) {
+		vec_finish(&rebuild->processes.at[i]->threads);
+		vec_finish(&rebuild->processes.at[i]->newborn.loans);
+	}
+	vec_finish(&rebuild->processes);
+	free(rebuild->files);
+	arena_finish(&rebuild->arena);
+	free(rebuild);
+}
+
+/* ---- PIDs ---- */
+
+static uint32_t pid_limit(void)
+{
+	struct text text = { 0 };
+	uint32_t limit = 32768;
+	if (proc_read_path("/proc/sys/kernel/pid_max", &text, NULL) == 0)
+		limit = (uint32_t)strtoul(text.at, NULL, 10);
+	text_finish(&text);
+	return limit;
+}
+
+static int check_pid(uint32_t pid, uint32_t limit, uint64_t until_ns, struct fault *fault)
+{
+	if (pid >= limit)
+		return fault_set(fault, FAULT_FAILED, EEXIST,
+				 "PID %u is above this host's limit of %u (/proc/sys/kernel/pid_max); try --pids private", pid,
+				 limit);
+	for (;;) {
+		struct proc_stat stat = { 0 };
+		char path[64];
+		snprintf(path, sizeof path, "/proc/%u", pid);
+		if (access(path, F_OK) < 0)
+			return 0;
+		bool dying = proc_stat_read((pid_t)pid, 0, &stat, NULL) < 0 || stat.state == 'Z' || stat.state == 'X' ||
+			     (stat.flags & 4 /* PF_EXITING */);
+		if (!dying || clock_now_ns() > until_ns)
+			return fault_set(fault, FAULT_FAILED, EEXIST, "PID %u is taken by %s; try --pids private", pid,
+					 stat.command[0] ? stat.command : "a dying process");
+		clock_sleep_ns(1000000);
+	}
+}
+
+int rebuild_check_pids(const struct plan *plan, uint64_t patience_ns, struct fault *fault)
+{
+	uint32_t limit = pid_limit();
+	uint64_t until = clock_now_ns() + patience_ns;
+	for (size_t i = 0; i < plan->processes.count; i++) {
+		const struct plan_process *process = plan->processes.at[i];
+		int rc = check_pid(process->process->pid, limit, until, fault);
+		for (size_t t = 1; rc == 0 && t < process->threads.count; t++)
+			rc = check_pid(process->threads.at[t]->tid, limit, until, fault);
+		if (rc < 0)
+			return rc;
+	}
+	return 0;
+}

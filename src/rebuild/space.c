@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A newborn's address space: the files it needs are lent to it, then every mapping is made where it was. */
+#include <errno.h>
+#include <string.h>
+#include <sys/syscall.h>
+
+#include "rebuild/newborn.h"
+
+static void collect_needs(struct rebuild_process *process)
+{
+	const struct plan_space *space = process->plan->space;
+	for (size_t i = 0; i < space->records.count; i++) {
+		const struct plan_record *record = &space->records.at[i];
+		uint32_t object = record->kind->needs ? record->kind->needs(record->message) : 0;
+		if (!object || newborn_loan(&process->newborn, object) >= 0)
+			continue;
+		struct newborn_loan *loan = vec_add(&process->newborn.loans);
+		*loan = (struct newborn_loan){ object, (int)process->newborn.loans.count - 1 };
+	}
+}
+
+static int lend(struct rebuild *rebuild, struct rebuild_process *process, struct fault *fault)
+{
+	size_t count = process->newborn.loans.count;
+	_free_ int *fds = memory_new(count * sizeof *fds);
+	for (size_t i = 0; i < count; i++)
+		fds[i] = workshop_fd(&rebuild->workshop, process->newborn.loans.at[i].object);
+	return descriptors_send(rebuild, process, fds, count, fault);
+}
+
+int space_map(struct rebuild *rebuild, struct rebuild_process *process, struct fault *fault)
+{
+	const struct plan_space *space = process->plan->space;
+	struct newborn_thread *leader = &process->threads.at[0]->newborn;
+	struct batch batch;
+	collect_needs(process);
+	int rc = lend(rebuild, process, fault);
+	newborn_batch(&process->newborn, &batch);
+	for (size_t i = 0; rc == 0 && i < space->records.count; i++) {
+		const struct plan_record *record = &space->records.at[i];
+		if (record->kind->rebuild)
+			rc = record->kind->rebuild(leader, record->message, &batch, fault);
+	}
+	if (rc == 0)
+		rc = newborn_run(leader, &batch, fault);
+	batch_finish(&batch);
+	return rc;
+}
+
+int space_settle(struct rebuild *rebuild, struct rebuild_process *process, struct fault *fault)
+{
+	const struct plan_space *space = process->plan->space;
+	struct newborn_thread *leader = &process->threads.at[0]->newborn;
+	struct batch batch;
+	int rc = 0;
+	newborn_batch(&process->newborn, &batch);
+	for (size_t i = 0; rc == 0 && i < space->records.count; i++) {
+		const struct plan_record *record = &space->records.at[i];
+		if (record->kind->connect)
+			rc = record->kind->connect(leader, -1, record->message, &batch, fault);
+	}
+	batch_group(&batch, 1, 0);
+	batch_call(&batch, close_range, 0, (uint64_t)rebuild->inbox_number - 1, 0);
+	if (rc == 0)
+		rc = newborn_run(leader, &batch, fault);
+	batch_finish(&batch);
+	vec_finish(&process->newborn.loans);
+	return rc;
+}

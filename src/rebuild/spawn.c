@@ -1,0 +1,365 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Births: the root by Cairn itself, every other process by its parent, each with the PID it had (clone3 set_tid, 5.5). What the
+ * kernel gives only at birth, parent and session, is given by who makes whom, and when:
+ *   - a session comes from the parent at birth, or is made by the process itself. A child of an older session than its
+ *     parent's own is born before the parent makes that;
+ *   - a root whose session's leader is long gone is born of a helper with the leader's number, which ends at once; the root then comes
+ *     to Cairn, its subreaper;
+ *   - groups are joined when all processes exist; a group whose leader is gone is led by a helper until it is joined. */
+#include <errno.h>
+#include <linux/sched.h>
+#include <sched.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "rebuild/newborn.h"
+
+/* Everything but what the end of a batch needs (force_sig resets the action of a blocked signal). */
+#define NEWBORN_MASK (~(UINT64_C(1) << (SIGTRAP - 1)))
+
+static struct clone_args birth_args(uint64_t flags, uint64_t exit_signal, uint64_t tid_address)
+{
+	return (struct clone_args){
+		.flags = flags, .exit_signal = exit_signal, .set_tid = tid_address, .set_tid_size = 1,
+	};
+}
+
+static pid_t clone_with_pid(pid_t pid, uint64_t exit_signal)
+{
+	pid_t tid = pid;
+	struct clone_args args = birth_args(0, exit_signal, (uint64_t)(uintptr_t)&tid);
+	return (pid_t)syscall(SYS_clone3, &args, sizeof args);
+}
+
+static int birth_fault(struct fault *fault, pid_t pid, int error)
+{
+	if (error == EEXIST)
+		return fault_set(fault, FAULT_FAILED, EEXIST, "PID %d is taken; try --pids private", pid);
+	if (error == EPERM)
+		return fault_set(fault, FAULT_PERMISSION, EPERM,
+				 "process %d: choosing its PID needs CAP_CHECKPOINT_RESTORE; try as root", pid);
+	return fault_set(fault, fault_class_of(error), error, "process %d: clone3: %s", pid, strerror(error));
+}
+
+/* What runs in the root newborn until it is seized: nothing but waiting. Its maker's death is its own. */
+__attribute__((noreturn)) static void wait_to_be_seized(void)
+{
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	for (;;)
+		syscall(SYS_pause);
+}
+
+/* A helper leads the old session, and the root is its child. */
+static pid_t birth_in_old_session(pid_t session, pid_t root, uint64_t exit_signal)
+{
+	pid_t helper = clone_with_pid(session, SIGCHLD);
+	if (helper == 0) {
+		setsid();
+		pid_t born = clone_with_pid(root, exit_signal);
+		if (born == 0) {
+			for (;;)
+				syscall(SYS_pause);
+		}
+		_exit(born < 0 ? errno : 0);
+	}
+	int status;
+	if (helper < 0 || waitpid(helper, &status, __WALL) < 0)
+		return -1;
+	errno = WIFEXITED(status) ? WEXITSTATUS(status) : EIO;
+	return errno ? -1 : root;
+}
+
+/* Cairn's own rseq area, which a child inherits: it has to go before its memory does, or the kernel kills the newborn at the next
+ * preemption (DESIGN.md section 2). */
+static void add_rseq_end(const struct rebuild *rebuild, struct batch *batch)
+{
+	enum { RSEQ_FLAG_UNREGISTER_ = 1, GLIBC_SIGNATURE = 0x53053053 };
+	if (rebuild->own_rseq)
+		batch_try(batch, rseq, rebuild->own_rseq, rebuild->own_rseq_size, RSEQ_FLAG_UNREGISTER_, GLIBC_SIGNATURE);
+}
+
+static int empty_root(struct rebuild *rebuild, struct rebuild_process *root, struct fault *fault)
+{
+	struct rebuild_thread *leader = root->threads.at[0];
+	const uint64_t user_end = UINT64_C(1) << 47, stub_stop = rebuild->area + BATCH_AREA;
+	const uint64_t inbox = (uint64_t)rebuild->inbox_number;
+	struct batch batch;
+	newborn_batch(&root->newborn, &batch);
+	batch_call(&batch, prctl, PR_SET_PDEATHSIG, 0);
+	add_rseq_end(rebuild, &batch);
+	batch_call(&batch, set_robust_list, 0, sizeof(void *) * 3);
+	batch_call(&batch, set_tid_address, 0);
+	batch_call(&batch, munmap, 0, rebuild->code);
+	batch_call(&batch, munmap, stub_stop, user_end - 4096 - stub_stop);
+	if (rebuild->inbox != rebuild->inbox_number)
+		batch_call(&batch, dup3, (uint64_t)rebuild->inbox, inbox, 0);
+	batch_call(&batch, close_range, 0, inbox - 1, 0);
+	batch_call(&batch, close_range, inbox + 1, UINT32_MAX, 0);
+	int rc = newborn_run(&leader->newborn, &batch, fault);
+	batch_finish(&batch);
+	return rc;
+}
+
+static int spawn_root(struct rebuild *rebuild, struct rebuild_process *root, struct fault *fault)
+{
+	const Cairn__Process *record = root->plan->process;
+	struct newborn_thread *leader = &root->threads.at[0]->newborn;
+	pid_t pid = (pid_t)record->pid;
+	bool old_session = record->session != record->pid && !record->session_outside;
+	prctl(PR_SET_CHILD_SUBREAPER, 1);
+	pid_t born = old_session ? birth_in_old_session((pid_t)record->session, pid, SIGCHLD) :
+				   clone_with_pid(pid, SIGCHLD);
+	if (born == 0)
+		wait_to_be_seized();
+	if (born < 0)
+		return birth_fault(fault, pid, errno);
+	root->made = true;
+	int rc = ptrace_seize(pid, true, fault);
+	if (rc < 0)
+		kill(pid, SIGKILL);
+	if (rc == 0)
+		rc = ptrace_interrupt(pid, fault);
+	if (rc == 0)
+		rc = newborn_arrive(leader, fault);
+	if (rc == 0)
+		rc = ptrace_set_mask(pid, NEWBORN_MASK, fault);
+	return rc < 0 ? rc : empty_root(rebuild, root, fault);
+}
+
+/* A zombie: exits, or dies of the signal that ended it. Nothing may dump core for it. */
+static int end_newborn(struct rebuild_process *process, struct fault *fault)
+{
+	int status = process->plan->process->wait_status;
+	struct newborn_thread *leader = &process->threads.at[0]->newborn;
+	const uint64_t no_core[2] = { 0, 0 };
+	struct batch batch;
+	newborn_batch(&process->newborn, &batch);
+	struct batch_place limit = batch_data(&batch, no_core, sizeof no_core);
+	struct batch_place name = batch_data(&batch, process->plan->process->command,
+					     strnlen(process->plan->process->command, 63) + 1);
+	batch_call(&batch, prlimit64, 0, 4 /* RLIMIT_CORE */, limit.address, 0);
+	batch_call(&batch, prctl, PR_SET_NAME, name.address);
+	int rc = newborn_run(leader, &batch, fault);
+	batch_finish(&batch);
+	if (rc == 0)
+		rc = ptrace_set_mask(leader->tid, 0, fault);
+	if (rc == 0 && WIFSIGNALED(status)) {
+		rc = ptrace_resume(leader->tid, PTRACE_CONT, WTERMSIG(status), fault);
+	} else if (rc == 0) {
+		newborn_batch(&process->newborn, &batch);
+		batch_call(&batch, exit_group, (uint64_t)WEXITSTATUS(status));
+		struct registers registers = leader->birth;
+		registers_enter(&registers, process->newborn.code + (uint64_t)(stub_batch - stub_begin));
+		registers_batch(&registers, process->newborn.area, process->newborn.area + sizeof(struct stub_call), 0, 0);
+		rc = memory_write(leader->tid, process->newborn.area, batch.pieces.at[0].calls, sizeof(struct stub_call),
+				  fault);
+		if (rc == 0)
+			rc = ptrace_set_registers(leader->tid, &registers, fault);
+		if (rc == 0)
+			rc = ptrace_resume(leader->tid, PTRACE_CONT, 0, fault);
+		batch_finish(&batch);
+	}
+	struct stop stop = { 0 };
+	while (rc == 0 && stop.kind != STOP_ENDED) {
+		rc = ptrace_wait_stop(leader->tid, UINT64_MAX, &stop, fault);
+		if (rc == 0 && stop.kind != STOP_ENDED)
+			rc = ptrace_resume(leader->tid, PTRACE_CONT, stop.kind == STOP_SIGNAL ? stop.signal : 0, fault);
+	}
+	process->ended = true;
+	return rc;
+}
+
+/* Children of @parent: those of a session older than its own before it makes that, or the others after. */
+static bool born_before(const struct rebuild_process *parent, const struct rebuild_process *child)
+{
+	const Cairn__Process *up = parent->plan->process, *down = child->plan->process;
+	return up->session == up->pid && down->session != up->session && down->session != down->pid;
+}
+
+static int bear(struct rebuild_process *parent, struct rebuild_process *child, struct fault *fault)
+{
+	const Cairn__Process *record = child->plan->process;
+	pid_t pid = (pid_t)record->pid;
+	struct pid_list births = { 0 };
+	struct batch batch;
+	newborn_batch(&parent->newborn, &batch);
+	struct batch_place tid = batch_data(&batch, &pid, sizeof pid);
+	struct clone_args args = birth_args(0, record->exit_signal, tid.address);
+	struct batch_place place = batch_data(&batch, &args, sizeof args);
+	size_t call = batch_try(&batch, clone3, place.address, sizeof args);
+	int rc = newborn_run_births(&parent->threads.at[0]->newborn, &batch, &births, fault);
+	if (rc == 0 && batch_result(&batch, call) < 0)
+		rc = birth_fault(fault, pid, (int)-batch_result(&batch, call));
+	if (rc == 0) {
+		child->made = true;
+		rc = newborn_arrive(&child->threads.at[0]->newborn, fault);
+	}
+	batch_finish(&batch);
+	vec_finish(&births.pids);
+	return rc;
+}
+
+static int spawn_below(struct rebuild *rebuild, struct rebuild_process *process, struct fault *fault);
+
+static int bear_children(struct rebuild *rebuild, struct rebuild_process *process, bool before, struct fault *fault)
+{
+	for (struct rebuild_process *child = process->first_child; child; child = child->next_sibling) {
+		if (born_before(process, child) != before)
+			continue;
+		int rc = bear(process, child, fault);
+		if (rc == 0)
+			rc = child->plan->process->zombie ? 0 : spawn_below(rebuild, child, fault);
+		if (rc < 0)
+			return rc;
+	}
+	return 0;
+}
+
+static int spawn_below(struct rebuild *rebuild, struct rebuild_process *process, struct fault *fault)
+{
+	int rc = bear_children(rebuild, process, true, fault);
+	if (rc == 0 && process->plan->process->session == process->plan->process->pid) {
+		struct batch batch;
+		newborn_batch(&process->newborn, &batch);
+		batch_call(&batch, setsid, 0);
+		rc = newborn_run(&process->threads.at[0]->newborn, &batch, fault);
+		batch_finish(&batch);
+	}
+	return rc < 0 ? rc : bear_children(rebuild, process, false, fault);
+}
+
+int spawn_tree(struct rebuild *rebuild, struct fault *fault)
+{
+	int rc = spawn_root(rebuild, rebuild->processes.at[0], fault);
+	return rc < 0 ? rc : spawn_below(rebuild, rebuild->processes.at[0], fault);
+}
+
+static int join_group(struct rebuild_process *process, pid_t group, struct fault *fault)
+{
+	struct batch batch;
+	newborn_batch(&process->newborn, &batch);
+	batch_call(&batch, setpgid, 0, (uint64_t)group);
+	int rc = newborn_run(&process->threads.at[0]->newborn, &batch, fault);
+	batch_finish(&batch);
+	return rc;
+}
+
+static struct rebuild_process *find_process(const struct rebuild *rebuild, uint32_t pid)
+{
+	for (size_t i = 0; i < rebuild->processes.count; i++)
+		if (rebuild->processes.at[i]->plan->process->pid == pid)
+			return rebuild->processes.at[i];
+	return NULL;
+}
+
+/* All members of group @group join it. */
+static int join_members(struct rebuild *rebuild, uint32_t group, struct fault *fault)
+{
+	for (size_t i = 0; i < rebuild->processes.count; i++) {
+		struct rebuild_process *process = rebuild->processes.at[i];
+		const Cairn__Process *record = process->plan->process;
+		if (record->group != group || record->pid == group || record->session == record->pid)
+			continue;
+		int rc = join_group(process, (pid_t)group, fault);
+		if (rc < 0)
+			return rc;
+	}
+	return 0;
+}
+
+/* A group whose leader has ended: a child of the first member has its number for as long as it takes to join. */
+static int lead_by_helper(struct rebuild *rebuild, struct rebuild_process *member, uint32_t group, struct fault *fault)
+{
+	Cairn__Process record = CAIRN__PROCESS__INIT;
+	struct plan_process plan = { .process = &record };
+	struct rebuild_process helper = { .plan = &plan, .newborn = member->newborn };
+	struct rebuild_thread thread = { .newborn = { .process = &helper.newborn, .tid = (pid_t)group } };
+	record.pid = group;
+	record.exit_signal = SIGCHLD;
+	record.command = member->plan->process->command;
+	helper.newborn.pid = (pid_t)group;
+	*vec_add(&helper.threads) = &thread;
+	int rc = bear(member, &helper, fault);
+	if (rc == 0)
+		rc = join_group(&helper, 0, fault);
+	if (rc == 0)
+		rc = join_members(rebuild, group, fault);
+	if (rc == 0)
+		rc = end_newborn(&helper, fault);
+	if (rc == 0) {
+		struct batch batch;
+		newborn_batch(&member->newborn, &batch);
+		batch_call(&batch, wait4, group, 0, __WALL, 0);
+		rc = newborn_run(&member->threads.at[0]->newborn, &batch, fault);
+		batch_finish(&batch);
+	}
+	vec_finish(&helper.threads);
+	return rc;
+}
+
+static bool is_first_of_group(const struct rebuild *rebuild, size_t index)
+{
+	uint32_t group = rebuild->processes.at[index]->plan->process->group;
+	for (size_t i = 0; i < index; i++)
+		if (rebuild->processes.at[i]->plan->process->group == group)
+			return false;
+	return true;
+}
+
+int spawn_groups(struct rebuild *rebuild, struct fault *fault)
+{
+	int rc = 0;
+	for (size_t i = 0; rc == 0 && i < rebuild->processes.count; i++) {
+		struct rebuild_process *process = rebuild->processes.at[i];
+		uint32_t group = process->plan->process->group;
+		if (process->plan->process->group_outside || !is_first_of_group(rebuild, i))
+			continue;
+		struct rebuild_process *leader = find_process(rebuild, group);
+		if (!leader) {
+			rc = lead_by_helper(rebuild, process, group, fault);
+			continue;
+		}
+		if (leader->plan->process->session != leader->plan->process->pid)
+			rc = join_group(leader, 0, fault);
+		if (rc == 0)
+			rc = join_members(rebuild, group, fault);
+	}
+	/* Zombies were needed for their groups until now; their parents must not see more of their end than the image says. */
+	for (size_t i = 0; rc == 0 && i < rebuild->processes.count; i++) {
+		struct rebuild_process *process = rebuild->processes.at[i];
+		if (!process->plan->process->zombie)
+			continue;
+		rc = end_newborn(process, fault);
+	}
+	return rc;
+}
+
+int spawn_threads(struct rebuild_process *process, struct fault *fault)
+{
+	const uint64_t flags = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM;
+	struct pid_list births = { 0 };
+	struct batch batch;
+	if (process->threads.count < 2)
+		return 0;
+	newborn_batch(&process->newborn, &batch);
+	for (size_t i = 1; i < process->threads.count; i++) {
+		pid_t tid = process->threads.at[i]->newborn.tid;
+		batch_group(&batch, 1, 512);
+		struct batch_place tid_place = batch_data(&batch, &tid, sizeof tid);
+		struct clone_args args = birth_args(flags, 0, tid_place.address);
+		struct batch_place place = batch_data(&batch, &args, sizeof args);
+		batch_call(&batch, clone3, place.address, sizeof args);
+	}
+	int rc = newborn_run_births(&process->threads.at[0]->newborn, &batch, &births, fault);
+	for (size_t i = 1; rc == 0 && i < process->threads.count; i++)
+		rc = newborn_arrive(&process->threads.at[i]->newborn, fault);
+	batch_finish(&batch);
+	vec_finish(&births.pids);
+	return rc;
+}

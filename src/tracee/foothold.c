@@ -1,0 +1,321 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "tracee/foothold.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+
+#include "base/log.h"
+#include "tracee/restart.h"
+
+enum { PAGE = 4096 };
+
+static uint64_t at(const struct foothold *foothold, const unsigned char *place)
+{
+	return foothold->code + (uint64_t)(place - stub_begin);
+}
+
+static size_t stub_size(void)
+{
+	return (size_t)(stub_end - stub_begin);
+}
+
+/* Slack of a mapping's last page, as an address, or 0. */
+static uint64_t slack_of(pid_t pid, const struct map *map)
+{
+	unsigned char page[PAGE];
+	if (memory_read(pid, map->end - PAGE, page, PAGE, NULL) < 0)
+		return 0;
+	size_t want = (stub_size() + 31) & ~(size_t)15;
+	for (size_t i = PAGE - want; i < PAGE; i++)
+		if (page[i])
+			return 0;
+	return map->end - want + 16;
+}
+
+static uint64_t instruction_of(pid_t pid, const struct map *map)
+{
+	for (uint64_t address = map->start; address < map->end; address += PAGE) {
+		unsigned char page[PAGE];
+		if (memory_read(pid, address, page, PAGE, NULL) < 0)
+			return 0;
+		const unsigned char *found = memmem(page, PAGE, registers_syscall_instruction, REGISTERS_SYSCALL_SIZE);
+		if (found)
+			return address + (uint64_t)(found - page);
+	}
+	return 0;
+}
+
+/* Only private text: what is written must never reach a file. */
+static bool is_private_text(const struct map *map)
+{
+	return (map->protection & PROT_EXEC) && !(map->protection & PROT_WRITE) && !map->shared && map->inode;
+}
+
+int foothold_find(pid_t pid, const struct map_list *maps, struct foothold *ret_foothold, struct fault *fault)
+{
+	struct foothold foothold = { 0 };
+	for (size_t i = 0; i < maps->maps.count && !foothold.code; i++)
+		if (is_private_text(&maps->maps.at[i]))
+			foothold.code = slack_of(pid, &maps->maps.at[i]);
+	for (size_t i = 0; i < maps->maps.count && !foothold.code; i++)
+		if (!strcmp(maps->maps.at[i].name, "[vdso]"))
+			foothold.code = slack_of(pid, &maps->maps.at[i]);
+	foothold.window = !foothold.code;
+	int rc = foothold.window ? foothold_find_instruction(pid, maps, &foothold.instruction, fault) : 0;
+	if (rc == 0)
+		*ret_foothold = foothold;
+	return rc;
+}
+
+int foothold_find_instruction(pid_t pid, const struct map_list *maps, uint64_t *ret_address, struct fault *fault)
+{
+	/* From the top: the vdso is there, and short. */
+	for (size_t i = maps->maps.count; i-- > 0;) {
+		const struct map *map = &maps->maps.at[i];
+		uint64_t found = map->protection & PROT_EXEC ? instruction_of(pid, map) : 0;
+		if (!found)
+			continue;
+		*ret_address = found;
+		return 0;
+	}
+	return fault_set(fault, FAULT_UNSUPPORTED, ENOTSUP,
+			 "its executable memory holds no system call instruction; nothing can be asked of it");
+}
+
+/* Lets the thread run until it stands at entry of the system call whose instruction ends at @ip. */
+static int run_to_entry(pid_t tid, uint64_t ip, struct registers *ret_registers, struct fault *fault)
+{
+	for (;;) {
+		struct stop stop;
+		int rc = ptrace_resume(tid, PTRACE_SYSCALL, 0, fault);
+		if (rc == 0)
+			rc = ptrace_wait_stop(tid, UINT64_MAX, &stop, fault);
+		if (rc < 0)
+			return rc;
+		switch (stop.kind) {
+		case STOP_ENDED:
+			return fault_set_transient(fault, FAULT_VANISHED, ESRCH, "thread %d: ended meanwhile", tid);
+		case STOP_SIGNAL:
+			return fault_set(fault, FAULT_FAILED, EIO, "thread %d: signal %d in a remote call", tid,
+					 stop.signal);
+		case STOP_SYSCALL:
+			rc = ptrace_get_registers(tid, ret_registers, fault);
+			if (rc < 0)
+				return rc;
+			if (registers_ip(ret_registers) == ip && registers_at_entry(ret_registers))
+				return 0;
+			break;
+		default: /* job control knocks; it is put back with the thread */
+			break;
+		}
+	}
+}
+
+/* From any stop to an interrupt stop, without running another system call. */
+static int to_interrupt_stop(pid_t tid, struct fault *fault)
+{
+	struct registers registers;
+	int rc = ptrace_get_registers(tid, &registers, fault);
+	if (rc < 0)
+		return rc;
+	registers_skip_syscall(&registers);
+	rc = ptrace_set_registers(tid, &registers, fault);
+	if (rc == 0)
+		rc = ptrace_interrupt(tid, fault);
+	if (rc == 0)
+		rc = ptrace_resume(tid, PTRACE_CONT, 0, fault);
+	for (;;) {
+		struct stop stop;
+		if (rc == 0)
+			rc = ptrace_wait_stop(tid, UINT64_MAX, &stop, fault);
+		if (rc < 0)
+			return rc;
+		if (stop.kind == STOP_INTERRUPT || stop.kind == STOP_GROUP)
+			return 0;
+		if (stop.kind == STOP_ENDED)
+			return fault_set_transient(fault, FAULT_VANISHED, ESRCH, "thread %d: ended meanwhile", tid);
+		rc = ptrace_resume(tid, PTRACE_CONT, 0, fault);
+	}
+}
+
+static int write_home(const struct foothold *foothold, const struct guest *guest, struct fault *fault)
+{
+	struct registers walking = guest->home;
+	restart_walk_home(&walking);
+	struct stub_home_data home;
+	registers_home(&walking, &home);
+	home.area_size = BATCH_AREA;
+	home.blocked = guest->blocked;
+	return ptrace_poke(guest->tid, at(foothold, stub_data), &home, sizeof home, fault);
+}
+
+/* Order matters for a death in between: registers first, then the mask, which only the stub's way home undoes. */
+static int set_off(const struct guest *guest, const struct registers *registers, struct fault *fault)
+{
+	int rc = ptrace_set_registers(guest->tid, registers, fault);
+	return rc < 0 ? rc : ptrace_set_mask(guest->tid, UINT64_MAX, fault);
+}
+
+static const uint64_t map_area_args[6] = {
+	0, BATCH_AREA, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, UINT64_MAX, 0,
+};
+
+static int check_area(struct foothold *foothold, uint64_t area, struct fault *fault)
+{
+	if (area > UINT64_MAX - 4095) {
+		int error = (int)-(int64_t)area;
+		return fault_set(fault, FAULT_FAILED, error, "cannot borrow %d KiB of its address space: %s",
+				 BATCH_AREA / 1024, strerror(error));
+	}
+	foothold->area = area;
+	return 0;
+}
+
+static int map_area(struct foothold *foothold, const struct guest *guest, struct fault *fault)
+{
+	struct registers registers = guest->home;
+	registers_enter(&registers, at(foothold, stub_map));
+	registers_call(&registers, __NR_mmap, map_area_args, at(foothold, stub_marker));
+	int rc = set_off(guest, &registers, fault);
+	if (rc == 0)
+		rc = run_to_entry(guest->tid, at(foothold, stub_home), &registers, fault);
+	return rc < 0 ? rc : check_area(foothold, registers_area(&registers), fault);
+}
+
+/* One call at the program's own instruction: the window. Leaves the thread after it. */
+static int call_in_window(const struct foothold *foothold, const struct guest *guest, long number,
+			  const uint64_t args[6], uint64_t *ret_result, struct fault *fault)
+{
+	struct registers registers = guest->home;
+	registers_enter(&registers, foothold->instruction);
+	registers_call(&registers, (uint64_t)number, args, 0);
+	int rc = set_off(guest, &registers, fault);
+	if (rc == 0)
+		rc = run_to_entry(guest->tid, foothold->instruction + REGISTERS_SYSCALL_SIZE, &registers, fault);
+	struct stop stop = { 0 };
+	if (rc == 0)
+		rc = ptrace_resume(guest->tid, PTRACE_SYSCALL, 0, fault);
+	if (rc == 0)
+		rc = ptrace_wait_stop(guest->tid, UINT64_MAX, &stop, fault);
+	if (rc == 0)
+		rc = ptrace_get_registers(guest->tid, &registers, fault);
+	if (rc == 0)
+		*ret_result = (uint64_t)registers_result(&registers);
+	return rc;
+}
+
+/* Without slack the stub stands at the end of an executable area. */
+enum { WINDOW_AREA = BATCH_AREA + PAGE };
+
+static int map_area_in_window(struct foothold *foothold, const struct guest *guest, struct fault *fault)
+{
+	uint64_t args[6], area;
+	memcpy(args, map_area_args, sizeof args);
+	args[1] = WINDOW_AREA;
+	args[2] |= PROT_EXEC;
+	log_debug("thread %d: no slack in its text, so the first call has a window", guest->tid);
+	int rc = call_in_window(foothold, guest, __NR_mmap, args, &area, fault);
+	if (rc == 0)
+		rc = check_area(foothold, area, fault);
+	if (rc < 0)
+		return rc;
+	foothold->code = area + BATCH_AREA;
+	return ptrace_poke(guest->tid, foothold->code, stub_begin, (stub_size() + 7) & ~(size_t)7, fault);
+}
+
+int foothold_enter(struct foothold *foothold, struct guest *guest, struct fault *fault)
+{
+	int rc = 0;
+	guest->inside = true;
+	if (foothold->window) {
+		if (!foothold->area)
+			rc = map_area_in_window(foothold, guest, fault);
+		return rc < 0 ? rc : write_home(foothold, guest, fault);
+	}
+	if (!foothold->area)
+		rc = ptrace_poke(guest->tid, foothold->code, stub_begin, (stub_size() + 7) & ~(size_t)7, fault);
+	if (rc == 0)
+		rc = write_home(foothold, guest, fault);
+	if (rc == 0 && !foothold->area)
+		rc = map_area(foothold, guest, fault);
+	return rc;
+}
+
+struct frozen_run {
+	const struct foothold *foothold;
+	const struct guest *guest;
+};
+
+static int run_frozen(void *context, uint64_t first, uint64_t end, struct fault *fault)
+{
+	const struct frozen_run *run = context;
+	struct registers registers = run->guest->home;
+	registers_enter(&registers, at(run->foothold, stub_batch));
+	registers_batch(&registers, first, end, at(run->foothold, stub_marker), run->foothold->area);
+	int rc = set_off(run->guest, &registers, fault);
+	return rc < 0 ? rc : run_to_entry(run->guest->tid, at(run->foothold, stub_home), &registers, fault);
+}
+
+int foothold_run(struct foothold *foothold, struct guest *guest, struct batch *batch, struct fault *fault)
+{
+	struct frozen_run run = { foothold, guest };
+	return batch_run(batch, guest->tid, run_frozen, &run, fault);
+}
+
+/* The area goes by the same way that the thread would go alone, stopped after the munmap. */
+static int unmap_area(struct foothold *foothold, const struct guest *guest, struct fault *fault)
+{
+	struct registers registers = guest->home;
+	int rc;
+	if (foothold->window) {
+		const uint64_t args[6] = { foothold->area, WINDOW_AREA };
+		uint64_t result;
+		rc = call_in_window(foothold, guest, __NR_munmap, args, &result, fault);
+		foothold->code = 0;
+	} else {
+		registers_enter(&registers, at(foothold, stub_home));
+		registers_batch(&registers, 0, 0, 0, foothold->area);
+		rc = set_off(guest, &registers, fault);
+		/* ... to the entry of the call after it, which puts the mask back and is not made. */
+		for (int entries = 0; rc == 0 && entries < 3; entries++) {
+			struct stop stop;
+			rc = ptrace_resume(guest->tid, PTRACE_SYSCALL, 0, fault);
+			if (rc == 0)
+				rc = ptrace_wait_stop(guest->tid, UINT64_MAX, &stop, fault);
+			if (rc == 0 && stop.kind == STOP_ENDED)
+				return fault_set(fault, FAULT_VANISHED, ESRCH, "thread %d: ended meanwhile", guest->tid);
+			if (rc == 0 && stop.kind != STOP_SYSCALL)
+				entries--;
+		}
+	}
+	foothold->area = 0;
+	return rc;
+}
+
+static int zero_slack(const struct foothold *foothold, const struct guest *guest, struct fault *fault)
+{
+	static const unsigned char zeros[1024];
+	return ptrace_poke(guest->tid, foothold->code, zeros, (stub_size() + 7) & ~(size_t)7, fault);
+}
+
+int foothold_leave(struct foothold *foothold, struct guest *guest, bool last, struct fault *fault)
+{
+	int rc = 0;
+	if (!guest->inside)
+		return 0;
+	if (last && foothold->area)
+		rc = unmap_area(foothold, guest, fault);
+	if (rc == 0)
+		rc = to_interrupt_stop(guest->tid, fault);
+	if (rc == 0)
+		rc = ptrace_set_mask(guest->tid, guest->blocked, fault);
+	if (rc == 0)
+		rc = ptrace_set_registers(guest->tid, &guest->home, fault);
+	if (rc == 0 && last && foothold->code && !foothold->window)
+		rc = zero_slack(foothold, guest, fault);
+	guest->inside = false;
+	return rc;
+}

@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/* Cairn's foothold in a frozen address space: how a frozen thread is made to run system calls and put back, so that
+ * at every instant it could go on by itself if Cairn died (the kernel then detaches it and lets it run with whatever registers it has).
+ *
+ * The stub's bytes and the registers to go home with are written into slack: the zero bytes between the end
+ * of a text segment and the end of its last page, which no program reads or runs. Only then are the registers pointed
+ * there, and only after that are signals blocked; from then on a thread left alone runs through to stub_home, which
+ * gives back the borrowed area and the signal mask and jumps home. Where no mapping has slack, the first and the last call
+ * are made at a system call instruction of the program itself (`window`): a death of Cairn within those two stops,
+ * some 30 us each, would harm it.
+ *
+ * At the end the slack is zero again. What stays is a private copy of that text page, 4 KiB. */
+#include "kernel/maps.h"
+#include "tracee/batch.h"
+#include "tracee/ptrace.h"
+
+struct foothold {
+	uint64_t code; /* the stub's bytes; 0: not yet, or none */
+	uint64_t area; /* BATCH_AREA bytes; 0: not mapped */
+	uint64_t instruction; /* a system call instruction of the program: only when there is no slack */
+	bool window;
+};
+
+/* A frozen thread that works for Cairn between enter and leave. */
+struct guest {
+	pid_t tid;
+	struct registers home; /* with which it was stopped; restarts are still pending in them */
+	uint64_t blocked;      /* its signal mask */
+	bool inside;
+};
+
+/* Chooses the place in the space of @pid. Changes nothing. */
+int foothold_find(pid_t pid, const struct map_list *maps, struct foothold *ret_foothold, struct fault *fault);
+/* A system call instruction in the executable memory of @pid. */
+int foothold_find_instruction(pid_t pid, const struct map_list *maps, uint64_t *ret_address, struct fault *fault);
+/* @guest is at an interrupt stop. The first to enter maps the area. */
+int foothold_enter(struct foothold *foothold, struct guest *guest, struct fault *fault);
+int foothold_run(struct foothold *foothold, struct guest *guest, struct batch *batch, struct fault *fault);
+/* Puts the thread back to an interrupt stop with its own registers and mask, as it was. @last: the area
+ * is unmapped and the slack zeroed as well. Works after a failed enter or run, too. */
+int foothold_leave(struct foothold *foothold, struct guest *guest, bool last, struct fault *fault);

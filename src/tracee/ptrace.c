@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "tracee/ptrace.h"
+
+#include <elf.h>
+#include <errno.h>
+#include <sched.h>
+#include <string.h>
+#include <sys/ptrace.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+
+static int fail(struct fault *fault, const char *what, pid_t tid)
+{
+	int error = errno;
+	if (error == ESRCH)
+		return fault_set_transient(fault, FAULT_VANISHED, error, "thread %d: ended meanwhile", tid);
+	return fault_set(fault, fault_class_of(error), error, "thread %d: %s: %s", tid, what, strerror(error));
+}
+
+int ptrace_seize(pid_t tid, bool newborn, struct fault *fault)
+{
+	unsigned long options = PTRACE_O_TRACESYSGOOD;
+	if (newborn)
+		options |= PTRACE_O_EXITKILL | PTRACE_O_TRACECLONE | PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK;
+	if (ptrace(PTRACE_SEIZE, tid, NULL, options) == 0)
+		return 0;
+	if (errno == EPERM)
+		return fault_set(fault, FAULT_PERMISSION, EPERM,
+				 "the kernel does not let this user trace it; try as root, or as the user it "
+				 "belongs to (and see /proc/sys/kernel/yama/ptrace_scope)");
+	return fail(fault, "seize", tid);
+}
+
+int ptrace_interrupt(pid_t tid, struct fault *fault)
+{
+	return ptrace(PTRACE_INTERRUPT, tid, NULL, NULL) ? fail(fault, "interrupt", tid) : 0;
+}
+
+static struct stop decode(int status)
+{
+	struct stop stop = { .status = status };
+	if (!WIFSTOPPED(status)) {
+		stop.kind = STOP_ENDED;
+		return stop;
+	}
+	int signal = WSTOPSIG(status);
+	stop.event = status >> 16;
+	if (stop.event == PTRACE_EVENT_STOP) {
+		stop.kind = signal == SIGTRAP ? STOP_INTERRUPT : STOP_GROUP;
+		stop.signal = signal;
+	} else if (stop.event) {
+		stop.kind = STOP_EVENT;
+	} else if (signal == (SIGTRAP | 0x80)) {
+		stop.kind = STOP_SYSCALL;
+	} else {
+		stop.kind = STOP_SIGNAL;
+		stop.signal = signal;
+	}
+	return stop;
+}
+
+int ptrace_wait_stop(pid_t tid, uint64_t patience_ns, struct stop *ret_stop, struct fault *fault)
+{
+	int status;
+	if (patience_ns == UINT64_MAX) {
+		while (waitpid(tid, &status, __WALL) < 0)
+			if (errno != EINTR)
+				return fail(fault, "wait", tid);
+		*ret_stop = decode(status);
+		return 0;
+	}
+	uint64_t begin = clock_now_ns(), pause_ns = 20000;
+	for (unsigned round = 0;; round++) {
+		pid_t pid = waitpid(tid, &status, __WALL | WNOHANG);
+		if (pid == tid) {
+			*ret_stop = decode(status);
+			return 0;
+		}
+		if (pid < 0 && errno != EINTR)
+			return fail(fault, "wait", tid);
+		if (round < 50) {
+			sched_yield();
+			continue;
+		}
+		if (clock_now_ns() - begin > patience_ns)
+			return -ETIMEDOUT;
+		clock_sleep_ns(pause_ns);
+		if (pause_ns < 1000000)
+			pause_ns *= 2;
+	}
+}
+
+int ptrace_resume(pid_t tid, int request, int signal, struct fault *fault)
+{
+	return ptrace(request, tid, NULL, (unsigned long)signal) ? fail(fault, "resume", tid) : 0;
+}
+
+int ptrace_release(pid_t tid, struct fault *fault)
+{
+	return ptrace(PTRACE_DETACH, tid, NULL, NULL) ? fail(fault, "detach", tid) : 0;
+}
+
+int ptrace_get_registers(pid_t tid, struct registers *ret_registers, struct fault *fault)
+{
+	struct iovec iov = { &ret_registers->raw, sizeof ret_registers->raw };
+	return ptrace(PTRACE_GETREGSET, tid, NT_PRSTATUS, &iov) ? fail(fault, "read registers", tid) : 0;
+}
+
+int ptrace_set_registers(pid_t tid, const struct registers *registers, struct fault *fault)
+{
+	struct registers copy = *registers;
+	struct iovec iov = { &copy.raw, sizeof copy.raw };
+	return ptrace(PTRACE_SETREGSET, tid, NT_PRSTATUS, &iov) ? fail(fault, "set registers", tid) : 0;
+}
+
+int ptrace_get_xstate(pid_t tid, void *xstate, size_t *size, struct fault *fault)
+{
+	struct iovec iov = { xstate, *size };
+	if (ptrace(PTRACE_GETREGSET, tid, NT_X86_XSTATE, &iov))
+		return fail(fault, "read vector registers", tid);
+	*size = iov.iov_len;
+	return 0;
+}
+
+int ptrace_set_xstate(pid_t tid, const void *xstate, size_t size, struct fault *fault)
+{
+	struct iovec iov = { (void *)xstate, size };
+	return ptrace(PTRACE_SETREGSET, tid, NT_X86_XSTATE, &iov) ? fail(fault, "set vector registers", tid) : 0;
+}
+
+int ptrace_get_mask(pid_t tid, uint64_t *ret_blocked, struct fault *fault)
+{
+	return ptrace(PTRACE_GETSIGMASK, tid, sizeof *ret_blocked, ret_blocked) ? fail(fault, "read signal mask", tid)
+										: 0;
+}
+
+int ptrace_set_mask(pid_t tid, uint64_t blocked, struct fault *fault)
+{
+	return ptrace(PTRACE_SETSIGMASK, tid, sizeof blocked, &blocked) ? fail(fault, "set signal mask", tid) : 0;
+}
+
+int ptrace_peek_signals(pid_t tid, bool shared, uint64_t from, siginfo_t *ret_signals, int space, struct fault *fault)
+{
+	struct __ptrace_peeksiginfo_args args = {
+		.off = from,
+		.flags = shared ? PTRACE_PEEKSIGINFO_SHARED : 0,
+		.nr = space,
+	};
+	long count = ptrace(PTRACE_PEEKSIGINFO, tid, &args, ret_signals);
+	return count < 0 ? fail(fault, "read pending signals", tid) : (int)count;
+}
+
+int ptrace_get_rseq(pid_t tid, struct rseq_place *ret_place, struct fault *fault)
+{
+	struct __ptrace_rseq_configuration place = { 0 };
+	if (ptrace(PTRACE_GET_RSEQ_CONFIGURATION, tid, sizeof place, &place) < 0)
+		return fail(fault, "read rseq registration", tid);
+	*ret_place = (struct rseq_place){
+		.address = place.rseq_abi_pointer,
+		.size = place.rseq_abi_size,
+		.signature = place.signature,
+		.flags = place.flags,
+	};
+	return 0;
+}
+
+static int memory_fail(struct fault *fault, const char *what, pid_t pid, uint64_t address, ssize_t done)
+{
+	int error = done < 0 ? errno : EFAULT;
+	if (error == ESRCH)
+		return fault_set(fault, FAULT_VANISHED, error, "process %d: ended meanwhile", pid);
+	return fault_set(fault, fault_class_of(error), error, "process %d: %s memory at 0x%llx: %s", pid, what,
+			 (unsigned long long)address, strerror(error));
+}
+
+int memory_read(pid_t pid, uint64_t address, void *data, size_t size, struct fault *fault)
+{
+	struct iovec local = { data, size }, remote = { (void *)(uintptr_t)address, size };
+	ssize_t done = process_vm_readv(pid, &local, 1, &remote, 1, 0);
+	return done == (ssize_t)size ? 0 : memory_fail(fault, "read", pid, address, done);
+}
+
+int memory_write(pid_t pid, uint64_t address, const void *data, size_t size, struct fault *fault)
+{
+	struct iovec local = { (void *)data, size }, remote = { (void *)(uintptr_t)address, size };
+	ssize_t done = process_vm_writev(pid, &local, 1, &remote, 1, 0);
+	return done == (ssize_t)size ? 0 : memory_fail(fault, "write", pid, address, done);
+}
+
+int ptrace_poke(pid_t tid, uint64_t address, const void *data, size_t size, struct fault *fault)
+{
+	for (size_t done = 0; done < size; done += sizeof(long)) {
+		long word;
+		memcpy(&word, (const char *)data + done, sizeof word);
+		if (ptrace(PTRACE_POKEDATA, tid, address + done, word))
+			return fail(fault, "write text", tid);
+	}
+	return 0;
+}
