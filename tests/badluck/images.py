@@ -73,8 +73,8 @@ def foreign():
 def missing():
     need_cairn()
     for word in ("verify", "restore", "inspect"):
-        fault_line(cairn(word, "missing.cairn"), FAILED if word != "restore" else cairn(word, "missing.cairn").status,
-                   "missing.cairn")
+        fault_line(cairn(word, *(["-d"] if word == "restore" else []), "missing.cairn"), FAILED, "missing.cairn")
+    fault_line(cairn("restore", "missing.cairn"), 125, "missing.cairn")
 
 
 @test("a truncated image is refused wherever it was cut, exit status 6", quick=True)

@@ -12,7 +12,7 @@ from cairn_test import (BUILD, UNSUPPORTED, cairn, fault_line, main, need, need_
 WORKER = BUILD / "tests" / "badluck" / "worker"
 
 
-def traced(command, stops):
+def traced(command, by_signal):
     need_cairn()
     need(command[0])
     program = start([WORKER])
@@ -24,7 +24,8 @@ def traced(command, stops):
     fault_line(result, UNSUPPORTED, program.pid, "traced")
     assert proc_status(program.pid)["TracerPid"] == str(tracer.pid), "its tracer is another now"
     tracer.stdin.close()
-    tracer.terminate()
+    if by_signal:
+        tracer.terminate()
     tracer.wait()
     unharmed(program.pid)
     program.wait_progress(3)
@@ -34,12 +35,12 @@ def traced(command, stops):
 
 @test("a program under strace is refused by name, exit status 3")
 def by_strace():
-    traced(["strace", "-f", "-o", "/dev/null", "-p", "PID"], False)
+    traced(["strace", "-f", "-o", "/dev/null", "-p", "PID"], by_signal=True)
 
 
 @test("a program under gdb is refused by name, exit status 3")
 def by_gdb():
-    traced(["gdb", "-q", "-nx", "-batch-silent", "-ex", "set pagination off", "-ex", "shell cat", "-p", "PID"], True)
+    traced(["gdb", "-q", "-nx", "-batch-silent", "-ex", "set pagination off", "-ex", "shell cat", "-p", "PID"], by_signal=False)
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ def twice(name, words, refusable):
     for _ in range(2):
         result = program.checkpoint(status=None)
         if result.status == UNSUPPORTED and refusable:
-            fault_line(result, UNSUPPORTED, refusable)
+            fault_line(result, UNSUPPORTED, refusable, several=True)
             unharmed(program.pid)
             break
         check(result.status == OK, f"checkpoint: exit status {result.status}", result)

@@ -10,7 +10,7 @@ from cairn_test import PYTHON, main, need, same_files, start, test, undisturbed,
 JOB = r'''
 import hashlib, os, queue, sqlite3, subprocess, sys, threading
 
-ROWS = 240
+ROWS = int(sys.argv[1])
 WORKERS = 4
 answers = queue.Queue()
 
@@ -48,9 +48,9 @@ print(database.execute("select count(*), count(distinct value), count(distinct u
 '''
 
 
-def job(directory):
+def job(directory, rows=240):
     write(f"{directory}/job.py", JOB)
-    return [PYTHON, "job.py"]
+    return [PYTHON, "job.py", str(rows)]
 
 
 @test("python with threads, sqlite, an appended log and a subprocess ends with the same database", quick=True)
@@ -69,8 +69,8 @@ def python():
 @test("python that is saved 20 times and runs on ends with the same database")
 def python_runs_on():
     need("sed")
-    reference = undisturbed(job("reference"))
-    program = start(job("job"), "job")
+    reference = undisturbed(job("reference", 700))
+    program = start(job("job", 700), "job")
     for _ in range(20):
         program.wait_progress(2, "log")
         program.checkpoint(kill=False, image=program.path("image.cairn"))
