@@ -29,28 +29,44 @@ bool fdinfo_next(char **cursor, const char **ret_key, const char **ret_value)
 
 enum { SEEN_POSITION = 1, SEEN_FLAGS = 2 };
 
+static bool number_take(const char *at, unsigned int base, uint64_t most, uint64_t *ret_value)
+{
+	uint64_t value;
+	if (!token_number(&at, base, &value) || value > most || !token_at_end(at))
+		return false;
+	*ret_value = value;
+	return true;
+}
+
+/* Printed signed: -1 is possible on odd files. */
+static bool position_take(const char *at, uint64_t *ret_position)
+{
+	int64_t position;
+	if (!token_signed(&at, &position) || !token_at_end(at))
+		return false;
+	*ret_position = (uint64_t)position;
+	return true;
+}
+
 /* mnt_id and ino came later (3.15, 5.14): 0 where they are missing. */
 static bool line_take(const char *line, struct fdinfo *info, int *seen)
 {
 	const char *at = line;
-	int64_t position;
-	uint64_t flags;
-	if (token_word(&at, "pos:")) { /* printed signed; -1 is possible on odd files */
+	if (token_word(&at, "pos:")) {
 		*seen |= SEEN_POSITION;
-		bool good = token_signed(&at, &position);
-		info->position = good ? (uint64_t)position : 0;
-		return good;
+		return position_take(at, &info->position);
 	}
 	if (token_word(&at, "flags:")) {
+		uint64_t flags = 0;
 		*seen |= SEEN_FLAGS;
-		bool good = token_number(&at, 8, &flags) && flags <= UINT32_MAX;
-		info->flags = good ? (uint32_t)flags : 0;
+		bool good = number_take(at, 8, UINT32_MAX, &flags);
+		info->flags = (uint32_t)flags;
 		return good;
 	}
 	if (token_word(&at, "mnt_id:"))
-		return token_number(&at, 10, &info->mount_id);
+		return number_take(at, 10, UINT64_MAX, &info->mount_id);
 	if (token_word(&at, "ino:"))
-		return token_number(&at, 10, &info->inode);
+		return number_take(at, 10, UINT64_MAX, &info->inode);
 	return true;
 }
 

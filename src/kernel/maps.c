@@ -64,7 +64,7 @@ static bool flags_take(const char *at, struct map *map)
 static bool key_take(const char *at, struct map *map)
 {
 	uint64_t key;
-	if (!token_number(&at, 10, &key) || key > INT32_MAX)
+	if (!token_number(&at, 10, &key) || key > INT32_MAX || !token_at_end(at))
 		return false;
 	map->protection_key = (int)key;
 	return true;

@@ -42,16 +42,10 @@ static const struct line_rule {
 #undef RULE
 };
 
-static bool at_end(const char *at)
-{
-	at = token_skip_blanks(at);
-	return !*at || *at == '\n';
-}
-
 static bool number_take(const char *at, const struct line_rule *rule, unsigned int base, void *place)
 {
 	uint64_t value;
-	if (!token_number(&at, base, &value) || !at_end(at))
+	if (!token_number(&at, base, &value) || !token_at_end(at))
 		return false;
 	if (rule->size == sizeof(uint64_t)) {
 		memcpy(place, &value, sizeof value);
@@ -65,7 +59,7 @@ static bool number_take(const char *at, const struct line_rule *rule, unsigned i
 static bool bool_take(const char *at, bool *place)
 {
 	uint64_t value;
-	if (!token_number(&at, 10, &value) || value > 1 || !at_end(at))
+	if (!token_number(&at, 10, &value) || value > 1 || !token_at_end(at))
 		return false;
 	*place = value;
 	return true;
@@ -79,7 +73,7 @@ static bool ids_take(const char *at, uint32_t *place)
 			return false;
 		place[i] = (uint32_t)value;
 	}
-	return at_end(at);
+	return token_at_end(at);
 }
 
 static bool groups_take(const char *at, struct arena *arena, struct proc_status *status)
@@ -87,7 +81,7 @@ static bool groups_take(const char *at, struct arena *arena, struct proc_status 
 	VEC(uint32_t) groups = { 0 };
 	uint64_t value;
 	bool good = true;
-	while (!at_end(at) && (good = token_number(&at, 10, &value) && value <= UINT32_MAX))
+	while (!token_at_end(at) && (good = token_number(&at, 10, &value) && value <= UINT32_MAX))
 		*vec_add(&groups) = (uint32_t)value;
 	if (good && groups.count) {
 		status->groups = arena_copy(arena, groups.at, groups.count * sizeof *groups.at);
@@ -100,7 +94,7 @@ static bool groups_take(const char *at, struct arena *arena, struct proc_status 
 static bool ns_pid_take(const char *at, struct proc_status *status)
 {
 	uint64_t value;
-	for (status->ns_depth = 0; !at_end(at); status->ns_depth++) {
+	for (status->ns_depth = 0; !token_at_end(at); status->ns_depth++) {
 		if (!token_number(&at, 10, &value) || value > INT32_MAX)
 			return false;
 		status->ns_pid = (pid_t)value;
@@ -115,7 +109,7 @@ static bool line_take(const char *at, const struct line_rule *rule, struct arena
 	switch (rule->type) {
 	case LINE_STATE:
 		status->state = *at;
-		return !at_end(at);
+		return !token_at_end(at);
 	case LINE_DECIMAL:
 		return number_take(at, rule, 10, place);
 	case LINE_OCTAL:

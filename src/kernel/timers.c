@@ -16,7 +16,7 @@
 static bool id_take(const char *at, struct proc_timer *timer)
 {
 	uint64_t id;
-	if (!token_number(&at, 10, &id) || id > UINT32_MAX)
+	if (!token_number(&at, 10, &id) || id > UINT32_MAX || !token_at_end(at))
 		return false;
 	timer->id = (uint32_t)id;
 	return true;
@@ -30,7 +30,7 @@ static bool signal_take(const char *at, struct proc_timer *timer)
 		return false;
 	timer->signal = (uint32_t)signal;
 	token_word(&at, "0x");
-	return token_number(&at, 16, &timer->value);
+	return token_number(&at, 16, &timer->value) && token_at_end(at);
 }
 
 static bool notify_take(const char *at, struct proc_timer *timer)
@@ -49,7 +49,7 @@ static bool notify_take(const char *at, struct proc_timer *timer)
 		timer->notify |= SIGEV_THREAD_ID;
 	else if (!token_word(&at, "pid."))
 		return false;
-	if (!token_number(&at, 10, &id) || id > INT32_MAX)
+	if (!token_number(&at, 10, &id) || id > INT32_MAX || !token_at_end(at))
 		return false;
 	timer->notify_id = (pid_t)id;
 	return true;
@@ -59,7 +59,7 @@ static bool notify_take(const char *at, struct proc_timer *timer)
 static bool clock_take(const char *at, struct proc_timer *timer)
 {
 	int64_t clock;
-	if (!token_signed(&at, &clock) || clock < INT32_MIN || clock > INT32_MAX)
+	if (!token_signed(&at, &clock) || clock < INT32_MIN || clock > INT32_MAX || !token_at_end(at))
 		return false;
 	timer->clock = (int)clock;
 	return true;

@@ -12,6 +12,12 @@ const char *token_skip_blanks(const char *at)
 	return at;
 }
 
+bool token_at_end(const char *at)
+{
+	at = token_skip_blanks(at);
+	return !*at || *at == '\n';
+}
+
 const char *token_next_line(const char *at)
 {
 	const char *end = strchrnul(at, '\n');

@@ -9,6 +9,8 @@
 
 /* Past spaces and tabs. */
 const char *token_skip_blanks(const char *at);
+/* Nothing but blanks is left of the line. */
+bool token_at_end(const char *at);
 /* Start of the next line, or the NUL. */
 const char *token_next_line(const char *at);
 /* A number after blanks, digits of @base (8, 10 or 16). On success *@at is behind its last digit; false (and nothing
