@@ -10,7 +10,7 @@ import signal
 import subprocess
 import time
 
-from cairn_test import (BUILD, CAIRN, LONG, OK, Failure, cairn, check, children_of, describe, main, need_cairn, reap, start,
+from cairn_test import (BUILD, CAIRN, LONG, OK, Failure, cairn, check, children_of, describe, is_unharmed, main, need_cairn, reap, start,
                         state, test, tree_of, unharmed, until)
 
 WORKER = BUILD / "tests" / "badluck" / "worker"
@@ -88,22 +88,20 @@ def restore(number):
         cut += status != 0
         where = f"{signal.Signals(number).name} after {moment:.0f} us of {whole:.0f}, exit status {status}"
 
+        lines = program.lines()
+
         def settled():
             reap()
             left = [one for one in children_of(os.getpid()) if state(one) not in ("Z", None)]
-            return not left or left == [pid]
+            if not left:
+                return "nothing"
+            return left == [pid] and tree_of(pid) == tree and program.lines() >= lines + 2 and not is_unharmed(pid) and "all"
         try:
-            until(settled, "that nothing or all is there", 5)
+            outcome = until(settled, "that nothing or all is there", 5)
         except Failure:
-            raise Failure(f"{where}: remains: " + "; ".join(describe(one) for one in children_of(os.getpid()))) from None
-        if state(pid):
-            # The restore was past its commit point: then all is there.
-            try:
-                check(tree_of(pid) == tree, f"only {tree_of(pid)} of {tree} is there")
-                unharmed(pid)
-                program.wait_progress(2, timeout=10)
-            except Failure as failure:
-                raise Failure(f"{where}: {failure}") from None
+            left = [describe(one) for child in children_of(os.getpid()) for one in tree_of(child)]
+            raise Failure(f"{where}: remains, neither all nor nothing: " + "; ".join(left)) from None
+        if outcome == "all":  # past the commit point
             program.pid = pid
             program.kill()
         else:
