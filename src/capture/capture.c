@@ -202,6 +202,7 @@ static int gather(struct harvest *harvest, struct fault_list *refusals, struct f
 		if (rc < 0)
 			tree_at_process(process, rc, fault);
 	}
+	harvest->frozen = true;
 	if (rc == 0)
 		rc = tree_read_files(harvest, true, fault);
 	if (rc == 0 && tree_refusals(harvest, refusals)) {

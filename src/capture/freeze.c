@@ -30,22 +30,11 @@ static bool knows_thread(const struct frozen_process *process, pid_t tid)
 	return false;
 }
 
-/* When did it fall asleep? Only the scheduler knows, and only until it is woken. */
-static void note_sleep(struct frozen_thread *thread)
-{
-	uint64_t fell_asleep = 0, now = 0;
-	if (proc_exec_start(thread->process->pid, thread->tid, &fell_asleep, NULL) == 0 &&
-	    proc_exec_start(getpid(), gettid(), &now, NULL) == 0 && now > fell_asleep) {
-		thread->fell_asleep_ns = fell_asleep;
-		thread->looked_ns = now;
-		thread->looked_at_ns = clock_now_ns();
-	}
-}
-
 /* A thread that was just listed may be gone when it is seized, or be a zombie leader. */
-static int seize_thread(struct frozen_thread *thread, struct fault *fault)
+static int seize_thread(struct harvest *harvest, struct frozen_thread *thread, struct fault *fault)
 {
-	note_sleep(thread);
+	/* Only the scheduler knows when it fell asleep, and only until it is woken. */
+	sleep_look(thread->process->pid, thread->tid, &harvest->sleep_clocks, &thread->sleep);
 	int rc = ptrace_seize(thread->tid, false, fault);
 	if (rc < 0)
 		return rc;
@@ -62,7 +51,7 @@ static int seize_new_threads(struct harvest *harvest, struct frozen_process *pro
 		if (knows_thread(process, list.pids.at[i]))
 			continue;
 		*ret_new = true;
-		rc = seize_thread(tree_add_thread(harvest, process, list.pids.at[i]), fault);
+		rc = seize_thread(harvest, tree_add_thread(harvest, process, list.pids.at[i]), fault);
 		/* The thread ended between the listing and the seizing; a process whose leader is gone is not one of these. */
 		if (rc == -ESRCH && process->threads.count > 1) {
 			process->threads.count--;
@@ -139,13 +128,6 @@ static int abort_rseq(struct frozen_thread *thread, struct fault *fault)
 	return rc;
 }
 
-static uint64_t slept_ns(const struct frozen_thread *thread)
-{
-	if (!thread->fell_asleep_ns)
-		return 0;
-	return thread->looked_ns - thread->fell_asleep_ns + (clock_now_ns() - thread->looked_at_ns);
-}
-
 /* Everything that only the stop itself can tell, and the registers that undo what the stop did. */
 static int examine_thread(struct frozen_thread *thread, struct fault *fault)
 {
@@ -163,7 +145,12 @@ static int examine_thread(struct frozen_thread *thread, struct fault *fault)
 				 "thread %d runs 32-bit code, which this version cannot carry; try a 64-bit build of "
 				 "the program", thread->tid);
 	thread->frozen_at_ns = clock_now_ns();
-	rc = restart_examine(thread->tid, &thread->guest.home, slept_ns(thread), &thread->restart, fault);
+	const struct restart_sleep sleep = {
+		.known = thread->sleep.since_ns && thread->sleep.since_ns < thread->frozen_at_ns,
+		.slept_ns = thread->sleep.since_ns ? thread->frozen_at_ns - thread->sleep.since_ns : 0,
+		.where = thread->sleep.where,
+	};
+	rc = restart_examine(thread->tid, &thread->guest.home, &sleep, &thread->restart, fault);
 	if (rc == 0)
 		rc = abort_rseq(thread, fault);
 	if (rc == 0 && memcmp(&before, &thread->guest.home, sizeof before))
@@ -217,6 +204,8 @@ static int freeze_one(struct harvest *harvest, pid_t pid, struct frozen_process 
 {
 	struct frozen_process *process = tree_add_process(harvest, pid, parent);
 	int rc = tree_read_process(harvest, process, fault);
+	if (rc == 0 && process->zombie && !parent)
+		rc = fault_set(fault, FAULT_VANISHED, ESRCH, "ended before it could be frozen");
 	if (rc == 0)
 		rc = check_process(process, fault);
 	if (rc == 0 && !process->zombie)
@@ -287,11 +276,11 @@ int freeze_tree(struct harvest *harvest, pid_t root, const struct deadline *dead
 /* A relative timeout that the stop interrupted has gone on running: the program waits only for the rest. */
 static void let_go(struct frozen_thread *thread, uint64_t frozen_ns)
 {
-	struct restart rest = thread->restart;
-	rest.left_ns = rest.left_ns > frozen_ns ? rest.left_ns - frozen_ns : 0;
-	if (thread->stopped && rest.action == RESTART_TIMED && thread->fell_asleep_ns) {
+	const struct restart *restart = &thread->restart;
+	uint64_t left_ns = restart->left_ns > frozen_ns ? restart->left_ns - frozen_ns : 0;
+	if (thread->stopped && restart->timed && restart->known) {
 		struct registers registers = thread->guest.home;
-		if (restart_shorten(thread->tid, &registers, &rest, NULL) == 0)
+		if (restart_shorten(thread->tid, &registers, left_ns, NULL) == 0)
 			ptrace_set_registers(thread->tid, &registers, NULL);
 	}
 	if (ptrace_release(thread->tid, NULL) == 0)

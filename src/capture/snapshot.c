@@ -26,6 +26,7 @@ struct unit {
 	uint32_t space;
 	pid_t pid;         /* 0: contents */
 	int fd;            /* of contents; or /proc/PID/mem where reading needs force (no PROT_READ); or -1 */
+	bool zeros;        /* pages full of zeros are stored as well: what lies below them is not zero */
 	const char *same_as; /* a file: pages equal to it are not stored */
 	uint64_t same_address, same_offset; /* address of the mapping, and where that lies in the file */
 	uint32_t count;
@@ -158,6 +159,7 @@ static int next_memory_unit(struct producer *producer, struct unit *unit)
 			for (;;) {
 				*unit = (struct unit){ .space = space->id, .pid = space->pid, .fd = -1 };
 				if (fill_unit(producer, map, unit)) {
+					unit->zeros = map->inode != 0;
 					compare_with_file(unit, map);
 					if (map->protection & PROT_READ)
 						return 1;
@@ -277,7 +279,7 @@ static void cut_chunks(const struct unit *unit, const uint8_t *buffer, int file,
 		struct page_chunk *chunk = NULL;
 		for (uint32_t p = 0; *rc == 0 && p < unit->extents[i].pages; p++, buffer += PAGE) {
 			uint64_t address = unit->extents[i].address + (uint64_t)p * PAGE;
-			if (is_zero(buffer) || (file >= 0 && is_same(unit, file, address, buffer))) {
+			if ((!unit->zeros && is_zero(buffer)) || (file >= 0 && is_same(unit, file, address, buffer))) {
 				chunk = NULL;
 				continue;
 			}

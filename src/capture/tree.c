@@ -56,6 +56,9 @@ int tree_read_process(struct harvest *harvest, struct frozen_process *process, s
 	if (rc < 0 || process->zombie)
 		return rc;
 	rc = proc_link(process->pid, "exe", &harvest->arena, &process->executable, fault);
+	/* Its memory is gone already, though it is no zombie yet. */
+	if (rc == -ENOENT)
+		return fault_set_transient(fault, FAULT_VANISHED, ESRCH, "is just ending");
 	if (rc == 0)
 		rc = proc_link(process->pid, "cwd", &harvest->arena, &process->cwd, fault);
 	if (rc == 0)

@@ -41,6 +41,7 @@ struct proc_stat {
 	uint64_t start_time; /* clock ticks since boot: with the pid, the identity of a process */
 	uint64_t start_code, end_code, start_stack;
 	uint32_t exit_signal;
+	uint32_t processor; /* it last ran on */
 	uint32_t policy, rt_priority;
 	uint64_t start_data, end_data, start_brk, arg_start, arg_end, env_start, env_end;
 	int32_t exit_code; /* wait status */

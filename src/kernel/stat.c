@@ -11,7 +11,7 @@
 enum {
 	FIELD_PARENT = 4, FIELD_GROUP = 5, FIELD_SESSION = 6, FIELD_TERMINAL = 7, FIELD_FOREGROUND = 8,
 	FIELD_FLAGS = 9, FIELD_NICE = 19, FIELD_THREADS = 20, FIELD_START_TIME = 22, FIELD_START_CODE = 26,
-	FIELD_END_CODE = 27, FIELD_START_STACK = 28, FIELD_EXIT_SIGNAL = 38, FIELD_RT_PRIORITY = 40,
+	FIELD_END_CODE = 27, FIELD_START_STACK = 28, FIELD_EXIT_SIGNAL = 38, FIELD_PROCESSOR = 39, FIELD_RT_PRIORITY = 40,
 	FIELD_POLICY = 41, FIELD_START_DATA = 45, FIELD_END_DATA = 46, FIELD_START_BRK = 47, FIELD_ARG_START = 48,
 	FIELD_ARG_END = 49, FIELD_ENV_START = 50, FIELD_ENV_END = 51, FIELD_EXIT_CODE = 52, FIELDS = 53,
 };
@@ -38,6 +38,7 @@ static void stat_assign(const int64_t *field, struct proc_stat *stat)
 	stat->end_code = (uint64_t)field[FIELD_END_CODE];
 	stat->start_stack = (uint64_t)field[FIELD_START_STACK];
 	stat->exit_signal = (uint32_t)field[FIELD_EXIT_SIGNAL];
+	stat->processor = (uint32_t)field[FIELD_PROCESSOR];
 	stat->rt_priority = (uint32_t)field[FIELD_RT_PRIORITY];
 	stat->policy = (uint32_t)field[FIELD_POLICY];
 	stat->start_data = (uint64_t)field[FIELD_START_DATA];

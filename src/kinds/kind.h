@@ -15,6 +15,7 @@
 #include "kernel/fdinfo.h"
 #include "kernel/maps.h"
 #include "kernel/procfs.h"
+#include "kernel/sleep.h"
 #include "tracee/batch.h"
 #include "tracee/foothold.h"
 #include "tracee/restart.h"
@@ -55,7 +56,9 @@ struct harvest {
 	VEC(struct frozen_space *) spaces;
 	VEC(struct frozen_file *) files; /* one per open file description */
 	struct capture_policy policy;
+	struct sleep_clocks sleep_clocks;
 	uint32_t last_id, thread_count;
+	bool frozen; /* the tree stands still: what is seen is so */
 };
 
 void harvest_add(struct harvest *harvest, const struct kind *kind, ProtobufCMessage *message);
@@ -80,9 +83,7 @@ struct frozen_thread {
 	struct proc_status status; /* credentials, signals */
 	struct guest guest;        /* registers and mask while frozen */
 	struct restart restart;
-	uint64_t fell_asleep_ns;   /* scheduler clock before the stop, 0: unknown */
-	uint64_t looked_ns;        /* the same clock when that was read */
-	uint64_t looked_at_ns;     /* clock_now_ns() of that moment */
+	struct sleep_place sleep;  /* before the stop */
 	void *xstate;
 	size_t xstate_size;
 	struct rseq_place rseq;

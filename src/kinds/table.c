@@ -28,8 +28,8 @@ const struct kind *const kinds[] = {
 	&kind_dumpable,     /* reset by credentials */
 	&kind_thread_pointers, /* last: the kernel writes into the rseq area from then on */
 	/* Objects before the files that stand on them. */
+	&kind_shared_memory, /* before mapped files, which would take it for one of theirs */
 	&kind_mapped_file,
-	&kind_shared_memory,
 	&kind_deleted_file,
 	&kind_pipe,
 	&kind_memfd, /* before regular files, which would take it for one of theirs */

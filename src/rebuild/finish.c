@@ -82,44 +82,11 @@ static int step(pid_t tid, int request, enum stop_kind want, struct fault *fault
 	return rc;
 }
 
-/* Makes the sleep once more with the time that is left, interrupted at once: from then on its kernel knows it. */
-static int rearm(struct rebuild_thread *thread, const struct restart *restart, struct fault *fault)
-{
-	const struct newborn_process *process = thread->newborn.process;
-	const uint64_t time[2] = { restart->left_ns / 1000000000u, restart->left_ns % 1000000000u };
-	struct stub_call call = { .result = STUB_NOT_RUN };
-	uint64_t place = process->area + sizeof call;
-	pid_t tid = thread->newborn.tid;
-	restart_rearm_call(&thread->final, restart, place, &call.number, call.args);
-	int rc = memory_write(tid, process->area, &call, sizeof call, fault);
-	if (rc == 0)
-		rc = memory_write(tid, place, time, sizeof time, fault);
-	struct registers registers = thread->newborn.birth;
-	registers_enter(&registers, process->code + (uint64_t)(stub_batch - stub_begin));
-	registers_batch(&registers, process->area, place, newborn_trap(process), 0);
-	if (rc == 0)
-		rc = ptrace_set_registers(tid, &registers, fault);
-	if (rc == 0)
-		rc = step(tid, PTRACE_SYSCALL, STOP_SYSCALL, fault);
-	if (rc == 0)
-		rc = ptrace_interrupt(tid, fault);
-	if (rc == 0)
-		rc = step(tid, PTRACE_CONT, STOP_INTERRUPT, fault);
-	if (rc == 0)
-		rc = ptrace_get_registers(tid, &registers, fault);
-	if (rc == 0)
-		registers_set_result(&thread->final, registers_result(&registers));
-	return rc;
-}
-
 static int prepare_thread(struct rebuild_thread *thread, struct fault *fault)
 {
 	const Cairn__Thread *record = thread->plan->thread;
-	struct restart restart = { (enum restart_action)record->restart, record->restart_left_ns };
 	memcpy(&thread->final.raw, record->registers.data, sizeof thread->final.raw);
-	if (restart.action == RESTART_REARM)
-		return rearm(thread, &restart, fault);
-	return restart_shorten(thread->newborn.tid, &thread->final, &restart, fault);
+	return record->timed ? restart_shorten(thread->newborn.tid, &thread->final, record->left_ns, fault) : 0;
 }
 
 static int find_instruction(pid_t pid, uint64_t *ret_address, struct fault *fault)

@@ -22,6 +22,7 @@ void registers_batch(struct registers *registers, uint64_t first, uint64_t end, 
 void registers_call(struct registers *registers, uint64_t number, const uint64_t args[6], uint64_t finish);
 /* At a stop: the system call that was interrupted, -1 when the thread was not in one; its result; its arguments. */
 long registers_syscall(const struct registers *registers);
+void registers_set_syscall(struct registers *registers, long number);
 long registers_result(const struct registers *registers);
 void registers_set_result(struct registers *registers, long result);
 uint64_t registers_argument(const struct registers *registers, int index);

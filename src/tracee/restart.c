@@ -3,8 +3,7 @@
 
 #include <errno.h>
 #include <linux/futex.h>
-#include <poll.h>
-#include <sys/socket.h>
+#include <string.h>
 #include <sys/syscall.h>
 #include <time.h>
 
@@ -25,13 +24,15 @@ enum timeout_form {
 	TIMEOUT_TIMESPEC,    /* pointer to a timespec, NULL: for ever */
 };
 
-/* Calls that give EINTR at a stop without a signal, and have done nothing when they do: they can be made
- * again. (signal(7); each tried in tests/kernel/interrupted_calls.c.) */
-static const struct interrupted_call {
+struct interrupted_call {
 	long number;
 	enum timeout_form form;
 	int argument;
-} interrupted_calls[] = {
+};
+
+/* Calls that give EINTR at a stop without a signal, and have done nothing when they do: they can be made
+ * again. (signal(7); each tried in tests/kernel/interrupted_calls.c.) */
+static const struct interrupted_call broken_off[] = {
 #ifdef __NR_epoll_wait
 	{ __NR_epoll_wait, TIMEOUT_MS_REGISTER, 3 },
 #endif
@@ -42,7 +43,7 @@ static const struct interrupted_call {
 	{ __NR_semtimedop, TIMEOUT_TIMESPEC, 3 },
 	{ __NR_io_getevents, TIMEOUT_TIMESPEC, 4 },
 	{ __NR_io_pgetevents, TIMEOUT_TIMESPEC, 4 },
-	/* Sockets with SO_RCVTIMEO or SO_SNDTIMEO (net/core/sock.h sock_intr_errno); the time starts anew. */
+	/* Sockets with SO_RCVTIMEO or SO_SNDTIMEO (include/net/sock.h sock_intr_errno); their time starts anew. */
 	{ __NR_accept, TIMEOUT_NONE, 0 },
 	{ __NR_accept4, TIMEOUT_NONE, 0 },
 	{ __NR_recvfrom, TIMEOUT_NONE, 0 },
@@ -55,135 +56,135 @@ static const struct interrupted_call {
 	{ __NR_writev, TIMEOUT_NONE, 0 },
 };
 
-static const struct interrupted_call *interrupted_call(long number)
+/* Calls whose end the kernel keeps in a restart block. */
+static const struct interrupted_call kept[] = {
+	{ __NR_nanosleep, TIMEOUT_TIMESPEC, 0 },
+	{ __NR_clock_nanosleep, TIMEOUT_TIMESPEC, 2 },
+#ifdef __NR_poll
+	{ __NR_poll, TIMEOUT_MS_REGISTER, 2 },
+#endif
+	{ __NR_futex, TIMEOUT_TIMESPEC, 3 },
+};
+
+#define FIND(table, number) find((table), sizeof(table) / sizeof *(table), (number))
+
+static const struct interrupted_call *find(const struct interrupted_call *table, size_t count, long number)
 {
-	for (size_t i = 0; i < sizeof interrupted_calls / sizeof *interrupted_calls; i++)
-		if (interrupted_calls[i].number == number)
-			return &interrupted_calls[i];
+	for (size_t i = 0; i < count; i++)
+		if (table[i].number == number)
+			return &table[i];
 	return NULL;
 }
 
-static uint64_t less(uint64_t timeout_ns, uint64_t slept_ns)
+/* restart_syscall(2) hides which call it goes on with; the function in which the thread slept tells. */
+static long number_behind(const struct registers *registers, const char *where)
 {
-	return timeout_ns > slept_ns ? timeout_ns - slept_ns : 0;
+	enum { HIGHEST_CLOCK = 4096 };
+	if (strstr(where, "nanosleep"))
+		return registers_argument(registers, 0) < HIGHEST_CLOCK ? __NR_clock_nanosleep : __NR_nanosleep;
+	if (strstr(where, "futex"))
+		return __NR_futex;
+#ifdef __NR_poll
+	if (strstr(where, "poll"))
+		return __NR_poll;
+#endif
+	return -1;
 }
 
-static int read_timespec(pid_t pid, uint64_t address, uint64_t *ret_ns, struct fault *fault)
+/* The relative timeout of a call; *ret_timed is false when it has none: no time, for ever, or a point in time. */
+static int read_timeout(pid_t pid, const struct registers *registers, long number,
+			const struct interrupted_call *call, bool *ret_timed, uint64_t *ret_ns, struct fault *fault)
 {
+	uint64_t value = registers_argument(registers, call->argument);
+	*ret_timed = false;
+	if (call->form == TIMEOUT_NONE || (call->form == TIMEOUT_TIMESPEC && !value) ||
+	    (call->form == TIMEOUT_MS_REGISTER && (int)value < 0) ||
+	    (number == __NR_clock_nanosleep && (registers_argument(registers, 1) & TIMER_ABSTIME)) ||
+	    (number == __NR_futex && (registers_argument(registers, 1) & FUTEX_CMD_MASK) != FUTEX_WAIT))
+		return 0;
+	*ret_timed = true;
+	if (call->form == TIMEOUT_MS_REGISTER) {
+		*ret_ns = (uint64_t)(int)value * 1000000u;
+		return 0;
+	}
 	struct timespec time;
-	int rc = memory_read(pid, address, &time, sizeof time, fault);
+	int rc = memory_read(pid, value, &time, sizeof time, fault);
+	if (rc == 0)
+		*ret_ns = time.tv_sec < 0 ? 0 : (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
+	return rc;
+}
+
+static int examine_call(pid_t pid, struct registers *registers, long number, const struct interrupted_call *call,
+			const struct restart_sleep *sleep, struct restart *restart, struct fault *fault)
+{
+	bool timed;
+	uint64_t whole_ns = 0;
+	int rc = read_timeout(pid, registers, number, call, &timed, &whole_ns, fault);
 	if (rc < 0)
 		return rc;
-	*ret_ns = time.tv_sec < 0 ? 0 : (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
-	return 0;
-}
-
-static int examine_interrupted(pid_t pid, struct registers *registers, const struct interrupted_call *call,
-			       uint64_t slept_ns, struct restart *restart, struct fault *fault)
-{
-	registers_set_result(registers, -ERESTARTNOHAND_);
-	uint64_t timeout = registers_argument(registers, call->argument);
-	if (call->form == TIMEOUT_MS_REGISTER && (int)timeout > 0) {
-		restart->action = RESTART_TIMED;
-		restart->left_ns = less((uint64_t)(int)timeout * 1000000u, slept_ns);
-	} else if (call->form == TIMEOUT_TIMESPEC && timeout) {
-		uint64_t whole_ns = 0;
-		int rc = read_timespec(pid, timeout, &whole_ns, fault);
-		if (rc < 0)
-			return rc;
-		restart->action = RESTART_TIMED;
-		restart->left_ns = less(whole_ns, slept_ns);
+	restart->timed = timed;
+	restart->known = sleep->known;
+	restart->left_ns = whole_ns > sleep->slept_ns ? whole_ns - sleep->slept_ns : 0;
+	/* Better an end that the kernel keeps than one that would be late by an unknown time. */
+	restart->kernel_keeps = timed && !sleep->known && registers_result(registers) == -ERESTART_RESTARTBLOCK_;
+	if (!restart->kernel_keeps) {
+		registers_set_syscall(registers, number);
+		registers_set_result(registers, -ERESTARTNOHAND_);
 	}
 	return 0;
 }
 
-/* The whole time that a call with a restart block was asked to wait; false: an absolute time, make it again as it is. */
-static int restart_block_time(pid_t pid, const struct registers *registers, bool *ret_relative, uint64_t *ret_ns,
-			      struct fault *fault)
+int restart_examine(pid_t pid, struct registers *registers, const struct restart_sleep *sleep,
+		    struct restart *ret_restart, struct fault *fault)
 {
-	*ret_relative = true;
-	switch (registers_syscall(registers)) {
-	case __NR_nanosleep:
-		return read_timespec(pid, registers_argument(registers, 0), ret_ns, fault);
-	case __NR_clock_nanosleep:
-		*ret_relative = !(registers_argument(registers, 1) & TIMER_ABSTIME);
-		return read_timespec(pid, registers_argument(registers, 2), ret_ns, fault);
-#ifdef __NR_poll
-	case __NR_poll:
-		*ret_ns = (uint64_t)(int)registers_argument(registers, 2) * 1000000u;
-		return 0;
-#endif
-	case __NR_futex:
-		*ret_relative = (registers_argument(registers, 1) & FUTEX_CMD_MASK) == FUTEX_WAIT;
-		return read_timespec(pid, registers_argument(registers, 3), ret_ns, fault);
-	default:
-		return fault_set_transient(fault, FAULT_UNSUPPORTED, ENOTSUP,
-					   "interrupted in system call %ld, whose time left only the kernel knows; "
-					   "try again a little later", registers_syscall(registers));
-	}
-}
-
-int restart_examine(pid_t pid, struct registers *registers, uint64_t slept_ns, struct restart *ret_restart,
-		    struct fault *fault)
-{
-	struct restart restart = { RESTART_NONE, 0 };
+	struct restart restart = { 0 };
 	long number = registers_syscall(registers), result = registers_result(registers);
-	int rc = 0;
-	if (number >= 0 && result == -EINTR) {
-		const struct interrupted_call *call = interrupted_call(number);
-		if (call)
-			rc = examine_interrupted(pid, registers, call, slept_ns, &restart, fault);
-	} else if (number >= 0 && result == -ERESTART_RESTARTBLOCK_) {
-		bool relative;
-		uint64_t whole_ns = 0;
-		rc = restart_block_time(pid, registers, &relative, &whole_ns, fault);
-		if (rc == 0 && relative)
-			restart = (struct restart){ RESTART_REARM, less(whole_ns, slept_ns) };
+	const struct interrupted_call *call = NULL;
+	if (number >= 0 && result == -EINTR)
+		call = FIND(broken_off, number);
+	if (number >= 0 && result == -ERESTART_RESTARTBLOCK_) {
+		if (number == __NR_restart_syscall)
+			number = number_behind(registers, sleep->where);
+		call = FIND(kept, number);
+		restart.kernel_keeps = !call;
 	}
+	int rc = call ? examine_call(pid, registers, number, call, sleep, &restart, fault) : 0;
 	if (rc == 0)
 		*ret_restart = restart;
 	return rc;
 }
 
+int restart_for_image(const struct restart *restart, struct registers *registers, struct fault *fault)
+{
+	if (!restart->kernel_keeps)
+		return 0;
+	if (!restart->timed || registers_syscall(registers) == __NR_restart_syscall)
+		return fault_set_transient(fault, FAULT_UNSUPPORTED, ENOTSUP,
+					   "interrupted in system call %ld, whose time left only the kernel knows; try "
+					   "again a little later", registers_syscall(registers));
+	registers_set_result(registers, -ERESTARTNOHAND_);
+	return 0;
+}
+
 enum { RED_ZONE = 128 };
 
-int restart_shorten(pid_t pid, struct registers *registers, const struct restart *restart, struct fault *fault)
+int restart_shorten(pid_t pid, struct registers *registers, uint64_t left_ns, struct fault *fault)
 {
-	const struct interrupted_call *call = interrupted_call(registers_syscall(registers));
-	if (restart->action != RESTART_TIMED || !call)
+	const struct interrupted_call *call = FIND(broken_off, registers_syscall(registers));
+	call = call ? call : FIND(kept, registers_syscall(registers));
+	if (!call || call->form == TIMEOUT_NONE)
 		return 0;
 	if (call->form == TIMEOUT_MS_REGISTER) {
-		uint64_t left_ms = (restart->left_ns + 999999u) / 1000000u;
+		uint64_t left_ms = (left_ns + 999999u) / 1000000u;
 		registers_set_argument(registers, call->argument, left_ms > INT32_MAX ? INT32_MAX : left_ms);
 		return 0;
 	}
-	struct timespec left = { (time_t)(restart->left_ns / 1000000000u), (long)(restart->left_ns % 1000000000u) };
+	struct timespec left = { (time_t)(left_ns / 1000000000u), (long)(left_ns % 1000000000u) };
 	uint64_t place = (registers_stack(registers) - RED_ZONE - sizeof left) & ~UINT64_C(15);
 	int rc = memory_write(pid, place, &left, sizeof left, fault);
 	if (rc == 0)
 		registers_set_argument(registers, call->argument, place);
 	return rc;
-}
-
-void restart_rearm_call(const struct registers *registers, const struct restart *restart, uint64_t timespec,
-			uint64_t *ret_number, uint64_t ret_args[6])
-{
-	*ret_number = (uint64_t)registers_syscall(registers);
-	for (int i = 0; i < 6; i++)
-		ret_args[i] = registers_argument(registers, i);
-	switch (*ret_number) {
-	case __NR_nanosleep:
-		ret_args[0] = timespec;
-		break;
-	case __NR_clock_nanosleep:
-		ret_args[2] = timespec;
-		break;
-	case __NR_futex:
-		ret_args[3] = timespec;
-		break;
-	default: /* poll */
-		ret_args[2] = (restart->left_ns + 999999u) / 1000000u;
-	}
 }
 
 bool restart_pending(const struct registers *registers)

@@ -6,10 +6,15 @@
  * -ERESTARTSYS, -ERESTARTNOINTR, -ERESTARTNOHAND: the kernel makes the call again by itself when the thread
  *   is resumed from an interrupt stop with these very registers, or gives EINTR if a handler runs first. The
  *   same registers do the same in a newborn.
- * -ERESTART_RESTARTBLOCK: time left is kept in the kernel. A program that runs on finds it there; in a
- *   newborn the call is made once more with the time that is left, and interrupted, so that its kernel knows it too.
  * -EINTR of some calls, though no signal came: signal(7), "Interruption of system calls and library functions by stop
- *   signals". These become -ERESTARTNOHAND, with the time shortened by what has passed. */
+ *   signals". These become -ERESTARTNOHAND.
+ * -ERESTART_RESTARTBLOCK: the kernel keeps the end of the sleep to itself, and at the next stop not even the number of the
+ *   call can be seen. These become -ERESTARTNOHAND too, whose behaviour towards signal handlers is the same.
+ *
+ * Calls that are made again with a relative timeout are made with the time that is left: its register is set, or points to
+ * a timespec below the red zone of the stack, where nothing lives while the thread sleeps. Both are registers that a function call clobbers. The time is
+ * an estimate, never shorter than what is left; longer by the time that interrupts and a hypervisor took from the processor since the thread fell
+ * asleep, and some 0.1 ms for each stop. */
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -17,28 +22,28 @@
 #include "base/fault.h"
 #include "tracee/arch.h"
 
-enum restart_action {
-	RESTART_NONE,  /* the registers say it all */
-	RESTART_REARM, /* a relative sleep kept by the kernel: `left_ns` */
-	RESTART_TIMED, /* registers say it all but for a relative timeout, which has to become `left_ns` */
-};
-
 struct restart {
-	enum restart_action action;
-	uint64_t left_ns; /* an estimate, never shorter than what is left */
+	bool timed;       /* the call has a relative timeout, of which this is left */
+	bool known;       /* when it fell asleep is known; otherwise left_ns is the whole timeout */
+	bool kernel_keeps; /* and so its end is left to the kernel, in a program that runs on */
+	uint64_t left_ns;
 };
 
-/* Looks at the registers of a freshly interrupted thread. @slept_ns is how long it had been asleep (0: unknown). Timeouts that lie in
- * memory are read from @pid. Changes @registers only where -EINTR has to become a restart. */
-int restart_examine(pid_t pid, struct registers *registers, uint64_t slept_ns, struct restart *ret_restart,
-		    struct fault *fault);
-/* Shortens the timeout of a RESTART_TIMED call to @restart->left_ns: in its register, or in a timespec
- * written below the red zone of the stack, where nothing lives and the kernel reads it at once. */
-int restart_shorten(pid_t pid, struct registers *registers, const struct restart *restart, struct fault *fault);
-/* The call to make, and interrupt, in a newborn for RESTART_REARM: number and arguments, where @timespec is an
- * address that holds left_ns. */
-void restart_rearm_call(const struct registers *registers, const struct restart *restart, uint64_t timespec,
-			uint64_t *ret_number, uint64_t ret_args[6]);
+/* What of a sleep was known before the stop. */
+struct restart_sleep {
+	bool known;
+	uint64_t slept_ns;
+	const char *where; /* wchan, "" unknown */
+};
+
+/* Looks at the registers of a freshly interrupted thread and makes them such that it goes on unharmed when resumed. Timeouts that lie in
+ * memory are read from @pid. */
+int restart_examine(pid_t pid, struct registers *registers, const struct restart_sleep *sleep,
+		    struct restart *ret_restart, struct fault *fault);
+/* The registers for the image: what the kernel keeps cannot be carried, and is asked for anew. Transient fault when it is not known what for. */
+int restart_for_image(const struct restart *restart, struct registers *registers, struct fault *fault);
+/* Sets the timeout of the call to @left_ns. */
+int restart_shorten(pid_t pid, struct registers *registers, uint64_t left_ns, struct fault *fault);
 /* The registers with which a thread can go on without the kernel's help (after Cairn's death). */
 void restart_walk_home(struct registers *registers);
 /* Was the thread at a place where it had been interrupted in a call (any of the above)? */

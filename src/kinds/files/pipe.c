@@ -17,6 +17,8 @@
 #include "kinds/identity.h"
 #include "kinds/table.h"
 
+enum { KERNEL_O_LARGEFILE = 0100000 }; /* glibc's is 0 */
+
 static bool probe(const struct frozen_file *file)
 {
 	return S_ISFIFO(file->stat.st_mode) && !(file->info.flags & O_PATH);
@@ -49,7 +51,8 @@ static bool other_end_closed(int own, int mode)
 static int refuse_file(const struct harvest *harvest, struct frozen_file *file, struct fault *fault)
 {
 	int own;
-	if (other_end_inside(harvest, file) || harvest->policy.close_outside)
+	/* A running tree makes and closes pipes while it is looked at: only a frozen one can be judged. */
+	if (!harvest->frozen || other_end_inside(harvest, file) || harvest->policy.close_outside)
 		return 0;
 	int rc = frozen_file_own(file, &own, fault);
 	if (rc < 0 || other_end_closed(own, access_mode(file)))
@@ -195,9 +198,11 @@ static int make_end(struct workshop *workshop, const ProtobufCMessage *base, str
 	char path[64];
 	int source = (message->open->flags & O_ACCMODE) == O_RDONLY ? workshop_fd(workshop, message->pipe) :
 								      workshop_second(workshop, message->pipe);
-	/* Opened anew, so that each description has its own flags. */
+	/* The description that pipe(2) made is the pipe's own; others were opened (and bear O_LARGEFILE for it), so that each has its own flags. */
 	snprintf(path, sizeof path, "/proc/self/fd/%d", source);
-	int fd = open(path, ((int)message->open->flags & (O_ACCMODE | O_NONBLOCK | O_DIRECT)) | O_CLOEXEC);
+	int fd = message->open->flags & KERNEL_O_LARGEFILE ?
+			 open(path, ((int)message->open->flags & (O_ACCMODE | O_NONBLOCK)) | O_CLOEXEC) :
+			 fcntl(source, F_DUPFD_CLOEXEC, 0);
 	if (fd < 0)
 		return fault_set(fault, fault_class_of(errno), errno, "pipe %u: %s", message->pipe, strerror(errno));
 	return open_file_adopt(workshop, message->open, fd, fault);

@@ -40,7 +40,8 @@ static int open_mapped(const struct frozen_process *process, const struct map *m
 static int capture_map(struct harvest *harvest, const struct frozen_process *process, const struct map *map,
 		       uint32_t *ret_object, struct fault *fault)
 {
-	bool is_new, write = map->shared && (map->flags & MAP_FLAG_MAY_WRITE);
+	/* A deleted file's copy is one object, whoever maps or opens it, and always writable. */
+	bool is_new, write = !map->deleted && map->shared && (map->flags & MAP_FLAG_MAY_WRITE);
 	*ret_object = harvest_object(harvest, map->device, map->inode | (uint64_t)write << 63, &is_new);
 	if (!is_new)
 		return 0;

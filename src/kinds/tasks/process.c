@@ -32,7 +32,7 @@ static int refuse(const struct frozen_process *process, struct fault *fault)
 	if (rc == 0)
 		rc = proc_namespaces(process->pid, theirs, fault);
 	for (int i = 0; rc == 0 && i < NS_COUNT; i++)
-		if (mine[i] != theirs[i])
+		if (theirs[i] && mine[i] != theirs[i]) /* 0: it is just ending */
 			return fault_set(fault, FAULT_UNSUPPORTED, ENOTSUP,
 					 "lives in another %s namespace than Cairn; try to run cairn inside it (nsenter "
 					 "-t %d -a cairn ...)", proc_namespace_names[i], process->pid);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A thread: its registers, general and vector (PTRACE_GETREGSET NT_PRSTATUS and NT_X86_XSTATE), its name, and a sleep that has to
- * be re-armed (tracee/restart.h). Registers are put back by rebuild/finish.c as the very last thing, because the thread is
+/* A thread: its registers, general and vector (PTRACE_GETREGSET NT_PRSTATUS and NT_X86_XSTATE), its name, and the time left of a sleep with a
+ * relative timeout (tracee/restart.h). Registers are put back by rebuild/finish.c as the very last thing, because the thread is
  * needed to make calls until then; the name here. */
 #include <errno.h>
 #include <string.h>
@@ -22,13 +22,17 @@ static int capture(struct harvest *harvest, struct frozen_thread *thread, const 
 		return rc;
 	message->tid = (uint32_t)thread->tid;
 	message->pid = (uint32_t)thread->process->pid;
-	message->registers.data = (uint8_t *)&thread->guest.home.raw;
-	message->registers.len = sizeof thread->guest.home.raw;
+	struct registers *registers = arena_copy(&harvest->arena, &thread->guest.home, sizeof *registers);
+	rc = restart_for_image(&thread->restart, registers, fault);
+	if (rc < 0)
+		return rc;
+	message->registers.data = (uint8_t *)&registers->raw;
+	message->registers.len = sizeof registers->raw;
 	message->xstate.data = thread->xstate;
 	message->xstate.len = thread->xstate_size;
 	message->command = arena_string(&harvest->arena, stat.command);
-	message->restart = thread->restart.action;
-	message->restart_left_ns = thread->restart.left_ns;
+	message->timed = thread->restart.timed;
+	message->left_ns = thread->restart.left_ns;
 	harvest_add(harvest, &kind_thread, &message->base);
 	return 0;
 }
@@ -38,7 +42,7 @@ static int check(const ProtobufCMessage *base, struct fault *fault)
 	const Cairn__Thread *message = (const Cairn__Thread *)base;
 	struct registers registers;
 	if (message->registers.len != sizeof registers.raw || message->xstate.len > XSTATE_MAX ||
-	    message->xstate.len < 576 || !message->tid || message->restart > RESTART_TIMED)
+	    message->xstate.len < 576 || !message->tid)
 		return fault_set(fault, FAULT_IMAGE, EINVAL, "thread %u: impossible register sizes", message->tid);
 	memcpy(&registers.raw, message->registers.data, sizeof registers.raw);
 	if (!registers_valid(&registers))

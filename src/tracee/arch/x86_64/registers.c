@@ -50,6 +50,11 @@ long registers_syscall(const struct registers *registers)
 	return (int)registers->raw.orig_rax < 0 ? -1 : (long)registers->raw.orig_rax;
 }
 
+void registers_set_syscall(struct registers *registers, long number)
+{
+	registers->raw.orig_rax = (unsigned long long)number;
+}
+
 long registers_result(const struct registers *registers)
 {
 	return (long)registers->raw.rax;

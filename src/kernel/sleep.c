@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "kernel/sleep.h"
+
+#include <sched.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+
+void sleep_clocks_finish(struct sleep_clocks *clocks)
+{
+	vec_finish(&clocks->clocks);
+}
+
+/* How far the clock of @processor is ahead, by running on it. */
+static bool read_clock(uint32_t processor, int64_t *ret_ahead_ns)
+{
+	cpu_set_t before, one;
+	uint64_t ran = 0;
+	if (processor >= CPU_SETSIZE || sched_getaffinity(0, sizeof before, &before) < 0)
+		return false;
+	CPU_ZERO(&one);
+	CPU_SET(processor, &one);
+	if (sched_setaffinity(0, sizeof one, &one) < 0)
+		return false;
+	sched_yield(); /* brings exec_start up to date */
+	uint64_t now = clock_now_ns();
+	bool known = proc_exec_start(getpid(), gettid(), &ran, NULL) == 0 && ran;
+	sched_setaffinity(0, sizeof before, &before);
+	*ret_ahead_ns = (int64_t)(ran - now);
+	return known;
+}
+
+static const struct sleep_clock *clock_of(struct sleep_clocks *clocks, uint32_t processor)
+{
+	for (size_t i = 0; i < clocks->clocks.count; i++)
+		if (clocks->clocks.at[i].processor == processor)
+			return &clocks->clocks.at[i];
+	int64_t ahead;
+	if (!read_clock(processor, &ahead))
+		return NULL;
+	struct sleep_clock *clock = vec_add(&clocks->clocks);
+	*clock = (struct sleep_clock){ processor, ahead };
+	return clock;
+}
+
+void sleep_look(pid_t pid, pid_t tid, struct sleep_clocks *clocks, struct sleep_place *ret_place)
+{
+	struct sleep_place place = { 0 };
+	struct proc_stat stat;
+	struct text text = { 0 };
+	uint64_t ran = 0;
+	if (proc_stat_read(pid, tid, &stat, NULL) == 0 && stat.state == 'S' &&
+	    proc_exec_start(pid, tid, &ran, NULL) == 0 && ran) {
+		const struct sleep_clock *clock = clock_of(clocks, stat.processor);
+		if (clock)
+			place.since_ns = ran - (uint64_t)clock->ahead_ns;
+		if (proc_read_task(pid, tid, "wchan", &text, NULL) == 0 && text.size < sizeof place.where)
+			memcpy(place.where, text.at, text.size + 1);
+	}
+	text_finish(&text);
+	*ret_place = place;
+}

@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/* When did a thread fall asleep, and where? The scheduler knows (/proc/PID/task/TID/sched, se.exec_start: when it last ran; CONFIG_SCHED_DEBUG), by
+ * a clock of the processor it ran on, which leaves out time that interrupts and the hypervisor took and so differs from that of every other
+ * processor. It is compared with the same file of a thread of Cairn's on that very processor. */
+#include "kernel/procfs.h"
+
+struct sleep_clock {
+	uint32_t processor;
+	int64_t ahead_ns; /* of CLOCK_MONOTONIC */
+};
+struct sleep_clocks {
+	VEC(struct sleep_clock) clocks; /* one per processor met so far */
+};
+void sleep_clocks_finish(struct sleep_clocks *clocks);
+
+struct sleep_place {
+	uint64_t since_ns; /* CLOCK_MONOTONIC, never earlier than it was; 0: not asleep, or unknown */
+	char where[48];    /* wchan: the kernel function it sleeps in; "" unknown */
+};
+/* For a running (not stopped) thread. Never fails: what cannot be known is unknown. May move the calling thread to the processor concerned and back. */
+void sleep_look(pid_t pid, pid_t tid, struct sleep_clocks *clocks, struct sleep_place *ret_place);
