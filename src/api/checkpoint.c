@@ -47,10 +47,11 @@ static int write_info(const struct harvest *harvest, struct image_writer *writer
 	return image_writer_record(writer, kind_image.tag, &info.base, fault);
 }
 
-static int write_records(const struct harvest *harvest, struct image_writer *writer, struct fault *fault)
+static int write_records(const struct harvest *harvest, size_t first, struct image_writer *writer,
+			 struct fault *fault)
 {
-	int rc = write_info(harvest, writer, fault);
-	for (size_t i = 0; rc == 0 && i < harvest->records.count; i++)
+	int rc = 0;
+	for (size_t i = first; rc == 0 && i < harvest->records.count; i++)
 		rc = image_writer_record(writer, harvest->records.at[i].kind->tag, harvest->records.at[i].message, fault);
 	return rc;
 }
@@ -74,9 +75,14 @@ static int save_frozen(struct harvest *harvest, struct image_writer *writer, uns
 {
 	uint64_t begin = clock_now_ns();
 	const struct page_sink sink = { put_pages, writer };
-	int rc = write_records(harvest, writer, fault);
+	size_t before = harvest->records.count;
+	int rc = write_info(harvest, writer, fault);
+	if (rc == 0)
+		rc = write_records(harvest, 0, writer, fault);
 	if (rc == 0)
 		rc = snapshot_pages(harvest, &sink, threads, deadline, fault);
+	if (rc == 0)
+		rc = write_records(harvest, before, writer, fault);
 	if (rc == 0)
 		log_info("checkpoint: records and pages: %zu records, %.2f ms", harvest->records.count,
 			 (double)(clock_now_ns() - begin) / 1e6);

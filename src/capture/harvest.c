@@ -87,6 +87,7 @@ void harvest_finish(struct harvest *harvest)
 		close(harvest->contents.at[i].fd);
 	vec_finish(&harvest->processes);
 	vec_finish(&harvest->spaces);
+	vec_finish(&harvest->guards);
 	vec_finish(&harvest->files);
 	vec_finish(&harvest->contents);
 	vec_finish(&harvest->objects);

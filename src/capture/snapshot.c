@@ -35,7 +35,7 @@ struct unit {
 
 /* Walks spaces, mappings and extents; gives out units under a lock. */
 struct producer {
-	const struct harvest *harvest;
+	struct harvest *harvest;
 	pthread_mutex_t lock;
 	const struct page_sink *sink;
 	const struct deadline *deadline;
@@ -125,6 +125,8 @@ static uint32_t fill_unit(struct producer *producer, const struct map *map, stru
 	uint32_t pages = 0;
 	while (producer->extent < producer->extent_count && unit->count < PAGES_MOST_CHUNKS && pages < PAGES_MOST) {
 		struct page_extent *extent = &producer->extents[producer->extent];
+		if (extent->categories & PAGE_GUARD)
+			*vec_add(&producer->harvest->guards) = (struct frozen_guard){ unit->space, extent->start, extent->end };
 		if (!is_wanted(map, extent->categories)) {
 			producer->extent++;
 			continue;
@@ -328,7 +330,7 @@ static void *work(void *context)
 	return NULL;
 }
 
-int snapshot_pages(const struct harvest *harvest, const struct page_sink *sink, unsigned threads,
+int snapshot_pages(struct harvest *harvest, const struct page_sink *sink, unsigned threads,
 		   const struct deadline *deadline, struct fault *fault)
 {
 	enum { MOST_THREADS = 16 };
@@ -349,5 +351,8 @@ int snapshot_pages(const struct harvest *harvest, const struct page_sink *sink, 
 		*fault = producer.fault;
 		return fault->error ? -fault->error : -EIO;
 	}
-	return 0;
+	int rc = 0;
+	for (const struct kind *const *kind = kinds; rc == 0 && *kind; kind++)
+		rc = (*kind)->capture_late ? (*kind)->capture_late(harvest, fault) : 0;
+	return rc;
 }

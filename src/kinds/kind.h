@@ -46,6 +46,12 @@ struct capture_policy {
 	bool close_outside; /* --outside close: the other end lies outside the tree and is taken as closed */
 };
 
+/* A guard region (MADV_GUARD_INSTALL), met by the snapshot among the pages. */
+struct frozen_guard {
+	uint32_t space;
+	uint64_t start, end;
+};
+
 /* All that a capture has gathered. Records are in the order in which they were added. */
 struct harvest {
 	struct arena arena;
@@ -54,6 +60,7 @@ struct harvest {
 	VEC(struct harvest_object) objects;
 	VEC(struct frozen_process *) processes; /* parents before children */
 	VEC(struct frozen_space *) spaces;
+	VEC(struct frozen_guard) guards;
 	VEC(struct frozen_file *) files; /* one per open file description */
 	struct capture_policy policy;
 	struct sleep_clocks sleep_clocks;
@@ -213,6 +220,9 @@ struct kind {
 		   struct fault *fault);
 	int (*capture)(struct harvest *harvest, struct frozen_thread *thread, const struct batch *batch, void *note,
 		       struct fault *fault);
+
+	/* Frozen, after the pages were read: what only those showed. */
+	int (*capture_late)(struct harvest *harvest, struct fault *fault);
 
 	/* Frozen, files. probe: is this file one of ours. */
 	bool (*probe)(const struct frozen_file *file);

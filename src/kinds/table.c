@@ -11,6 +11,7 @@ const struct kind *const kinds[] = {
 	&kind_process,
 	&kind_space,
 	&kind_vma,
+	&kind_guards,
 	/* While the process still has Cairn's privileges ... */
 	&kind_limits,
 	&kind_attributes,

@@ -281,10 +281,21 @@ void plan_finish(struct plan *plan)
 }
 
 /* Which sessions can be made again: a process gets its session from its parent at birth, or makes it itself. */
-static int check_session(const struct plan_process *process, struct fault *fault)
+static bool plan_has_process(const struct plan *plan, uint32_t pid)
+{
+	for (size_t i = 0; i < plan->processes.count; i++)
+		if (plan->processes.at[i]->process->pid == pid)
+			return true;
+	return false;
+}
+
+static int check_session(const struct plan *plan, const struct plan_process *process, struct fault *fault)
 {
 	const Cairn__Process *record = process->process;
 	if (!process->parent || record->session == record->pid)
+		return 0;
+	/* A session whose leader has ended is led by a helper when its members are born (rebuild/spawn.c). */
+	if (!record->session_outside && !plan_has_process(plan, record->session))
 		return 0;
 	for (const struct plan_process *up = process->parent; up; up = up->parent) {
 		if (up->process->session == record->session)
@@ -322,6 +333,6 @@ void plan_check_host(const struct plan *plan, const struct plan_policy *policy, 
 		fault_list_add(refusals, &fault);
 	}
 	for (size_t i = 0; i < plan->processes.count; i++)
-		if (check_session(plan->processes.at[i], &fault) < 0)
+		if (check_session(plan, plan->processes.at[i], &fault) < 0)
 			fault_list_add(refusals, &fault);
 }

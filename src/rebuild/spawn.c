@@ -5,6 +5,7 @@
  *     parent's own is born before the parent makes that;
  *   - a root whose session's leader is long gone is born of a helper with the leader's number, which ends at once; the root then comes
  *     to Cairn, its subreaper;
+ *   - so are members of such a session further down: their parent, for that time a subreaper, bears the helper, and gets them from it;
  *   - groups are joined when all processes exist; a group whose leader is gone is led by a helper until it is joined. */
 #include <errno.h>
 #include <linux/sched.h>
@@ -207,14 +208,110 @@ static int bear(struct rebuild_process *parent, struct rebuild_process *child, s
 
 static int spawn_below(struct rebuild *rebuild, struct rebuild_process *process, struct fault *fault);
 
+static struct rebuild_process *find_process(const struct rebuild *rebuild, uint32_t pid)
+{
+	for (size_t i = 0; i < rebuild->processes.count; i++)
+		if (rebuild->processes.at[i]->plan->process->pid == pid)
+			return rebuild->processes.at[i];
+	return NULL;
+}
+
+/* Is the child in a session of its own tree that nobody leads any more, and its parent is not in? */
+static bool needs_session_helper(const struct rebuild *rebuild, const struct rebuild_process *parent,
+				 const struct rebuild_process *child)
+{
+	const Cairn__Process *record = child->plan->process;
+	return record->session != parent->plan->process->session && !record->session_outside &&
+	       !find_process(rebuild, record->session);
+}
+
+/* A process that is only there for its number: the leader of a group or session that has ended. */
+struct helper {
+	Cairn__Process record;
+	struct plan_process plan;
+	struct rebuild_process process;
+	struct rebuild_thread thread;
+};
+
+static int helper_bear(struct rebuild_process *parent, uint32_t number, struct helper *helper, struct fault *fault)
+{
+	*helper = (struct helper){ .record = CAIRN__PROCESS__INIT };
+	helper->record.pid = number;
+	helper->record.exit_signal = SIGCHLD;
+	helper->record.command = parent->plan->process->command;
+	helper->plan.process = &helper->record;
+	helper->process.plan = &helper->plan;
+	helper->process.newborn = parent->newborn;
+	helper->process.newborn.pid = (pid_t)number;
+	helper->thread.newborn.process = &helper->process.newborn;
+	helper->thread.newborn.tid = (pid_t)number;
+	*vec_add(&helper->process.threads) = &helper->thread;
+	return bear(parent, &helper->process, fault);
+}
+
+/* Ends it, and has @parent wait for it. */
+static int helper_end(struct rebuild_process *parent, struct helper *helper, struct fault *fault)
+{
+	int rc = end_newborn(&helper->process, fault);
+	if (rc == 0) {
+		struct batch batch;
+		newborn_batch(&parent->newborn, &batch);
+		batch_call(&batch, wait4, helper->record.pid, 0, __WALL, 0);
+		rc = newborn_run(&parent->threads.at[0]->newborn, &batch, fault);
+		batch_finish(&batch);
+	}
+	vec_finish(&helper->process.threads);
+	return rc;
+}
+
+static int run_one(struct rebuild_process *process, long number, const char *name, const uint64_t args[6],
+		   struct fault *fault)
+{
+	struct batch batch;
+	newborn_batch(&process->newborn, &batch);
+	batch_call_raw(&batch, name, false, number, args);
+	int rc = newborn_run(&process->threads.at[0]->newborn, &batch, fault);
+	batch_finish(&batch);
+	return rc;
+}
+#define RUN_ONE(process, call, fault, ...) run_one((process), __NR_##call, #call, BATCH_ARGS(__VA_ARGS__), (fault))
+
+/* All children of @parent that are in the leaderless session @session. */
+static int bear_in_session(struct rebuild *rebuild, struct rebuild_process *parent, uint32_t session,
+			   struct fault *fault)
+{
+	struct helper helper;
+	int rc = RUN_ONE(parent, prctl, fault, PR_SET_CHILD_SUBREAPER, 1);
+	if (rc == 0)
+		rc = helper_bear(parent, session, &helper, fault);
+	if (rc < 0)
+		return rc;
+	rc = RUN_ONE(&helper.process, setsid, fault, 0);
+	for (struct rebuild_process *child = parent->first_child; rc == 0 && child; child = child->next_sibling)
+		if (child->plan->process->session == session)
+			rc = bear(&helper.process, child, fault);
+	if (rc == 0)
+		rc = helper_end(parent, &helper, fault);
+	if (rc == 0)
+		rc = RUN_ONE(parent, prctl, fault, PR_SET_CHILD_SUBREAPER, 0);
+	for (struct rebuild_process *child = parent->first_child; rc == 0 && child; child = child->next_sibling)
+		if (child->plan->process->session == session && !child->plan->process->zombie)
+			rc = spawn_below(rebuild, child, fault);
+	return rc;
+}
+
 static int bear_children(struct rebuild *rebuild, struct rebuild_process *process, bool before, struct fault *fault)
 {
 	for (struct rebuild_process *child = process->first_child; child; child = child->next_sibling) {
-		if (born_before(process, child) != before)
-			continue;
-		int rc = bear(process, child, fault);
-		if (rc == 0)
-			rc = child->plan->process->zombie ? 0 : spawn_below(rebuild, child, fault);
+		int rc = 0;
+		if (needs_session_helper(rebuild, process, child)) {
+			if (!before && !child->made)
+				rc = bear_in_session(rebuild, process, child->plan->process->session, fault);
+		} else if (born_before(process, child) == before) {
+			rc = bear(process, child, fault);
+			if (rc == 0 && !child->plan->process->zombie)
+				rc = spawn_below(rebuild, child, fault);
+		}
 		if (rc < 0)
 			return rc;
 	}
@@ -224,13 +321,8 @@ static int bear_children(struct rebuild *rebuild, struct rebuild_process *proces
 static int spawn_below(struct rebuild *rebuild, struct rebuild_process *process, struct fault *fault)
 {
 	int rc = bear_children(rebuild, process, true, fault);
-	if (rc == 0 && process->plan->process->session == process->plan->process->pid) {
-		struct batch batch;
-		newborn_batch(&process->newborn, &batch);
-		batch_call(&batch, setsid, 0);
-		rc = newborn_run(&process->threads.at[0]->newborn, &batch, fault);
-		batch_finish(&batch);
-	}
+	if (rc == 0 && process->plan->process->session == process->plan->process->pid)
+		rc = RUN_ONE(process, setsid, fault, 0);
 	return rc < 0 ? rc : bear_children(rebuild, process, false, fault);
 }
 
@@ -242,20 +334,7 @@ int spawn_tree(struct rebuild *rebuild, struct fault *fault)
 
 static int join_group(struct rebuild_process *process, pid_t group, struct fault *fault)
 {
-	struct batch batch;
-	newborn_batch(&process->newborn, &batch);
-	batch_call(&batch, setpgid, 0, (uint64_t)group);
-	int rc = newborn_run(&process->threads.at[0]->newborn, &batch, fault);
-	batch_finish(&batch);
-	return rc;
-}
-
-static struct rebuild_process *find_process(const struct rebuild *rebuild, uint32_t pid)
-{
-	for (size_t i = 0; i < rebuild->processes.count; i++)
-		if (rebuild->processes.at[i]->plan->process->pid == pid)
-			return rebuild->processes.at[i];
-	return NULL;
+	return RUN_ONE(process, setpgid, fault, 0, (uint64_t)group);
 }
 
 /* All members of group @group join it. */
@@ -276,31 +355,13 @@ static int join_members(struct rebuild *rebuild, uint32_t group, struct fault *f
 /* A group whose leader has ended: a child of the first member has its number for as long as it takes to join. */
 static int lead_by_helper(struct rebuild *rebuild, struct rebuild_process *member, uint32_t group, struct fault *fault)
 {
-	Cairn__Process record = CAIRN__PROCESS__INIT;
-	struct plan_process plan = { .process = &record };
-	struct rebuild_process helper = { .plan = &plan, .newborn = member->newborn };
-	struct rebuild_thread thread = { .newborn = { .process = &helper.newborn, .tid = (pid_t)group } };
-	record.pid = group;
-	record.exit_signal = SIGCHLD;
-	record.command = member->plan->process->command;
-	helper.newborn.pid = (pid_t)group;
-	*vec_add(&helper.threads) = &thread;
-	int rc = bear(member, &helper, fault);
+	struct helper helper;
+	int rc = helper_bear(member, group, &helper, fault);
 	if (rc == 0)
-		rc = join_group(&helper, 0, fault);
+		rc = join_group(&helper.process, 0, fault);
 	if (rc == 0)
 		rc = join_members(rebuild, group, fault);
-	if (rc == 0)
-		rc = end_newborn(&helper, fault);
-	if (rc == 0) {
-		struct batch batch;
-		newborn_batch(&member->newborn, &batch);
-		batch_call(&batch, wait4, group, 0, __WALL, 0);
-		rc = newborn_run(&member->threads.at[0]->newborn, &batch, fault);
-		batch_finish(&batch);
-	}
-	vec_finish(&helper.threads);
-	return rc;
+	return rc < 0 ? rc : helper_end(member, &helper, fault);
 }
 
 static bool is_first_of_group(const struct rebuild *rebuild, size_t index)
@@ -321,6 +382,11 @@ int spawn_groups(struct rebuild *rebuild, struct fault *fault)
 		if (process->plan->process->group_outside || !is_first_of_group(rebuild, i))
 			continue;
 		struct rebuild_process *leader = find_process(rebuild, group);
+		if (!leader && process->plan->process->session == group) {
+			/* The helper that led the session led this group too, and its children were born into it. */
+			rc = join_members(rebuild, group, fault);
+			continue;
+		}
 		if (!leader) {
 			rc = lead_by_helper(rebuild, process, group, fault);
 			continue;

@@ -6,6 +6,7 @@
 #include <sched.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -41,6 +42,8 @@ static int read_outside(pid_t tid, struct attributes *attributes, uint8_t *affin
 	if (syscall(SYS_sched_getattr, tid, attributes, sizeof *attributes, 0) < 0)
 		return fault_set(fault, fault_class_of(errno), errno, "thread %d: sched_getattr: %s", tid,
 				 strerror(errno));
+	/* sched_getattr(2) and sched_setattr(2) know no nice value under SCHED_IDLE and real-time policies, though there is one. */
+	attributes->nice = getpriority(PRIO_PROCESS, (id_t)tid);
 	*affinity_size = syscall(SYS_sched_getaffinity, tid, AFFINITY_SIZE, affinity);
 	*io_priority = syscall(SYS_ioprio_get, IOPRIO_WHO_PROCESS_, tid);
 	if (*affinity_size < 0 || *io_priority < 0)
@@ -114,6 +117,8 @@ static int rebuild(struct newborn_thread *thread, const ProtobufCMessage *base, 
 		struct batch_place place = batch_data(batch, affinity, (size_t)own_size);
 		batch_call(batch, sched_setaffinity, 0, (uint64_t)own_size, place.address);
 	}
+	if (own.nice != message->nice)
+		batch_call(batch, setpriority, PRIO_PROCESS, 0, (uint64_t)(int64_t)message->nice);
 	if (own.policy != message->policy || own.nice != message->nice || own.priority != message->priority ||
 	    own.flags != message->flags) {
 		struct attributes want = {
