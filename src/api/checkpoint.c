@@ -120,6 +120,8 @@ static int save(pid_t pid, const struct cairn_checkpoint_options *options, struc
 		rc = image_writer_finish(writer, &stats, fault);
 	if (rc == 0)
 		rc = image_file_commit(file, fault);
+	if (rc < 0)
+		fault_at(fault, rc, "%s", options->output);
 	if (options->after != CAIRN_RUN_ON && result->frozen_ns == 0) {
 		enum freeze_end end = rc < 0 ? FREEZE_RUN : options->after == CAIRN_KILL ? FREEZE_KILL : FREEZE_STOP;
 		freeze_thaw(&harvest, end);

@@ -207,6 +207,8 @@ static int gather(struct harvest *harvest, struct fault_list *refusals, struct f
 		rc = tree_read_files(harvest, true, fault);
 	if (rc == 0 && tree_refusals(harvest, refusals)) {
 		*fault = refusals->at[0];
+		for (size_t i = 0; i < refusals->count; i++)
+			fault->transient &= refusals->at[i].transient;
 		return fault->error ? -fault->error : -ENOTSUP;
 	}
 	for (size_t i = 0; rc == 0 && i < harvest->processes.count; i++) {
@@ -223,9 +225,10 @@ int capture_begin(struct harvest *harvest, pid_t target, const struct capture_po
 		  const struct deadline *deadline, uint64_t *ret_frozen_at_ns, struct fault_list *refusals,
 		  struct fault *fault)
 {
+	struct fault last = { 0 }; /* why it was let go the last time */
 	for (uint64_t pause_ns = 1000000;;) {
-		*harvest = (struct harvest){ .policy = *policy };
 		fault_list_finish(refusals);
+		*harvest = (struct harvest){ .policy = *policy };
 		*ret_frozen_at_ns = clock_now_ns();
 		int rc = freeze_tree(harvest, target, deadline, fault);
 		if (rc == 0)
@@ -234,13 +237,12 @@ int capture_begin(struct harvest *harvest, pid_t target, const struct capture_po
 			return 0;
 		freeze_thaw(harvest, FREEZE_RUN);
 		harvest_finish(harvest);
-		struct fault bound;
+		if (fault->class == FAULT_TIMEOUT && !fault->transient && last.transient)
+			return fault_set(fault, FAULT_TIMEOUT, ETIMEDOUT, "%s", last.text);
 		if (!fault->transient)
 			return rc;
-		if (deadline_check(deadline, &bound) < 0) {
-			fault->class = bound.class;
-			return bound.class == FAULT_TIMEOUT ? rc : fault_set(fault, bound.class, bound.error, "%s", bound.text);
-		}
+		last = *fault;
+		fault_list_finish(refusals);
 		log_debug("%s; let go, and tried again in %llu ms", fault->text,
 			  (unsigned long long)(pause_ns / 1000000));
 		clock_sleep_ns(pause_ns);

@@ -298,7 +298,8 @@ size_t tree_refusals(struct harvest *harvest, struct fault_list *refusals)
 		for (const struct kind *const *kind = kinds; *kind; kind++) {
 			struct fault fault;
 			int rc = (*kind)->refuse ? (*kind)->refuse(process, &fault) : 0;
-			if (rc < 0 && rc != -ESRCH) {
+			/* What passes by itself is no refusal of a running tree. */
+			if (rc < 0 && rc != -ESRCH && (harvest->frozen || !fault.transient)) {
 				tree_at_process(process, rc, &fault);
 				fault_list_add(refusals, &fault);
 			}

@@ -23,7 +23,7 @@ static bool read_clock(uint32_t processor, int64_t *ret_ahead_ns)
 	CPU_SET(processor, &one);
 	if (sched_setaffinity(0, sizeof one, &one) < 0)
 		return false;
-	sched_yield(); /* brings exec_start up to date */
+	clock_sleep_ns(1000); /* waking up brings exec_start up to date (not sched_yield(2): see tracee/ptrace.c) */
 	uint64_t now = clock_now_ns();
 	bool known = proc_exec_start(getpid(), gettid(), &ran, NULL) == 0 && ran;
 	sched_setaffinity(0, sizeof before, &before);

@@ -31,7 +31,7 @@ struct stop {
 	int event;  /* PTRACE_EVENT_* */
 	int status; /* as wait(2) gave it */
 };
-/* Waits for the next stop of @tid. Spins shortly, then sleeps in growing steps up to 1 ms. -ETIMEDOUT without a fault
+/* Waits for the next stop of @tid. Looks a few times, then sleeps in growing steps up to 1 ms. -ETIMEDOUT without a fault
  * text when @patience_ns passed (UINT64_MAX: wait as long as it takes). */
 int ptrace_wait_stop(pid_t tid, uint64_t patience_ns, struct stop *ret_stop, struct fault *fault);
 int ptrace_resume(pid_t tid, int request, int signal, struct fault *fault); /* PTRACE_CONT, PTRACE_SYSCALL */
