@@ -8,12 +8,22 @@
 #include <sys/uio.h>
 #include <sys/wait.h>
 
+#include "kernel/procfs.h"
+
 static int fail(struct fault *fault, const char *what, pid_t tid)
 {
 	int error = errno;
 	if (error == ESRCH)
 		return fault_set_transient(fault, FAULT_VANISHED, error, "thread %d: ended meanwhile", tid);
 	return fault_set(fault, fault_class_of(error), error, "thread %d: %s: %s", tid, what, strerror(error));
+}
+
+static bool is_ending(pid_t tid)
+{
+	enum { PF_EXITING = 4 }; /* include/linux/sched.h */
+	struct proc_stat stat;
+	return proc_stat_read(tid, 0, &stat, NULL) < 0 || stat.state == 'Z' || stat.state == 'X' ||
+	       (stat.flags & PF_EXITING);
 }
 
 int ptrace_seize(pid_t tid, bool newborn, struct fault *fault)
@@ -23,6 +33,9 @@ int ptrace_seize(pid_t tid, bool newborn, struct fault *fault)
 		options |= PTRACE_O_EXITKILL | PTRACE_O_TRACECLONE | PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK;
 	if (ptrace(PTRACE_SEIZE, tid, NULL, options) == 0)
 		return 0;
+	/* EPERM is also what an ending thread gives (kernel/ptrace.c ptrace_attach looks at exit_state). */
+	if (errno == EPERM && is_ending(tid))
+		return fault_set_transient(fault, FAULT_VANISHED, ESRCH, "thread %d: ended meanwhile", tid);
 	if (errno == EPERM)
 		return fault_set(fault, FAULT_PERMISSION, EPERM,
 				 "the kernel does not let this user trace it; try as root, or as the user it "
