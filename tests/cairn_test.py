@@ -183,7 +183,8 @@ def is_unharmed(pid):
         status = proc_status(one)
         if status is None or status["State"][0] in "ZX":
             if one == pid:
-                return f"process {pid} is dead"
+                reap()
+                return f"process {pid} is dead, its exit status {_statuses.get(pid, 'unseen')}"
             continue
         try:
             threads = os.listdir(f"/proc/{one}/task")

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* driver: notice */
-/* variant calls: a program that is saved again and again sees no EINTR from any blocking call, and no changed mask */
+/* variant calls: a program that is saved again and again sees no EINTR from any blocking call, none too short, and no changed mask */
 /* variant rseq: an rseq counter per CPU loses nothing under repeated saves */
 /* variant registers: loops in assembly keep all registers under repeated saves */
 #include "probe.h"
@@ -169,8 +169,12 @@ static void *call_loop(void *argument)
 	pthread_sigmask(SIG_SETMASK, &mask, NULL);
 	while (!over) {
 		errno = 0;
+		uint64_t since = probe_clock_ns(CLOCK_MONOTONIC);
 		if (calls[self].call() && !over)
 			probe_differs("%s returned early or failed: %s", calls[self].name, strerror(errno));
+		uint64_t took = probe_clock_ns(CLOCK_MONOTONIC) - since;
+		if (calls[self].call != call_read && took < 3000000)
+			probe_differs("%s of 3 ms took %.3f ms", calls[self].name, (double)took / 1e6);
 		pthread_sigmask(SIG_SETMASK, NULL, &seen);
 		if (memcmp(&seen, &mask, 8))
 			probe_differs("the mask of the thread in %s changed", calls[self].name);
