@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/sched.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -30,6 +31,7 @@ struct restore {
 	struct image_reader *reader;
 	struct plan plan;
 	struct deadline deadline;
+	int maker_fd; /* in a private namespace's init: the pipe to its maker; -1 otherwise */
 };
 
 static uint32_t count_threads(const struct plan *plan)
@@ -38,6 +40,13 @@ static uint32_t count_threads(const struct plan *plan)
 	for (size_t i = 0; i < plan->processes.count; i++)
 		count += (uint32_t)plan->processes.at[i]->threads.count;
 	return count;
+}
+
+/* Has nobody the read end of this pipe any more? */
+static bool is_gone(int fd)
+{
+	struct pollfd pollfd = { .fd = fd, .events = POLLOUT };
+	return poll(&pollfd, 1, 0) == 1 && (pollfd.revents & POLLERR);
 }
 
 /* Makes the newborns in this process's PID namespace and lets them run. */
@@ -54,7 +63,9 @@ static int restore_here(const struct restore *restore, struct rebuild_result *re
 	int rc = rebuild_prepare(&restore->plan, restore->reader, &rebuild_options, &rebuild, fault);
 	if (rc < 0)
 		return rc;
-	if (options->ready && options->ready(options->context, rebuild_root(rebuild), rebuild_foreground_group(rebuild)))
+	if (rc == 0 && restore->maker_fd >= 0 && is_gone(restore->maker_fd))
+		rc = fault_set(fault, FAULT_FAILED, ECANCELED, "the Cairn that wanted it is gone");
+	if (rc == 0 && options->ready && options->ready(options->context, rebuild_root(rebuild), rebuild_foreground_group(rebuild)))
 		rc = fault_set(fault, FAULT_FAILED, ECANCELED, "undone by the caller");
 	if (rc == 0)
 		rc = rebuild_release(rebuild, result, fault);
@@ -116,8 +127,10 @@ __attribute__((noreturn)) static void run_init(const struct restore *restore, in
 	/* Until the tree runs, it goes with its maker. */
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	report.rc = own_proc(&report.fault);
+	struct restore inside = *restore;
+	inside.maker_fd = report_fd;
 	if (report.rc == 0)
-		report.rc = restore_here(restore, &report.result, &report.fault);
+		report.rc = restore_here(&inside, &report.result, &report.fault);
 	report.root = report.result.root_pid;
 	prctl(PR_SET_PDEATHSIG, 0);
 	if (fd_write_full(report_fd, &report, sizeof report) < 0 || report.rc < 0)
@@ -228,6 +241,7 @@ enum cairn_status cairn_restore(const struct cairn_restore_options *options, str
 {
 	struct restore restore = {
 		.options = options, .deadline = operation_deadline(options->timeout_s, options->signal_fd),
+		.maker_fd = -1,
 	};
 	struct fault_list refusals = { 0 };
 	struct fault fault = { 0 };
@@ -257,7 +271,7 @@ enum cairn_status cairn_restore(const struct cairn_restore_options *options, str
 enum cairn_status cairn_check_image(const char *image, struct cairn_error *error)
 {
 	const struct cairn_restore_options options = { .image = image, .signal_fd = -1, .trust_image = true };
-	struct restore restore = { .options = &options, .deadline = operation_deadline(0, -1) };
+	struct restore restore = { .options = &options, .deadline = operation_deadline(0, -1), .maker_fd = -1 };
 	struct fault_list refusals = { 0 };
 	struct fault fault = { 0 };
 	int rc = load(&restore, &refusals, &fault);

@@ -154,6 +154,15 @@ static int capture_maps(struct harvest *harvest, struct frozen_process *process,
 	return 0;
 }
 
+static int find_foothold(struct frozen_process *process, struct fault *fault)
+{
+	struct frozen_space *space = process->space;
+	_free_ uint64_t *ips = memory_new(process->threads.count * sizeof *ips);
+	for (size_t i = 0; i < process->threads.count; i++)
+		ips[i] = registers_ip(&process->threads.at[i]->guest.home);
+	return foothold_find(process->pid, &space->maps, ips, process->threads.count, &space->foothold, fault);
+}
+
 static int capture_process(struct harvest *harvest, struct frozen_process *process, struct fault *fault)
 {
 	if (process->zombie) { /* nothing can be asked of it; only its place in the tree is left */
@@ -173,7 +182,7 @@ static int capture_process(struct harvest *harvest, struct frozen_process *proce
 	if (rc == 0)
 		rc = capture_maps(harvest, process, fault);
 	if (rc == 0)
-		rc = foothold_find(process->pid, &space->maps, &space->foothold, fault);
+		rc = find_foothold(process, fault);
 	for (size_t i = 0; rc == 0 && i < process->threads.count; i++)
 		rc = ask_thread(harvest, process->threads.at[i], i == 0, i + 1 == process->threads.count, fault);
 	return rc;

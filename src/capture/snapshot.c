@@ -76,6 +76,7 @@ static int next_extents(struct producer *producer, const struct frozen_space *sp
 			return rc;
 		producer->pagemap_open = true;
 	}
+	producer->pagemap.anonymous = !map->inode;
 	int count = pagemap_extents(&producer->pagemap, producer->at, map->end, producer->extents, EXTENTS,
 				    &producer->at, &producer->fault);
 	if (count < 0)

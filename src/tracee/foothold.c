@@ -22,17 +22,26 @@ static size_t stub_size(void)
 	return (size_t)(stub_end - stub_begin);
 }
 
-/* Slack of a mapping's last page, as an address, or 0. */
-static uint64_t slack_of(pid_t pid, const struct map *map)
+enum slack {
+	SLACK_NONE,    /* not enough of it */
+	SLACK_FREE,
+	SLACK_REMAINS, /* holds the stub of a Cairn that died; a thread may still be on its way home there */
+};
+
+/* Looks at the end of a mapping's last page. */
+static enum slack slack_of(pid_t pid, const struct map *map, uint64_t *ret_address)
 {
 	unsigned char page[PAGE];
+	size_t want = (stub_size() + 31) & ~(size_t)15, place = PAGE - want + 16;
 	if (memory_read(pid, map->end - PAGE, page, PAGE, NULL) < 0)
-		return 0;
-	size_t want = (stub_size() + 31) & ~(size_t)15;
+		return SLACK_NONE;
+	*ret_address = map->end - PAGE + place;
+	if (!memcmp(page + place, stub_begin, (size_t)(stub_data - stub_begin)))
+		return SLACK_REMAINS;
 	for (size_t i = PAGE - want; i < PAGE; i++)
 		if (page[i])
-			return 0;
-	return map->end - want + 16;
+			return SLACK_NONE;
+	return SLACK_FREE;
 }
 
 static uint64_t instruction_of(pid_t pid, const struct map *map)
@@ -54,15 +63,35 @@ static bool is_private_text(const struct map *map)
 	return (map->protection & PROT_EXEC) && !(map->protection & PROT_WRITE) && !map->shared && map->inode;
 }
 
-int foothold_find(pid_t pid, const struct map_list *maps, struct foothold *ret_foothold, struct fault *fault)
+static bool is_candidate(const struct map *map)
+{
+	return is_private_text(map) || !strcmp(map->name, "[vdso]");
+}
+
+int foothold_find(pid_t pid, const struct map_list *maps, const uint64_t *ips, size_t ip_count,
+		  struct foothold *ret_foothold, struct fault *fault)
 {
 	struct foothold foothold = { 0 };
-	for (size_t i = 0; i < maps->maps.count && !foothold.code; i++)
-		if (is_private_text(&maps->maps.at[i]))
-			foothold.code = slack_of(pid, &maps->maps.at[i]);
-	for (size_t i = 0; i < maps->maps.count && !foothold.code; i++)
-		if (!strcmp(maps->maps.at[i].name, "[vdso]"))
-			foothold.code = slack_of(pid, &maps->maps.at[i]);
+	uint64_t in_vdso = 0;
+	for (size_t i = 0; i < maps->maps.count; i++) {
+		const struct map *map = &maps->maps.at[i];
+		uint64_t address;
+		enum slack slack = is_candidate(map) ? slack_of(pid, map, &address) : SLACK_NONE;
+		if (slack == SLACK_NONE)
+			continue;
+		for (size_t t = 0; slack == SLACK_REMAINS && t < ip_count; t++)
+			if (ips[t] - address < stub_size())
+				return fault_set_transient(fault, FAULT_UNSUPPORTED, EBUSY,
+							   "is on its way back from a checkpoint whose Cairn died; try again");
+		if (!map->inode)
+			in_vdso = address; /* only if there is no other */
+		else if (!foothold.code)
+			foothold.code = address;
+		/* Remains are looked for everywhere; what Cairn of this version leaves is always the first place. */
+		if (foothold.code && slack == SLACK_FREE)
+			break;
+	}
+	foothold.code = foothold.code ? foothold.code : in_vdso;
 	foothold.window = !foothold.code;
 	int rc = foothold.window ? foothold_find_instruction(pid, maps, &foothold.instruction, fault) : 0;
 	if (rc == 0)
@@ -72,10 +101,12 @@ int foothold_find(pid_t pid, const struct map_list *maps, struct foothold *ret_f
 
 int foothold_find_instruction(pid_t pid, const struct map_list *maps, uint64_t *ret_address, struct fault *fault)
 {
-	/* From the top: the vdso is there, and short. */
-	for (size_t i = maps->maps.count; i-- > 0;) {
-		const struct map *map = &maps->maps.at[i];
-		uint64_t found = map->protection & PROT_EXEC ? instruction_of(pid, map) : 0;
+	/* The vdso is short and has one; else the whole text is looked through. */
+	for (size_t i = 0; i < 2 * maps->maps.count; i++) {
+		const struct map *map = &maps->maps.at[i % maps->maps.count];
+		bool first = i < maps->maps.count;
+		uint64_t found = (map->protection & PROT_EXEC) && first == !strcmp(map->name, "[vdso]") ?
+					 instruction_of(pid, map) : 0;
 		if (!found)
 			continue;
 		*ret_address = found;

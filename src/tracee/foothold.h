@@ -30,8 +30,10 @@ struct guest {
 	bool inside;
 };
 
-/* Chooses the place in the space of @pid. Changes nothing. */
-int foothold_find(pid_t pid, const struct map_list *maps, struct foothold *ret_foothold, struct fault *fault);
+/* Chooses the place in the space of @pid, whose threads stand at @ips. Changes nothing. A thread that is still
+ * on its way home from a Cairn that died is a transient fault. */
+int foothold_find(pid_t pid, const struct map_list *maps, const uint64_t *ips, size_t ip_count,
+		  struct foothold *ret_foothold, struct fault *fault);
 /* A system call instruction in the executable memory of @pid. */
 int foothold_find_instruction(pid_t pid, const struct map_list *maps, uint64_t *ret_address, struct fault *fault);
 /* @guest is at an interrupt stop. The first to enter maps the area. */
