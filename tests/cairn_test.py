@@ -334,7 +334,9 @@ class Program:
         for name in ("out", "err"):
             text = self.text(name)
             if text:
-                found += f"{name}: ...{text[-1500:]}\n" if len(text) > 1500 else f"{name}: {text}\n"
+                lines = text.splitlines()
+                notable = [line for line in lines[:-8] if not line.startswith("round ")][-20:]
+                found += f"{name}: " + "\n".join(notable + lines[-8:]) + "\n"
         return found
 
     def next_image(self):

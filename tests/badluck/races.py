@@ -50,6 +50,19 @@ def threads():
     storm("threads")
 
 
+@test("a program of two processes that is saved again and again and runs on notices nothing")
+def often():
+    need_cairn()
+    program = start([BUILD / "tests" / "badluck" / "worker", "8"])
+    program.wait_progress(3)
+    for number in range(1000 if LONG else 150):
+        program.checkpoint(kill=False, image=program.path("image.cairn"))
+        noticed = [line for line in program.text().splitlines() if line.startswith("differs")]
+        check(not noticed, f"after {number + 1} saves the program noticed", *noticed)
+    program.path("go").touch()
+    program.succeed()
+
+
 @test("a program that ends while it is being frozen is a fault of its own, exit status 5")
 def ends():
     need_cairn()
