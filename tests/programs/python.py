@@ -48,7 +48,7 @@ print(database.execute("select count(*), count(distinct value), count(distinct u
 '''
 
 
-def job(directory, rows=240):
+def job(directory, rows=420):
     write(f"{directory}/job.py", JOB)
     return [PYTHON, "job.py", str(rows)]
 
