@@ -117,8 +117,8 @@ static int read_threads(struct harvest *harvest, struct frozen_process *process,
 	for (size_t i = 0; i < process->threads.count; i++) {
 		struct frozen_thread *thread = process->threads.at[i];
 		int rc = proc_status_read(process->pid, thread->tid, &harvest->arena, &thread->status, fault);
-		static _Thread_local uint8_t xstate[XSTATE_MAX];
-		size_t size = sizeof xstate;
+		_free_ uint8_t *xstate = memory_new(XSTATE_MAX);
+		size_t size = XSTATE_MAX;
 		if (rc == 0)
 			rc = ptrace_get_xstate(thread->tid, xstate, &size, fault);
 		if (rc < 0)
@@ -176,7 +176,6 @@ static int capture_process(struct harvest *harvest, struct frozen_process *proce
 		}
 		return 0;
 	}
-	struct frozen_space *space = process->space;
 	int rc = read_threads(harvest, process, fault);
 	harvest->thread_count += (uint32_t)process->threads.count;
 	if (rc == 0)
@@ -252,6 +251,9 @@ int capture_begin(struct harvest *harvest, pid_t target, const struct capture_po
 			return rc;
 		last = *fault;
 		fault_list_finish(refusals);
+		rc = deadline_check(deadline, fault);
+		if (rc < 0)
+			return fault->class == FAULT_TIMEOUT ? fault_set(fault, FAULT_TIMEOUT, ETIMEDOUT, "%s", last.text) : rc;
 		log_debug("%s; let go, and tried again in %llu ms", fault->text,
 			  (unsigned long long)(pause_ns / 1000000));
 		clock_sleep_ns(pause_ns);

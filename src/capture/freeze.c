@@ -31,10 +31,10 @@ static bool knows_thread(const struct frozen_process *process, pid_t tid)
 }
 
 /* A thread that was just listed may be gone when it is seized, or be a zombie leader. */
-static int seize_thread(struct harvest *harvest, struct frozen_thread *thread, struct fault *fault)
+static int seize_thread(struct frozen_thread *thread, struct fault *fault)
 {
 	/* Only the scheduler knows when it fell asleep, and only until it is woken. */
-	sleep_look(thread->process->pid, thread->tid, &harvest->sleep_clocks, &thread->sleep);
+	sleep_look(thread->process->pid, thread->tid, &thread->sleep);
 	int rc = ptrace_seize(thread->tid, false, fault);
 	if (rc < 0)
 		return rc;
@@ -51,7 +51,7 @@ static int seize_new_threads(struct harvest *harvest, struct frozen_process *pro
 		if (knows_thread(process, list.pids.at[i]))
 			continue;
 		*ret_new = true;
-		rc = seize_thread(harvest, tree_add_thread(harvest, process, list.pids.at[i]), fault);
+		rc = seize_thread(tree_add_thread(harvest, process, list.pids.at[i]), fault);
 		/* The thread ended between the listing and the seizing; a process whose leader is gone is not one of these. */
 		if (rc == -ESRCH && process->threads.count > 1) {
 			process->threads.count--;
@@ -129,7 +129,7 @@ static int abort_rseq(struct frozen_thread *thread, struct fault *fault)
 }
 
 /* Everything that only the stop itself can tell, and the registers that undo what the stop did. */
-static int examine_thread(struct frozen_thread *thread, struct fault *fault)
+static int examine_thread(struct frozen_thread *thread, struct sleep_clocks *clocks, struct fault *fault)
 {
 	struct registers before;
 	int rc = ptrace_get_registers(thread->tid, &before, fault);
@@ -145,9 +145,10 @@ static int examine_thread(struct frozen_thread *thread, struct fault *fault)
 				 "thread %d runs 32-bit code, which this version cannot carry; try a 64-bit build of "
 				 "the program", thread->tid);
 	thread->frozen_at_ns = clock_now_ns();
+	uint64_t since = restart_wants_time(&before) ? sleep_since(&thread->sleep, clocks) : 0;
 	const struct restart_sleep sleep = {
-		.known = thread->sleep.since_ns && thread->sleep.since_ns < thread->frozen_at_ns,
-		.slept_ns = thread->sleep.since_ns ? thread->frozen_at_ns - thread->sleep.since_ns : 0,
+		.known = since && since < thread->frozen_at_ns,
+		.slept_ns = since && since < thread->frozen_at_ns ? thread->frozen_at_ns - since : 0,
 		.where = thread->sleep.where,
 	};
 	rc = restart_examine(thread->tid, &thread->guest.home, &sleep, &thread->restart, fault);
@@ -179,20 +180,17 @@ static int freeze_process(struct harvest *harvest, struct frozen_process *proces
 		if (rc < 0)
 			return rc;
 	}
-	for (size_t i = 0; i < process->threads.count; i++) {
-		int rc = examine_thread(process->threads.at[i], fault);
-		if (rc < 0)
-			return rc;
-	}
-	return 0;
+	/* Clocks are read when all are stopped: see sleep_since. */
+	struct sleep_clocks clocks = { 0 };
+	int rc = 0;
+	for (size_t i = 0; rc == 0 && i < process->threads.count; i++)
+		rc = examine_thread(process->threads.at[i], &clocks, fault);
+	sleep_clocks_finish(&clocks);
+	return rc;
 }
 
 static int check_process(const struct frozen_process *process, struct fault *fault)
 {
-	if (process->status.tracer && process->status.tracer != getpid())
-		return fault_set(fault, FAULT_UNSUPPORTED, EBUSY,
-				 "is traced by process %d already; try again when that debugger or tracer is detached",
-				 process->status.tracer);
 	if (process->stat.state == 'Z' && process->stat.threads > 1)
 		return fault_set(fault, FAULT_UNSUPPORTED, ENOTSUP,
 				 "its first thread has ended while others run; try again when the process has ended, "
@@ -203,7 +201,8 @@ static int check_process(const struct frozen_process *process, struct fault *fau
 static int freeze_one(struct harvest *harvest, pid_t pid, struct frozen_process *parent, struct fault *fault)
 {
 	struct frozen_process *process = tree_add_process(harvest, pid, parent);
-	int rc = tree_read_process(harvest, process, fault);
+	int rc = proc_stat_read(pid, 0, &process->stat, fault);
+	process->zombie = rc == 0 && process->stat.state == 'Z' && process->stat.threads <= 1;
 	if (rc == 0 && process->zombie && !parent)
 		rc = fault_set(fault, FAULT_VANISHED, ESRCH, "ended before it could be frozen");
 	if (rc == 0)
@@ -325,7 +324,8 @@ void freeze_thaw(struct harvest *harvest, enum freeze_end end)
 	uint64_t now = clock_now_ns();
 	for (size_t i = 0; i < harvest->processes.count; i++) {
 		struct frozen_process *process = harvest->processes.at[i];
-		for (size_t t = 0; t < process->threads.count; t++) {
+		/* The leader last: its end is only seen when the others' have been. */
+		for (size_t t = process->threads.count; t-- > 0;) {
 			struct frozen_thread *thread = process->threads.at[t];
 			if (thread->seized)
 				let_go(thread, now - thread->frozen_at_ns);

@@ -92,6 +92,5 @@ void harvest_finish(struct harvest *harvest)
 	vec_finish(&harvest->contents);
 	vec_finish(&harvest->objects);
 	vec_finish(&harvest->records);
-	sleep_clocks_finish(&harvest->sleep_clocks);
 	arena_finish(&harvest->arena);
 }

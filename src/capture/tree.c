@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "kernel/kcmp.h"
 
@@ -291,13 +292,14 @@ static void refuse_files(struct harvest *harvest, struct frozen_process *process
 
 size_t tree_refusals(struct harvest *harvest, struct fault_list *refusals)
 {
+	proc_namespaces(getpid(), harvest->own_namespaces, NULL);
 	for (size_t i = 0; i < harvest->processes.count; i++) {
 		struct frozen_process *process = harvest->processes.at[i];
 		if (process->zombie)
 			continue;
 		for (const struct kind *const *kind = kinds; *kind; kind++) {
 			struct fault fault;
-			int rc = (*kind)->refuse ? (*kind)->refuse(process, &fault) : 0;
+			int rc = (*kind)->refuse ? (*kind)->refuse(harvest, process, &fault) : 0;
 			/* What passes by itself is no refusal of a running tree. */
 			if (rc < 0 && rc != -ESRCH && (harvest->frozen || !fault.transient)) {
 				tree_at_process(process, rc, &fault);

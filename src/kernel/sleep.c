@@ -44,20 +44,35 @@ static const struct sleep_clock *clock_of(struct sleep_clocks *clocks, uint32_t 
 	return clock;
 }
 
-void sleep_look(pid_t pid, pid_t tid, struct sleep_clocks *clocks, struct sleep_place *ret_place)
+static bool is_asleep(pid_t pid, pid_t tid, uint32_t *ret_processor)
+{
+	struct proc_stat stat;
+	if (proc_stat_read(pid, tid, &stat, NULL) < 0 || stat.state != 'S')
+		return false;
+	*ret_processor = stat.processor;
+	return true;
+}
+
+void sleep_look(pid_t pid, pid_t tid, struct sleep_place *ret_place)
 {
 	struct sleep_place place = { 0 };
-	struct proc_stat stat;
 	struct text text = { 0 };
 	uint64_t ran = 0;
-	if (proc_stat_read(pid, tid, &stat, NULL) == 0 && stat.state == 'S' &&
-	    proc_exec_start(pid, tid, &ran, NULL) == 0 && ran) {
-		const struct sleep_clock *clock = clock_of(clocks, stat.processor);
-		if (clock)
-			place.since_ns = ran - (uint64_t)clock->ahead_ns;
-		if (proc_read_task(pid, tid, "wchan", &text, NULL) == 0 && text.size < sizeof place.where)
-			memcpy(place.where, text.at, text.size + 1);
-	}
-	text_finish(&text);
+	uint32_t after;
 	*ret_place = place;
+	if (!is_asleep(pid, tid, &place.processor))
+		return;
+	if (proc_read_task(pid, tid, "wchan", &text, NULL) == 0 && text.size < sizeof place.where)
+		memcpy(place.where, text.at, text.size + 1);
+	text_finish(&text);
+	/* It may have woken and slept again elsewhere meanwhile: then the time belongs to another clock. */
+	if (proc_exec_start(pid, tid, &ran, NULL) == 0 && is_asleep(pid, tid, &after) && after == place.processor)
+		place.ran_ns = ran;
+	*ret_place = place;
+}
+
+uint64_t sleep_since(const struct sleep_place *place, struct sleep_clocks *clocks)
+{
+	const struct sleep_clock *clock = place->ran_ns ? clock_of(clocks, place->processor) : NULL;
+	return clock ? place->ran_ns - (uint64_t)clock->ahead_ns : 0;
 }

@@ -14,9 +14,14 @@ struct sleep_clocks {
 };
 void sleep_clocks_finish(struct sleep_clocks *clocks);
 
+/* What is seen of a running thread before it is stopped, which wakes it. */
 struct sleep_place {
-	uint64_t since_ns; /* CLOCK_MONOTONIC, never earlier than it was; 0: not asleep, or unknown */
-	char where[48];    /* wchan: the kernel function it sleeps in; "" unknown */
+	uint64_t ran_ns;    /* when it last ran, by the clock of its processor; 0: not asleep, or unknown */
+	uint32_t processor;
+	char where[48];     /* wchan: the kernel function it sleeps in; "" unknown */
 };
-/* For a running (not stopped) thread. Never fails: what cannot be known is unknown. May move the calling thread to the processor concerned and back. */
-void sleep_look(pid_t pid, pid_t tid, struct sleep_clocks *clocks, struct sleep_place *ret_place);
+/* Never fails: what cannot be known is unknown. */
+void sleep_look(pid_t pid, pid_t tid, struct sleep_place *ret_place);
+/* Since when it slept, by CLOCK_MONOTONIC, 0: unknown. Never earlier than it was, if @clocks were all read after the thread
+ * was stopped: the processor's clock only ever falls behind. May move the calling thread to the processor and back. */
+uint64_t sleep_since(const struct sleep_place *place, struct sleep_clocks *clocks);

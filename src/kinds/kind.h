@@ -63,8 +63,8 @@ struct harvest {
 	VEC(struct frozen_guard) guards;
 	VEC(struct frozen_file *) files; /* one per open file description */
 	struct capture_policy policy;
-	struct sleep_clocks sleep_clocks;
 	uint32_t last_id, thread_count;
+	uint64_t own_namespaces[NS_COUNT]; /* Cairn's */
 	bool frozen; /* the tree stands still: what is seen is so */
 };
 
@@ -215,7 +215,7 @@ struct kind {
 
 	/* Frozen. refuse: from /proc alone, before anything is touched and again when it stands still. ask: adds remote calls to the
 	 * thread's batch and leaves a note for capture (process kinds: the leader's). */
-	int (*refuse)(const struct frozen_process *process, struct fault *fault);
+	int (*refuse)(const struct harvest *harvest, const struct frozen_process *process, struct fault *fault);
 	int (*ask)(struct harvest *harvest, struct frozen_thread *thread, struct batch *batch, void **ret_note,
 		   struct fault *fault);
 	int (*capture)(struct harvest *harvest, struct frozen_thread *thread, const struct batch *batch, void *note,

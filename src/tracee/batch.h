@@ -9,8 +9,9 @@
 
 enum {
 	BATCH_CALLS = 512, /* per round trip */
-	BATCH_DATA = 96 * 1024,
-	BATCH_AREA = BATCH_CALLS * (int)sizeof(struct stub_call) + BATCH_DATA,
+	BATCH_AREA = 128 * 1024,
+	BATCH_END = 64, /* the stub's own, at the end of the area */
+	BATCH_DATA = BATCH_AREA - BATCH_CALLS * (int)sizeof(struct stub_call) - BATCH_END,
 };
 
 /* Data of a batch: where it will be for the one who makes the calls, and where it is here. */

@@ -205,14 +205,15 @@ static int check_area(struct foothold *foothold, uint64_t area, struct fault *fa
 	return 0;
 }
 
-static int map_area(struct foothold *foothold, const struct guest *guest, struct fault *fault)
+static int map_area(struct foothold *foothold, struct guest *guest, struct fault *fault)
 {
 	struct registers registers = guest->home;
+	guest->standing = false;
 	registers_enter(&registers, at(foothold, stub_map));
 	registers_call(&registers, __NR_mmap, map_area_args, at(foothold, stub_marker));
 	int rc = set_off(guest, &registers, fault);
 	if (rc == 0)
-		rc = run_to_entry(guest->tid, at(foothold, stub_home), &registers, fault);
+		rc = run_to_entry(guest->tid, at(foothold, stub_marked), &registers, fault);
 	return rc < 0 ? rc : check_area(foothold, registers_area(&registers), fault);
 }
 
@@ -241,8 +242,9 @@ static int call_in_window(const struct foothold *foothold, const struct guest *g
 /* Without slack the stub stands at the end of an executable area. */
 enum { WINDOW_AREA = BATCH_AREA + PAGE };
 
-static int map_area_in_window(struct foothold *foothold, const struct guest *guest, struct fault *fault)
+static int map_area_in_window(struct foothold *foothold, struct guest *guest, struct fault *fault)
 {
+	guest->standing = false;
 	uint64_t args[6], area;
 	memcpy(args, map_area_args, sizeof args);
 	args[1] = WINDOW_AREA;
@@ -260,7 +262,7 @@ static int map_area_in_window(struct foothold *foothold, const struct guest *gue
 int foothold_enter(struct foothold *foothold, struct guest *guest, struct fault *fault)
 {
 	int rc = 0;
-	guest->inside = true;
+	guest->inside = guest->standing = true;
 	if (foothold->window) {
 		if (!foothold->area)
 			rc = map_area_in_window(foothold, guest, fault);
@@ -276,18 +278,69 @@ int foothold_enter(struct foothold *foothold, struct guest *guest, struct fault 
 }
 
 struct frozen_run {
-	const struct foothold *foothold;
-	const struct guest *guest;
+	struct foothold *foothold;
+	struct guest *guest;
 };
+
+/* Looks whether the last call of a batch has been made, for a while: an error may have ended it before. */
+static void await_last_result(pid_t tid, uint64_t end)
+{
+	const uint64_t patience_ns = 200000, until = clock_now_ns() + patience_ns;
+	int64_t result = STUB_NOT_RUN;
+	while (memory_read(tid, end - sizeof result, &result, sizeof result, NULL) == 0 && result == STUB_NOT_RUN &&
+	       clock_now_ns() < until)
+		;
+}
+
+/* Stops the thread where it rests after its calls. */
+static int stop_at_rest(const struct frozen_run *run, uint64_t end, struct fault *fault)
+{
+	const uint64_t rest = at(run->foothold, stub_home);
+	pid_t tid = run->guest->tid;
+	for (;;) {
+		struct registers registers;
+		struct stop stop;
+		await_last_result(tid, end);
+		int rc = ptrace_interrupt(tid, fault);
+		if (rc == 0)
+			rc = ptrace_wait_stop(tid, UINT64_MAX, &stop, fault);
+		if (rc == 0 && stop.kind == STOP_ENDED)
+			rc = fault_set_transient(fault, FAULT_VANISHED, ESRCH, "thread %d: ended meanwhile", tid);
+		if (rc == 0 && stop.kind == STOP_SIGNAL)
+			rc = fault_set(fault, FAULT_FAILED, EIO, "thread %d: signal %d in a remote call", tid, stop.signal);
+		if (rc == 0)
+			rc = ptrace_get_registers(tid, &registers, fault);
+		if (rc < 0)
+			return rc;
+		uint64_t ip = registers_ip(&registers);
+		if (ip == rest && restart_pending(&registers))
+			return 0;
+		/* This Cairn slept longer than the thread's rest, which took it for dead and went home. */
+		if (ip - run->foothold->code >= stub_size() || ip >= rest) {
+			run->foothold->area = 0;
+			return fault_set_transient(fault, FAULT_TIMEOUT, ETIMEDOUT,
+						   "thread %d: went on by itself, as Cairn got no processor for long", tid);
+		}
+		rc = ptrace_resume(tid, PTRACE_CONT, 0, fault);
+		if (rc < 0)
+			return rc;
+	}
+}
 
 static int run_frozen(void *context, uint64_t first, uint64_t end, struct fault *fault)
 {
 	const struct frozen_run *run = context;
 	struct registers registers = run->guest->home;
 	registers_enter(&registers, at(run->foothold, stub_batch));
-	registers_batch(&registers, first, end, at(run->foothold, stub_marker), run->foothold->area);
+	registers_batch(&registers, first, end, at(run->foothold, stub_rest), run->foothold->area);
+	run->guest->standing = false;
 	int rc = set_off(run->guest, &registers, fault);
-	return rc < 0 ? rc : run_to_entry(run->guest->tid, at(run->foothold, stub_home), &registers, fault);
+	if (rc == 0)
+		rc = ptrace_resume(run->guest->tid, PTRACE_CONT, 0, fault);
+	if (rc == 0)
+		rc = stop_at_rest(run, end, fault);
+	run->guest->standing = rc == 0;
+	return rc;
 }
 
 int foothold_run(struct foothold *foothold, struct guest *guest, struct batch *batch, struct fault *fault)
@@ -297,9 +350,10 @@ int foothold_run(struct foothold *foothold, struct guest *guest, struct batch *b
 }
 
 /* The area goes by the same way that the thread would go alone, stopped after the munmap. */
-static int unmap_area(struct foothold *foothold, const struct guest *guest, struct fault *fault)
+static int unmap_area(struct foothold *foothold, struct guest *guest, struct fault *fault)
 {
 	struct registers registers = guest->home;
+	guest->standing = false;
 	int rc;
 	if (foothold->window) {
 		const uint64_t args[6] = { foothold->area, WINDOW_AREA };
@@ -339,7 +393,7 @@ int foothold_leave(struct foothold *foothold, struct guest *guest, bool last, st
 		return 0;
 	if (last && foothold->area)
 		rc = unmap_area(foothold, guest, fault);
-	if (rc == 0)
+	if (rc == 0 && !guest->standing)
 		rc = to_interrupt_stop(guest->tid, fault);
 	if (rc == 0)
 		rc = ptrace_set_mask(guest->tid, guest->blocked, fault);

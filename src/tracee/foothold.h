@@ -28,6 +28,7 @@ struct guest {
 	struct registers home; /* with which it was stopped; restarts are still pending in them */
 	uint64_t blocked;      /* its signal mask */
 	bool inside;
+	bool standing;         /* at an interrupt stop, whatever its registers say */
 };
 
 /* Chooses the place in the space of @pid, whose threads stand at @ips. Changes nothing. A thread that is still

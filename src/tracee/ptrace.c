@@ -3,11 +3,15 @@
 
 #include <elf.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/ptrace.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
+#include "base/fd.h"
 #include "kernel/procfs.h"
 
 static int fail(struct fault *fault, const char *what, pid_t tid)
@@ -26,6 +30,17 @@ static bool is_ending(pid_t tid)
 	       (stat.flags & PF_EXITING);
 }
 
+static pid_t tracer_of(pid_t tid)
+{
+	struct arena arena = { 0 };
+	struct proc_status status = { 0 };
+	int error = errno;
+	proc_status_read(tid, 0, &arena, &status, NULL);
+	arena_finish(&arena);
+	errno = error;
+	return status.tracer;
+}
+
 int ptrace_seize(pid_t tid, bool newborn, struct fault *fault)
 {
 	unsigned long options = PTRACE_O_TRACESYSGOOD;
@@ -36,6 +51,11 @@ int ptrace_seize(pid_t tid, bool newborn, struct fault *fault)
 	/* EPERM is also what an ending thread gives (kernel/ptrace.c ptrace_attach looks at exit_state). */
 	if (errno == EPERM && is_ending(tid))
 		return fault_set_transient(fault, FAULT_VANISHED, ESRCH, "thread %d: ended meanwhile", tid);
+	pid_t tracer = errno == EPERM ? tracer_of(tid) : 0;
+	if (tracer)
+		return fault_set(fault, FAULT_UNSUPPORTED, EBUSY,
+				 "is traced by process %d already; try again when that debugger or tracer is detached",
+				 tracer);
 	if (errno == EPERM)
 		return fault_set(fault, FAULT_PERMISSION, EPERM,
 				 "the kernel does not let this user trace it; try as root, or as the user it "
@@ -198,8 +218,20 @@ int memory_write(pid_t pid, uint64_t address, const void *data, size_t size, str
 	return done == (ssize_t)size ? 0 : memory_fail(fault, "write", pid, address, done);
 }
 
+/* /proc/PID/mem writes through protections as PTRACE_POKEDATA does, in one call, unless the kernel was built or booted to
+ * forbid it (proc_mem.force_override=, 6.12). */
+static bool poke_at_once(pid_t tid, uint64_t address, const void *data, size_t size)
+{
+	char path[64];
+	snprintf(path, sizeof path, "/proc/%d/mem", tid);
+	_close_ int fd = open(path, O_WRONLY | O_CLOEXEC);
+	return fd >= 0 && pwrite(fd, data, size, (off_t)address) == (ssize_t)size;
+}
+
 int ptrace_poke(pid_t tid, uint64_t address, const void *data, size_t size, struct fault *fault)
 {
+	if (poke_at_once(tid, address, data, size))
+		return 0;
 	for (size_t done = 0; done < size; done += sizeof(long)) {
 		long word;
 		memcpy(&word, (const char *)data + done, sizeof word);

@@ -134,6 +134,12 @@ static int examine_call(pid_t pid, struct registers *registers, long number, con
 	return 0;
 }
 
+bool restart_wants_time(const struct registers *registers)
+{
+	long result = registers_result(registers);
+	return registers_syscall(registers) >= 0 && (result == -EINTR || result == -ERESTART_RESTARTBLOCK_);
+}
+
 int restart_examine(pid_t pid, struct registers *registers, const struct restart_sleep *sleep,
 		    struct restart *ret_restart, struct fault *fault)
 {

@@ -36,6 +36,8 @@ struct restart_sleep {
 	const char *where; /* wchan, "" unknown */
 };
 
+/* Does it matter for these registers how long the thread had slept? */
+bool restart_wants_time(const struct registers *registers);
 /* Looks at the registers of a freshly interrupted thread and makes them such that it goes on unharmed when resumed. Timeouts that lie in
  * memory are read from @pid. */
 int restart_examine(pid_t pid, struct registers *registers, const struct restart_sleep *sleep,

@@ -61,8 +61,9 @@ static int refuse_map(const struct map *map, struct fault *fault)
 	return 0;
 }
 
-static int refuse(const struct frozen_process *process, struct fault *fault)
+static int refuse(const struct harvest *harvest, const struct frozen_process *process, struct fault *fault)
 {
+	(void)harvest;
 	for (size_t i = 0; process->space && i < process->space->maps.maps.count; i++) {
 		const struct map *map = &process->space->maps.maps.at[i];
 		int rc = is_kernel_made(map) ? 0 : refuse_map(map, fault);

@@ -84,7 +84,7 @@ static bool same_as_own(const Cairn__Credentials *want)
 	bool same = own.uid == want->uid && own.euid == want->euid && own.suid == want->suid &&
 		    own.fsuid == want->fsuid && own.gid == want->gid && own.egid == want->egid &&
 		    own.sgid == want->sgid && own.fsgid == want->fsgid && own.n_groups == want->n_groups &&
-		    !memcmp(own.groups, want->groups, own.n_groups * sizeof *own.groups) &&
+		    (!own.n_groups || !memcmp(own.groups, want->groups, own.n_groups * sizeof *own.groups)) &&
 		    own.inheritable == want->inheritable && own.permitted == want->permitted &&
 		    own.effective == want->effective && own.bounding == want->bounding &&
 		    own.ambient == want->ambient && own.securebits == want->securebits;

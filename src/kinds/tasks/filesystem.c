@@ -10,8 +10,9 @@
 #include "kinds/table.h"
 #include "tasks.pb-c.h"
 
-static int refuse(const struct frozen_process *process, struct fault *fault)
+static int refuse(const struct harvest *harvest, const struct frozen_process *process, struct fault *fault)
 {
+	(void)harvest;
 	struct stat mine, theirs;
 	char path[64];
 	snprintf(path, sizeof path, "/proc/%d/root/.", process->pid);

@@ -10,7 +10,7 @@
 #include "kinds/table.h"
 #include "tasks.pb-c.h"
 
-static int refuse(const struct frozen_process *process, struct fault *fault)
+static int refuse(const struct harvest *harvest, const struct frozen_process *process, struct fault *fault)
 {
 	static const struct { enum kcmp_what what; const char *name; } shared[] = {
 		{ SAME_VM, "memory (CLONE_VM)" },
@@ -27,12 +27,10 @@ static int refuse(const struct frozen_process *process, struct fault *fault)
 			return fault_set_transient(fault, FAULT_UNSUPPORTED, ENOTSUP,
 						   "shares %s with its parent %d, as between vfork and exec; try again "
 						   "later", shared[i].name, process->parent->pid);
-	uint64_t mine[NS_COUNT], theirs[NS_COUNT];
-	int rc = proc_namespaces(getpid(), mine, fault);
-	if (rc == 0)
-		rc = proc_namespaces(process->pid, theirs, fault);
+	uint64_t theirs[NS_COUNT];
+	int rc = proc_namespaces(process->pid, theirs, fault);
 	for (int i = 0; rc == 0 && i < NS_COUNT; i++)
-		if (theirs[i] && mine[i] != theirs[i]) /* 0: it is just ending */
+		if (theirs[i] && harvest->own_namespaces[i] != theirs[i]) /* 0: it is just ending */
 			return fault_set(fault, FAULT_UNSUPPORTED, ENOTSUP,
 					 "lives in another %s namespace than Cairn; try to run cairn inside it (nsenter "
 					 "-t %d -a cairn ...)", proc_namespace_names[i], process->pid);
