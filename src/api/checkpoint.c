@@ -152,11 +152,8 @@ enum cairn_status cairn_checkpoint(pid_t pid, const struct cairn_checkpoint_opti
 		rc = -ENOTSUP;
 	if (rc == 0)
 		rc = image_file_create(options->output, &file, &fault);
-	struct urgency urgency;
-	urgency_raise(&urgency);
 	if (rc == 0)
 		rc = save(pid, options, file, result, &refusals, &fault);
-	urgency_end(&urgency);
 	image_file_free(file);
 	result->total_ns = clock_now_ns() - begin;
 	enum cairn_status status = rc < 0 ? operation_failed(&refusals, &fault, NULL, error) : CAIRN_DONE;

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "api/operations.h"
 
-#include <sched.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -19,23 +18,6 @@ unsigned operation_threads(unsigned wanted)
 {
 	long processors = sysconf(_SC_NPROCESSORS_ONLN);
 	return wanted ? wanted : processors > 0 ? (unsigned)processors : 1;
-}
-
-void urgency_raise(struct urgency *urgency)
-{
-	struct sched_param before = { 0 }, lowest = { .sched_priority = 1 };
-	urgency->policy = sched_getscheduler(0);
-	urgency->raised = urgency->policy == SCHED_OTHER && sched_getparam(0, &before) == 0 &&
-			  sched_setscheduler(0, SCHED_RR, &lowest) == 0;
-	urgency->priority = before.sched_priority;
-}
-
-void urgency_end(struct urgency *urgency)
-{
-	struct sched_param before = { .sched_priority = urgency->priority };
-	if (urgency->raised)
-		sched_setscheduler(0, urgency->policy, &before);
-	urgency->raised = false;
 }
 
 static void add_line(struct cairn_error *error, const char *where, const char *text)
