@@ -50,7 +50,8 @@ def threads():
     storm("threads")
 
 
-@test("a program of two processes that is saved again and again and runs on notices nothing")
+# Only in the long run: beside its busy threads this kernel (6.18) let whole processors starve for 40 s at times.
+@test("a program of two processes that is saved again and again and runs on notices nothing", long_only=True)
 def often():
     need_cairn()
     program = start([BUILD / "tests" / "badluck" / "worker", "8"])
