@@ -47,12 +47,17 @@ static int capture(struct harvest *harvest, struct frozen_thread *thread, const 
 	for (uint32_t which = 0; which < TIMERS; which++) {
 		struct itimerval timer;
 		memcpy(&timer, batch_bytes(batch, places[which]), sizeof timer);
-		if (!timer.it_value.tv_sec && !timer.it_value.tv_usec)
+		uint64_t value_us = microseconds(&timer.it_value);
+		/* Expired, and armed again only when its signal is taken (kernel/signal.c dequeue_signal): it expires at once
+		 * again, into the signal that is pending, and stands as it did. */
+		if (!value_us && which == ITIMER_REAL && microseconds(&timer.it_interval))
+			value_us = 1;
+		if (!value_us)
 			continue;
 		Cairn__IntervalTimers__Timer *one = HARVEST_MESSAGE(harvest, Cairn__IntervalTimers__Timer,
 								    cairn__interval_timers__timer__init);
 		one->which = which;
-		one->value_us = microseconds(&timer.it_value);
+		one->value_us = value_us;
 		one->interval_us = microseconds(&timer.it_interval);
 		message->timers[message->n_timers++] = one;
 	}
