@@ -18,7 +18,7 @@ $SIG{ALRM} = sub { $ticks++ };
 $SIG{USR1} = sub { $users++; print "user $users\n" };
 $SIG{HUP} = "IGNORE";
 setitimer(ITIMER_REAL, 0.02, 0.02);
-for my $round (1 .. 85) {
+for my $round (1 .. 300) {
     my $before = $ticks;
     $value = sha256_hex($value) for 1 .. 3000;
     1 while $ticks == $before;
