@@ -86,7 +86,7 @@ static int choose_place(struct rebuild *rebuild, struct fault *fault)
 			if (message->descriptor == &cairn__vma__descriptor) {
 				const Cairn__Vma *vma = (const Cairn__Vma *)message;
 				*vec_add(&taken) = (struct range){ vma->start, vma->end };
-			} else {
+			} else if (message->descriptor == &cairn__address_space__descriptor) {
 				const Cairn__AddressSpace *whole = (const Cairn__AddressSpace *)message;
 				uint64_t start = whole->vvar ? whole->vvar : whole->vdso;
 				*vec_add(&taken) = (struct range){ start, whole->vdso + (1 << 16) };
