@@ -238,7 +238,7 @@ static int entry_take(struct image_reader *reader, const struct layout_entry *en
 static int index_walk(struct image_reader *reader, const uint8_t *entries, uint64_t count, struct fault *fault)
 {
 	uint64_t at = IMAGE_PAGE, end = reader->trailer.index_offset, pages = 0;
-	for (uint64_t i = 0; i < count; i++) {
+	for (uint64_t i = 0; entries && i < count; i++) {
 		struct layout_entry entry;
 		memcpy(&entry, entries + i * sizeof entry, sizeof entry);
 		if (entry.offset != at || !entry.length || entry.length % IMAGE_PAGE || entry.length > end - at)

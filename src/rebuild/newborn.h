@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 /* One newborn process while it is made, and what all of them share. */
+#include <assert.h>
+
 #include "rebuild/plan.h"
 #include "rebuild/rebuild.h"
 
@@ -48,6 +50,12 @@ static inline uint64_t newborn_trap(const struct newborn_process *process)
 	return process->code + (uint64_t)(stub_trap - stub_begin);
 }
 
+/* Every process is given its leader when it is planned (rebuild.c add_process). */
+static inline struct newborn_thread *newborn_leader(const struct rebuild_process *process)
+{
+	assert(process->threads.at);
+	return &process->threads.at[0]->newborn;
+}
 /* A batch of the process, ready to be filled. */
 void newborn_batch(const struct newborn_process *process, struct batch *ret_batch);
 /* Runs a batch in which new tasks are born (clone3): they are stopped when it ends; their ids in order of birth. */

@@ -110,7 +110,7 @@ static int empty_root(struct rebuild *rebuild, struct rebuild_process *root, str
 static int spawn_root(struct rebuild *rebuild, struct rebuild_process *root, struct fault *fault)
 {
 	const Cairn__Process *record = root->plan->process;
-	struct newborn_thread *leader = &root->threads.at[0]->newborn;
+	struct newborn_thread *leader = newborn_leader(root);
 	pid_t pid = (pid_t)record->pid;
 	bool old_session = record->session != record->pid && !record->session_outside;
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
@@ -137,7 +137,7 @@ static int spawn_root(struct rebuild *rebuild, struct rebuild_process *root, str
 static int end_newborn(struct rebuild_process *process, struct fault *fault)
 {
 	int status = process->plan->process->wait_status;
-	struct newborn_thread *leader = &process->threads.at[0]->newborn;
+	struct newborn_thread *leader = newborn_leader(process);
 	const uint64_t no_core[2] = { 0, 0 };
 	struct batch batch;
 	newborn_batch(&process->newborn, &batch);
@@ -194,12 +194,12 @@ static int bear(struct rebuild_process *parent, struct rebuild_process *child, s
 	struct clone_args args = birth_args(0, record->exit_signal, tid.address);
 	struct batch_place place = batch_data(&batch, &args, sizeof args);
 	size_t call = batch_try(&batch, clone3, place.address, sizeof args);
-	int rc = newborn_run_births(&parent->threads.at[0]->newborn, &batch, &births, fault);
+	int rc = newborn_run_births(newborn_leader(parent), &batch, &births, fault);
 	if (rc == 0 && batch_result(&batch, call) < 0)
 		rc = birth_fault(fault, pid, (int)-batch_result(&batch, call));
 	if (rc == 0) {
 		child->made = true;
-		rc = newborn_arrive(&child->threads.at[0]->newborn, fault);
+		rc = newborn_arrive(newborn_leader(child), fault);
 	}
 	batch_finish(&batch);
 	vec_finish(&births.pids);
@@ -257,7 +257,7 @@ static int helper_end(struct rebuild_process *parent, struct helper *helper, str
 		struct batch batch;
 		newborn_batch(&parent->newborn, &batch);
 		batch_call(&batch, wait4, helper->record.pid, 0, __WALL, 0);
-		rc = newborn_run(&parent->threads.at[0]->newborn, &batch, fault);
+		rc = newborn_run(newborn_leader(parent), &batch, fault);
 		batch_finish(&batch);
 	}
 	vec_finish(&helper->process.threads);
@@ -270,7 +270,7 @@ static int run_one(struct rebuild_process *process, long number, const char *nam
 	struct batch batch;
 	newborn_batch(&process->newborn, &batch);
 	batch_call_raw(&batch, name, false, number, args);
-	int rc = newborn_run(&process->threads.at[0]->newborn, &batch, fault);
+	int rc = newborn_run(newborn_leader(process), &batch, fault);
 	batch_finish(&batch);
 	return rc;
 }
@@ -280,7 +280,7 @@ static int run_one(struct rebuild_process *process, long number, const char *nam
 static int bear_in_session(struct rebuild *rebuild, struct rebuild_process *parent, uint32_t session,
 			   struct fault *fault)
 {
-	struct helper helper;
+	struct helper helper = { 0 };
 	int rc = RUN_ONE(parent, prctl, fault, PR_SET_CHILD_SUBREAPER, 1);
 	if (rc == 0)
 		rc = helper_bear(parent, session, &helper, fault);
@@ -355,7 +355,7 @@ static int join_members(struct rebuild *rebuild, uint32_t group, struct fault *f
 /* A group whose leader has ended: a child of the first member has its number for as long as it takes to join. */
 static int lead_by_helper(struct rebuild *rebuild, struct rebuild_process *member, uint32_t group, struct fault *fault)
 {
-	struct helper helper;
+	struct helper helper = { 0 };
 	int rc = helper_bear(member, group, &helper, fault);
 	if (rc == 0)
 		rc = join_group(&helper.process, 0, fault);
@@ -422,7 +422,7 @@ int spawn_threads(struct rebuild_process *process, struct fault *fault)
 		struct batch_place place = batch_data(&batch, &args, sizeof args);
 		batch_call(&batch, clone3, place.address, sizeof args);
 	}
-	int rc = newborn_run_births(&process->threads.at[0]->newborn, &batch, &births, fault);
+	int rc = newborn_run_births(newborn_leader(process), &batch, &births, fault);
 	for (size_t i = 1; rc == 0 && i < process->threads.count; i++)
 		rc = newborn_arrive(&process->threads.at[i]->newborn, fault);
 	batch_finish(&batch);
