@@ -316,6 +316,13 @@ static void *work(void *context)
 	struct producer *producer = context;
 	struct unit unit = { 0 };
 	uint8_t *buffer = mmap(NULL, UNIT_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (buffer == MAP_FAILED) {
+		pthread_mutex_lock(&producer->lock);
+		if (!producer->failed)
+			fault_set(&producer->fault, FAULT_FAILED, ENOMEM, "no memory to copy pages with; try to free some");
+		producer->failed = true;
+		pthread_mutex_unlock(&producer->lock);
+	}
 	while (buffer != MAP_FAILED && take_unit(producer, &unit)) {
 		struct fault fault;
 		if (do_unit(producer, &unit, buffer, &fault) == 0)

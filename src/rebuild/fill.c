@@ -109,6 +109,12 @@ static void *work(void *context)
 	struct filler *filler = context;
 	const size_t size = (IMAGE_BLOCK_PAGES + 1) * (size_t)IMAGE_PAGE;
 	void *buffer = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (buffer == MAP_FAILED) {
+		pthread_mutex_lock(&filler->lock);
+		if (!atomic_exchange(&filler->failed, true))
+			fault_set(&filler->fault, FAULT_FAILED, ENOMEM, "no memory to load pages with; try to free some");
+		pthread_mutex_unlock(&filler->lock);
+	}
 	while (buffer != MAP_FAILED && !atomic_load(&filler->failed)) {
 		size_t index = atomic_fetch_add(&filler->next, 1);
 		struct fault fault;

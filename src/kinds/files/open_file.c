@@ -24,7 +24,7 @@ Cairn__OpenFile *open_file_capture(struct harvest *harvest, struct frozen_file *
 	return open_;
 }
 
-/* F_SETOWN_EX names a process that has to exist: it is done when the newborns do (open_file_owner). */
+/* Only the signal: F_SETOWN_EX names a process, which does not exist yet; the owner is in the image, and not put back. */
 static int set_signal(int fd, const Cairn__OpenFile *open_)
 {
 	return open_->owner_signal ? fcntl(fd, F_SETSIG, (int)open_->owner_signal) : 0;

@@ -84,8 +84,11 @@ static int copy_contents(struct harvest *harvest, int reader, uint32_t capacity,
 	VEC(ProtobufCBinaryData) packets = { 0 };
 	for (size_t done = 0; done < (size_t)held;) {
 		ssize_t n = read(from, bytes + done, (size_t)held - done);
-		if (n <= 0)
-			break;
+		if (n <= 0) {
+			vec_finish(&packets);
+			return fault_set(fault, FAULT_FAILED, EIO, "its contents of %d bytes ended after %zu; try again", held,
+					 done);
+		}
 		*vec_add(&packets) = (ProtobufCBinaryData){ (size_t)n, bytes + done };
 		done += (size_t)n;
 	}

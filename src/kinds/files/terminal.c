@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Terminals that the program uses, not those whose other side it holds: a pty's slave, a console, /dev/tty. The controlling terminal of
  * a job whose session leader is outside is the caller's own at restore, if he has one; else the device of the old
- * path is opened if it is still the same. Line discipline settings are kept in the image and set again when the
- * restored job comes to the foreground of its terminal (rebuild/finish.c). A pty's master is refused: its other side is somebody
+ * path is opened if it is still the same. Line discipline settings and window size are kept in the image, and not set again:
+ * the terminal is the caller's. A pty's master is refused: its other side is somebody
  * else's terminal. */
 #include <errno.h>
 #include <fcntl.h>
