@@ -17,6 +17,7 @@
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "rebuild/newborn.h"
@@ -48,10 +49,16 @@ static int birth_fault(struct fault *fault, pid_t pid, int error)
 	return fault_set(fault, fault_class_of(error), error, "process %d: clone3: %s", pid, strerror(error));
 }
 
-/* What runs in the root newborn until it is seized: nothing but waiting. Its maker's death is its own. */
-__attribute__((noreturn)) static void wait_to_be_seized(void)
+/* What runs in the root newborn until it is seized: nothing but waiting. Its maker's death is its own, also one that came before the
+ * prctl. A root born of a helper waits for that to end, and comes to @maker. */
+__attribute__((noreturn)) static void wait_to_be_seized(pid_t maker, pid_t helper)
 {
+	const struct timespec shortly = { 0, 100000 };
+	while (helper && getppid() == helper)
+		nanosleep(&shortly, NULL);
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (getppid() != maker)
+		_exit(1);
 	for (;;)
 		syscall(SYS_pause);
 }
@@ -59,14 +66,13 @@ __attribute__((noreturn)) static void wait_to_be_seized(void)
 /* A helper leads the old session, and the root is its child. */
 static pid_t birth_in_old_session(pid_t session, pid_t root, uint64_t exit_signal)
 {
+	pid_t maker = getpid();
 	pid_t helper = clone_with_pid(session, SIGCHLD);
 	if (helper == 0) {
 		setsid();
 		pid_t born = clone_with_pid(root, exit_signal);
-		if (born == 0) {
-			for (;;)
-				syscall(SYS_pause);
-		}
+		if (born == 0)
+			wait_to_be_seized(maker, session);
 		_exit(born < 0 ? errno : 0);
 	}
 	int status;
@@ -114,10 +120,11 @@ static int spawn_root(struct rebuild *rebuild, struct rebuild_process *root, str
 	pid_t pid = (pid_t)record->pid;
 	bool old_session = record->session != record->pid && !record->session_outside;
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
+	pid_t maker = getpid();
 	pid_t born = old_session ? birth_in_old_session((pid_t)record->session, pid, SIGCHLD) :
 				   clone_with_pid(pid, SIGCHLD);
 	if (born == 0)
-		wait_to_be_seized();
+		wait_to_be_seized(maker, 0);
 	if (born < 0)
 		return birth_fault(fault, pid, errno);
 	root->made = true;
