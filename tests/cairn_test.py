@@ -405,6 +405,12 @@ class Program:
         status = self.wait(timeout)
         check(status == 0, f"the program ended with {status}", self.tail())
 
+    def finish(self, timeout=120.0):
+        """For programs that wait for a file `finish` in the middle of their work, so that however slowly a test comes
+        along, it finds them working: they may go on to their end, which has to be a success."""
+        self.path("finish").touch()
+        self.succeed(timeout)
+
     def signal(self, number):
         os.kill(self.pid, number)
 
@@ -464,6 +470,7 @@ def _executed(pid):
 
 def undisturbed(argv, directory="reference", timeout=300.0, **options):
     """Runs the same thing to its end without any save; returns the Program, whose files can be compared."""
+    write(f"{directory}/finish", "")
     program = start(argv, directory, **options)
     program.succeed(timeout)
     return program

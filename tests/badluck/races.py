@@ -50,8 +50,7 @@ def threads():
     storm("threads")
 
 
-# Only in the long run: beside its busy threads this kernel (6.18) let whole processors starve for 40 s at times.
-@test("a program of two processes that is saved again and again and runs on notices nothing", long_only=True)
+@test("a program of two processes that is saved again and again and runs on notices nothing", timeout=900 if LONG else 180)
 def often():
     need_cairn()
     program = start([BUILD / "tests" / "badluck" / "worker", "8"])

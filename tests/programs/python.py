@@ -8,7 +8,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 from cairn_test import PYTHON, main, need, same_files, start, test, undisturbed, write
 
 JOB = r'''
-import hashlib, os, queue, sqlite3, subprocess, sys, threading
+import hashlib, os, queue, sqlite3, subprocess, sys, threading, time
 
 ROWS = int(sys.argv[1])
 WORKERS = 4
@@ -36,6 +36,8 @@ for count in range(ROWS):
     database.execute("insert into chain values (?, ?, ?)", (row, value, upper))
     log.write(f"{count}\n")
     log.flush()
+    while count == ROWS * 3 // 4 and not os.path.exists("finish"):
+        time.sleep(0.01)
 for thread in threads:
     thread.join()
 helper.stdin.close()
@@ -58,11 +60,10 @@ def python():
     need("sed")
     reference = undisturbed(job("reference"))
     program = start(job("job"), "job")
-    for _ in range(2):
-        program.wait_progress(30, "log")
+    for count in (30, 100):
+        program.wait_lines(count, "log")
         program.round_trip()
-    program.wait_progress(5, "log")
-    program.succeed()
+    program.finish()
     same_files(program, reference, "out", "log", "err")
 
 
@@ -71,10 +72,10 @@ def python_runs_on():
     need("sed")
     reference = undisturbed(job("reference", 700))
     program = start(job("job", 700), "job")
-    for _ in range(20):
-        program.wait_progress(2, "log")
+    for number in range(20):
+        program.wait_lines(20 * number, "log")
         program.checkpoint(kill=False, image=program.path("image.cairn"))
-    program.succeed()
+    program.finish()
     same_files(program, reference, "out", "log", "err")
 
 
