@@ -428,6 +428,12 @@ class Program:
             Program.running.remove(self)
 
 
+def default_signals():
+    """What python, nohup or a job server ignores is not the program's business."""
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        signal.signal(number, signal.SIG_DFL)
+
+
 def start(argv, directory=".", env=None, session=True, stdin="/dev/null", prepare=None):
     """Starts a program that knows nothing of Cairn: standard output in `out`, errors in `err`, a session of its own."""
     directory = pathlib.Path(directory).resolve()
@@ -446,8 +452,7 @@ def start(argv, directory=".", env=None, session=True, stdin="/dev/null", prepar
                     os.close(fd)
             os.closerange(3, 1024)
             _libc.prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
-            for number in (signal.SIGPIPE, signal.SIGINT, signal.SIGQUIT, signal.SIGXFSZ):
-                signal.signal(number, signal.SIG_DFL)
+            default_signals()
             if prepare:
                 prepare()
             os.execvpe(argv[0], [str(word) for word in argv], {**os.environ, **(env or {})})
@@ -517,8 +522,7 @@ class Terminal:
                     os.dup2(slave, number)
                 os.closerange(3, 1024)
                 _libc.prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
-                for number in (signal.SIGPIPE, signal.SIGINT, signal.SIGQUIT, signal.SIGXFSZ, signal.SIGTTOU):
-                    signal.signal(number, signal.SIG_DFL)
+                default_signals()
                 os.execvpe(argv[0], list(argv), {**os.environ, "PS1": "ready> ", "PS2": "", "TERM": "dumb",
                                                  "HISTFILE": "", **(env or {})})
             except BaseException:

@@ -36,8 +36,7 @@ for count in range(ROWS):
     database.execute("insert into chain values (?, ?, ?)", (row, value, upper))
     log.write(f"{count}\n")
     log.flush()
-    while count == ROWS * 3 // 4 and not os.path.exists("finish"):
-        time.sleep(0.01)
+    while count == ROWS * 3 // 4 and not os.path.exists("finish"): time.sleep(0.01)
 for thread in threads:
     thread.join()
 helper.stdin.close()

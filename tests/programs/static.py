@@ -37,8 +37,7 @@ static void *work(void *argument)
 			hash = (hash ^ (uint64_t)*c) * 1099511628211u;
 		printf("%s", text);
 		fflush(stdout);
-		while (round == 100 && access("finish", F_OK))
-			usleep(10000);
+		while (round == 100 && access("finish", F_OK)) usleep(10000);
 		whose = (self + 1) % 3;
 		pthread_cond_broadcast(&turn);
 		pthread_mutex_unlock(&lock);
