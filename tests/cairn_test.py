@@ -59,6 +59,26 @@ def shorten(value, limit=600):
     return text if len(text) <= limit else f"{text[:limit]}... ({len(text)} characters)"
 
 
+# ---- the machine ----
+
+class FairScheduler:
+    """Linux 6.18 lets a whole session starve for up to a minute while another one computes (seen: cairn 46 s, rcu_preempt
+    15 s). Each weight change of a running scheduling group enlarges its claim (place_entity() in kernel/sched/fair.c), and
+    autogroups change theirs with every sleep. Where it may, a run of the tests goes without autogroups."""
+    SWITCH = pathlib.Path("/proc/sys/kernel/sched_autogroup_enabled")
+
+    def __enter__(self):
+        try:
+            self.before = self.SWITCH.read_text()
+            self.SWITCH.write_text("0\n")
+        except OSError:
+            self.before = None
+
+    def __exit__(self, *_):
+        if self.before:
+            self.SWITCH.write_text(self.before)
+
+
 # ---- waiting: always for an event, never for a time ----
 
 def until(condition, what, timeout=30.0):
