@@ -203,18 +203,19 @@ static int freeze_one(struct harvest *harvest, pid_t pid, struct frozen_process 
 	struct frozen_process *process = tree_add_process(harvest, pid, parent);
 	int rc = proc_stat_read(pid, 0, &process->stat, fault);
 	process->zombie = rc == 0 && process->stat.state == 'Z' && process->stat.threads <= 1;
-	if (rc == 0 && process->zombie && !parent)
+	if (rc == 0 && process->zombie && harvest->processes.count == 1)
 		rc = fault_set(fault, FAULT_VANISHED, ESRCH, "ended before it could be frozen");
 	if (rc == 0)
 		rc = check_process(process, fault);
 	if (rc == 0 && !process->zombie)
 		rc = freeze_process(harvest, process, fault);
 	/* A child that ended and was reaped by somebody else (its parent stands still) is no part of the tree. */
-	if (rc == -ESRCH && parent && !process->threads.count) {
+	bool target = harvest->processes.at[0] == process;
+	if (rc == -ESRCH && !target && !process->threads.count) {
 		tree_drop_last(harvest);
 		return 0;
 	}
-	if (rc == -ESRCH && parent)
+	if (rc == -ESRCH && !target)
 		fault->transient = 1; /* it became a zombie: the next round sees it so */
 	return rc < 0 ? tree_at_process(process, rc, fault) : 0;
 }
@@ -226,6 +227,31 @@ static int freeze_children(struct harvest *harvest, struct frozen_process *proce
 	int rc = process->zombie ? 0 : proc_children(process->pid, &children, fault);
 	for (size_t i = 0; rc == 0 && i < children.pids.count; i++)
 		rc = freeze_one(harvest, children.pids.at[i], process, fault);
+	vec_finish(&children.pids);
+	return rc;
+}
+
+static bool is_root(const struct harvest *harvest, pid_t pid)
+{
+	for (size_t i = 0; i < harvest->processes.count; i++)
+		if (!harvest->processes.at[i]->parent && harvest->processes.at[i]->pid == pid)
+			return true;
+	return false;
+}
+
+/* What came to the adopter when its parent ended. Zombies there are the adopter's to reap. */
+static int freeze_adopted(struct harvest *harvest, struct fault *fault)
+{
+	struct pid_list children = { 0 };
+	int rc = harvest->policy.adopter ? proc_children(harvest->policy.adopter, &children, fault) : 0;
+	for (size_t i = 0; rc == 0 && i < children.pids.count; i++) {
+		pid_t pid = children.pids.at[i];
+		struct proc_stat stat;
+		if (pid == getpid() || is_root(harvest, pid) || proc_stat_read(pid, 0, &stat, NULL) < 0 ||
+		    (stat.state == 'Z' && stat.threads <= 1))
+			continue;
+		rc = freeze_one(harvest, pid, NULL, fault);
+	}
 	vec_finish(&children.pids);
 	return rc;
 }
@@ -257,6 +283,8 @@ int freeze_tree(struct harvest *harvest, pid_t root, const struct deadline *dead
 	int rc = freeze_one(harvest, root, NULL, fault);
 	for (size_t i = 0; rc == 0 && i < harvest->processes.count; i++) {
 		rc = freeze_children(harvest, harvest->processes.at[i], fault);
+		if (rc == 0 && i + 1 == harvest->processes.count)
+			rc = freeze_adopted(harvest, fault);
 		if (rc == 0)
 			rc = deadline_check(deadline, fault);
 	}

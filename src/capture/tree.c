@@ -247,7 +247,7 @@ static int survey_process(struct harvest *harvest, pid_t pid, struct frozen_proc
 	int rc = tree_read_process(harvest, process, fault);
 	if (rc == 0 && !process->zombie)
 		rc = tree_read_space(harvest, process, fault);
-	if (rc < 0 && parent && gone(rc)) {
+	if (rc < 0 && harvest->processes.count > 1 && gone(rc)) {
 		tree_drop_last(harvest);
 		return 0;
 	}
@@ -256,7 +256,13 @@ static int survey_process(struct harvest *harvest, pid_t pid, struct frozen_proc
 
 int tree_survey(struct harvest *harvest, pid_t root, struct fault *fault)
 {
+	struct pid_list adopted = { 0 };
 	int rc = survey_process(harvest, root, NULL, fault);
+	if (rc == 0 && harvest->policy.adopter && proc_children(harvest->policy.adopter, &adopted, NULL) == 0)
+		for (size_t i = 0; rc == 0 && i < adopted.pids.count; i++)
+			if (adopted.pids.at[i] != root && adopted.pids.at[i] != getpid())
+				rc = survey_process(harvest, adopted.pids.at[i], NULL, fault);
+	vec_finish(&adopted.pids);
 	for (size_t i = 0; rc == 0 && i < harvest->processes.count; i++) {
 		struct frozen_process *process = harvest->processes.at[i];
 		struct pid_list children = { 0 };

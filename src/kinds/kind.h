@@ -44,6 +44,7 @@ struct harvest_object {
 /* Policies of the user, as far as a kind has to know them. */
 struct capture_policy {
 	bool close_outside; /* --outside close: the other end lies outside the tree and is taken as closed */
+	pid_t adopter;      /* a reaper whose children (but the calling process) belong to the tree too: a job's init; 0: none */
 };
 
 /* A guard region (MADV_GUARD_INSTALL), met by the snapshot among the pages. */
@@ -115,7 +116,7 @@ struct frozen_descriptor {
 
 struct frozen_process {
 	pid_t pid;
-	struct frozen_process *parent; /* NULL: the root */
+	struct frozen_process *parent; /* NULL: a root: the target, or one that the adopter has */
 	size_t child_count;
 	pid_t highest_tid;
 	struct proc_stat stat;

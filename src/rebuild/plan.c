@@ -152,16 +152,22 @@ static int link_threads(struct loader *loader, struct fault *fault)
 	return 0;
 }
 
-static int link_process(struct loader *loader, struct plan_process *process, bool first, struct fault *fault)
+static int link_process(struct loader *loader, struct plan_process *process, size_t index, struct fault *fault)
 {
 	const Cairn__Process *record = process->process;
+	bool first = index == 0;
+	process->index = index;
 	process->parent = record->parent_pid ? id_find(&loader->processes, record->parent_pid) : NULL;
 	process->space = record->space ? id_find(&loader->spaces, record->space) : NULL;
-	if (first != !process->parent || (process->parent && process->parent->process->zombie))
+	/* Further roots are orphans that the tree's reaper had adopted. */
+	if ((first ? record->parent_pid != 0 : record->parent_pid && !process->parent) ||
+	    (process->parent && (process->parent->process->zombie || process->parent == process ||
+				 /* it has no index yet: parents come first */
+				 loader->plan->processes.at[process->parent->index] != process->parent)))
 		return fault_set(fault, FAULT_IMAGE, EINVAL, "damaged: process %u has an impossible parent %u", record->pid,
 				 record->parent_pid);
 	if (record->zombie)
-		return first || process->threads.count ?
+		return !process->parent || process->threads.count ?
 			       fault_set(fault, FAULT_IMAGE, EINVAL, "damaged: zombie %u lives", record->pid) : 0;
 	if (!process->space || !process->threads.count || !process->descriptors)
 		return fault_set(fault, FAULT_IMAGE, EINVAL, "damaged: process %u has no memory, threads or descriptors",
@@ -226,7 +232,7 @@ static int link_all(struct loader *loader, struct fault *fault)
 	if (rc == 0)
 		rc = link_threads(loader, fault);
 	for (size_t i = 0; rc == 0 && i < plan->processes.count; i++)
-		rc = link_process(loader, plan->processes.at[i], i == 0, fault);
+		rc = link_process(loader, plan->processes.at[i], i, fault);
 	for (size_t i = 0; rc == 0 && i < plan->spaces.count; i++)
 		rc = check_overlap(plan->spaces.at[i], fault);
 	if (rc == 0 && (!plan->info || !plan->processes.count || plan->highest_id > 1u << 24))

@@ -193,8 +193,6 @@ static void add_process(struct rebuild *rebuild, const struct plan_process *plan
 
 static void link_children(struct rebuild *rebuild)
 {
-	for (size_t i = 0; i < rebuild->plan->processes.count; i++)
-		rebuild->plan->processes.at[i]->index = i;
 	for (size_t i = 0; i < rebuild->processes.count; i++) {
 		struct rebuild_process *process = rebuild->processes.at[i];
 		if (!process->plan->parent)

@@ -11,6 +11,7 @@
 #include <linux/sched.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -232,6 +233,21 @@ static bool needs_session_helper(const struct rebuild *rebuild, const struct reb
 	       !find_process(rebuild, record->session);
 }
 
+/* A PID for a process that lives only for a moment: none of those that are to be made, and free here. */
+static uint32_t free_number(const struct rebuild *rebuild)
+{
+	char path[64];
+	for (uint32_t number = 300;; number++) {
+		bool taken = false;
+		for (size_t i = 0; i < rebuild->processes.count && !taken; i++)
+			for (size_t t = 0; t < rebuild->processes.at[i]->threads.count && !taken; t++)
+				taken = rebuild->processes.at[i]->threads.at[t]->newborn.tid == (pid_t)number;
+		snprintf(path, sizeof path, "/proc/%u", number);
+		if (!taken && access(path, F_OK) < 0)
+			return number;
+	}
+}
+
 /* A process that is only there for its number: the leader of a group or session that has ended. */
 struct helper {
 	Cairn__Process record;
@@ -333,10 +349,35 @@ static int spawn_below(struct rebuild *rebuild, struct rebuild_process *process,
 	return rc < 0 ? rc : bear_children(rebuild, process, false, fault);
 }
 
+/* An orphan whose session's leader lives: a child of the leader's bears it and ends, and it comes to Cairn, the subreaper, as it once
+ * came to its adopter. */
+static int bear_orphan(struct rebuild *rebuild, struct rebuild_process *leader, struct rebuild_process *orphan,
+		       struct fault *fault)
+{
+	struct helper helper = { 0 };
+	int rc = helper_bear(leader, free_number(rebuild), &helper, fault);
+	if (rc == 0)
+		rc = bear(&helper.process, orphan, fault);
+	return rc < 0 ? rc : helper_end(leader, &helper, fault);
+}
+
 int spawn_tree(struct rebuild *rebuild, struct fault *fault)
 {
-	int rc = spawn_root(rebuild, rebuild->processes.at[0], fault);
-	return rc < 0 ? rc : spawn_below(rebuild, rebuild->processes.at[0], fault);
+	int rc = 0;
+	/* Sessions are handed down by those who live in them: these first. */
+	for (int pass = 0; pass < 2; pass++)
+		for (size_t i = 0; rc == 0 && i < rebuild->processes.count; i++) {
+			struct rebuild_process *process = rebuild->processes.at[i];
+			const Cairn__Process *record = process->plan->process;
+			struct rebuild_process *leader = record->session == record->pid || record->session_outside ?
+								 NULL : find_process(rebuild, record->session);
+			if (process->parent || (leader != NULL) != pass)
+				continue;
+			rc = leader ? bear_orphan(rebuild, leader, process, fault) : spawn_root(rebuild, process, fault);
+			if (rc == 0)
+				rc = spawn_below(rebuild, process, fault);
+		}
+	return rc;
 }
 
 static int join_group(struct rebuild_process *process, pid_t group, struct fault *fault)

@@ -37,10 +37,13 @@ static int refuse(const struct harvest *harvest, const struct frozen_process *pr
 	return rc;
 }
 
-/* Does the leader of a group or session live among the captured? A number that nobody has any more is the tree's own. */
+/* Does the leader of a group or session live among the captured? A number that nobody has any more is the tree's own; 0 stands for
+ * one outside this PID namespace. */
 static bool is_outside(const struct harvest *harvest, pid_t leader)
 {
 	struct proc_stat stat;
+	if (!leader)
+		return true;
 	for (size_t i = 0; i < harvest->processes.count; i++)
 		if (harvest->processes.at[i]->pid == leader)
 			return false;
@@ -76,6 +79,7 @@ static int check(const ProtobufCMessage *base, struct fault *fault)
 {
 	const Cairn__Process *message = (const Cairn__Process *)base;
 	if (!message->pid || message->pid > 1u << 22 || message->group > 1u << 22 || message->session > 1u << 22 ||
+	    (!message->group && !message->group_outside) || (!message->session && !message->session_outside) ||
 	    message->exit_signal > 64 || (!message->zombie && !message->space))
 		return fault_set(fault, FAULT_IMAGE, EINVAL, "process %u: impossible values", message->pid);
 	return 0;
