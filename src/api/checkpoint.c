@@ -21,7 +21,8 @@ static uint64_t clock_ns(clockid_t clock)
 	return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
 }
 
-static int write_info(const struct harvest *harvest, struct image_writer *writer, struct fault *fault)
+static int write_info(const struct harvest *harvest, const struct operation_job *job, struct image_writer *writer,
+		      struct fault *fault)
 {
 	Cairn__ImageInfo info = CAIRN__IMAGE_INFO__INIT;
 	struct utsname system;
@@ -44,6 +45,8 @@ static int write_info(const struct harvest *harvest, struct image_writer *writer
 	info.vdso_hash = vdso.hash;
 	info.vdso_size = vdso.size;
 	info.xstate_features = host_xstate_features();
+	info.job = (char *)(job && job->name ? job->name : "");
+	info.generation = job ? job->generation : 0;
 	return image_writer_record(writer, kind_image.tag, &info.base, fault);
 }
 
@@ -70,13 +73,13 @@ static int put_pages(void *context, const struct page_batch *batch, struct fault
 }
 
 /* The frozen part: everything is in the image's file (not yet on disk) when it ends. */
-static int save_frozen(struct harvest *harvest, struct image_writer *writer, unsigned threads,
+static int save_frozen(struct harvest *harvest, const struct operation_job *job, struct image_writer *writer, unsigned threads,
 		       const struct deadline *deadline, struct fault *fault)
 {
 	uint64_t begin = clock_now_ns();
 	const struct page_sink sink = { put_pages, writer };
 	size_t before = harvest->records.count;
-	int rc = write_info(harvest, writer, fault);
+	int rc = write_info(harvest, job, writer, fault);
 	if (rc == 0)
 		rc = write_records(harvest, 0, writer, fault);
 	if (rc == 0)
@@ -89,13 +92,18 @@ static int save_frozen(struct harvest *harvest, struct image_writer *writer, uns
 	return rc;
 }
 
-static int save(pid_t pid, const struct cairn_checkpoint_options *options, struct image_file *file,
+static struct capture_policy policy_of(const struct cairn_checkpoint_options *options, const struct operation_job *job)
+{
+	return (struct capture_policy){ .close_outside = options->close_outside, .adopter = job ? job->adopter : 0 };
+}
+
+static int save(pid_t pid, const struct cairn_checkpoint_options *options, const struct operation_job *job, struct image_file *file,
 		struct cairn_checkpoint_result *result, struct fault_list *refusals, struct fault *fault)
 {
 	/* Transient states get some time even if the operation has no bound. */
 	struct deadline bound = operation_deadline(options->timeout_s > 0 ? options->timeout_s : 10, options->signal_fd);
 	struct deadline deadline = operation_deadline(options->timeout_s, options->signal_fd);
-	const struct capture_policy policy = { .close_outside = options->close_outside };
+	const struct capture_policy policy = policy_of(options, job);
 	struct image_writer *writer;
 	struct harvest harvest;
 	struct image_stats stats = { 0 };
@@ -110,7 +118,7 @@ static int save(pid_t pid, const struct cairn_checkpoint_options *options, struc
 	}
 	log_info("checkpoint: frozen and read: %zu processes, %u threads, %.2f ms", harvest.processes.count,
 		 count_threads(&harvest), (double)(clock_now_ns() - frozen_at) / 1e6);
-	rc = save_frozen(&harvest, writer, operation_threads(options->threads), &deadline, fault);
+	rc = save_frozen(&harvest, job, writer, operation_threads(options->threads), &deadline, fault);
 	/* A program that runs on need not wait for the disk; one that is to end must not end before its image is safe. */
 	if (rc < 0 || options->after == CAIRN_RUN_ON) {
 		freeze_thaw(&harvest, FREEZE_RUN);
@@ -136,13 +144,13 @@ static int save(pid_t pid, const struct cairn_checkpoint_options *options, struc
 	return rc;
 }
 
-enum cairn_status cairn_checkpoint(pid_t pid, const struct cairn_checkpoint_options *options,
-				   struct cairn_checkpoint_result *result, struct cairn_error *error)
+enum cairn_status operation_checkpoint(pid_t pid, const struct cairn_checkpoint_options *options, const struct operation_job *job,
+				       struct cairn_checkpoint_result *result, struct cairn_error *error)
 {
 	struct fault_list refusals = { 0 };
 	struct fault fault = { 0 };
 	struct image_file *file = NULL;
-	const struct capture_policy policy = { .close_outside = options->close_outside };
+	const struct capture_policy policy = policy_of(options, job);
 	uint64_t begin = clock_now_ns();
 	*result = (struct cairn_checkpoint_result){ 0 };
 	int rc = capture_check_target(pid, &fault);
@@ -153,12 +161,18 @@ enum cairn_status cairn_checkpoint(pid_t pid, const struct cairn_checkpoint_opti
 	if (rc == 0)
 		rc = image_file_create(options->output, &file, &fault);
 	if (rc == 0)
-		rc = save(pid, options, file, result, &refusals, &fault);
+		rc = save(pid, options, job, file, result, &refusals, &fault);
 	image_file_free(file);
 	result->total_ns = clock_now_ns() - begin;
 	enum cairn_status status = rc < 0 ? operation_failed(&refusals, &fault, NULL, error) : CAIRN_DONE;
 	fault_list_finish(&refusals);
 	return status;
+}
+
+enum cairn_status cairn_checkpoint(pid_t pid, const struct cairn_checkpoint_options *options,
+				   struct cairn_checkpoint_result *result, struct cairn_error *error)
+{
+	return operation_checkpoint(pid, options, NULL, result, error);
 }
 
 enum cairn_status cairn_check_process(pid_t pid, struct cairn_error *error)

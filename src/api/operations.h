@@ -5,6 +5,27 @@
 #include "base/fault.h"
 #include "cairn.h"
 
+/* A tree that is saved from inside its job. */
+struct operation_job {
+	pid_t adopter;       /* its init, whose other children belong to the tree too; 0: only the target's tree */
+	const char *name;
+	uint32_t generation;
+};
+
+/* cairn_checkpoint, with what a job knows of it (NULL: it is none). */
+enum cairn_status operation_checkpoint(pid_t pid, const struct cairn_checkpoint_options *options, const struct operation_job *job,
+				       struct cairn_checkpoint_result *result, struct cairn_error *error);
+
+/* What a restore in this process's PID namespace came to. */
+struct operation_restored {
+	char *job;           /* the name in the image, "": none; heap */
+	char *command;       /* comm of the root; heap */
+	uint32_t generation; /* how often the tree has been restored, this time included */
+};
+/* cairn_restore with pids "same". -EEXIST in *ret_error: an old PID is taken, and nothing was made. */
+enum cairn_status operation_restore(const struct cairn_restore_options *options, struct cairn_restore_result *result,
+				    struct operation_restored *ret_restored, int *ret_error, struct cairn_error *error);
+
 struct deadline operation_deadline(double timeout_s, int signal_fd);
 unsigned operation_threads(unsigned wanted);
 /* The refusals, or the fault when there are none, become the error's lines; the status is the first one's. */

@@ -7,11 +7,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/signalfd.h>
+#include <unistd.h>
 
 #include "base/memory.h"
 #include "cairn.h"
 #include "cmd/cmd.h"
 #include "cmd/target.h"
+#include "job/control.h"
 #include "kernel/procfs.h"
 
 struct checkpoint_options {
@@ -36,7 +38,7 @@ static const struct cmd_option options[] = {
 };
 
 static const struct cmd_syntax syntax = {
-	"checkpoint", "TARGET", "save the process TARGET (a PID) and its descendants into one file", options, 1, 1,
+	"checkpoint", "TARGET", "save TARGET, a PID with its descendants or a job's name, into one file", options, 1, 1,
 };
 
 static char *default_output(pid_t pid)
@@ -91,37 +93,91 @@ static void print_result(const struct cmd_common *common, const char *path,
 			(double)result->frozen_ns / 1e6, (double)result->total_ns / 1e6);
 }
 
+/* A job's init makes the image, in its own working directory: paths are whole. */
+static enum cairn_status checkpoint_job(const struct target *target, const struct cairn_checkpoint_options *checkpoint,
+					const char *output, char **ret_image, struct cairn_checkpoint_result *result,
+					struct cairn_error *error)
+{
+	_free_ char *here = output && output[0] != '/' && strcmp(output, "-") ? getcwd(NULL, 0) : NULL;
+	json_t *answer, *request = json_pack("{s:s, s:i, s:i, s:i, s:f, s:b}", "op", "checkpoint", "pid", (int)target->pid, "after",
+					     (int)checkpoint->after, "threads", (int)checkpoint->threads, "timeout",
+					     checkpoint->timeout_s, "close_outside", checkpoint->close_outside);
+	if (output)
+		json_object_set_new(request, "output", here ? json_sprintf("%s/%s", here, output) : json_string(output));
+	struct fault fault;
+	int rc = control_call(target->job, request, output && !strcmp(output, "-") ? 1 : -1, &answer, &fault);
+	json_decref(request);
+	if (rc < 0)
+		answer = control_refused((enum cairn_status)fault.class, fault.text);
+	enum cairn_status status = control_status(answer, error);
+	*result = (struct cairn_checkpoint_result){
+		.bytes = (uint64_t)json_integer_value(json_object_get(answer, "bytes")),
+		.pages = (uint64_t)json_integer_value(json_object_get(answer, "pages")),
+		.processes = (uint32_t)json_integer_value(json_object_get(answer, "processes")),
+		.threads = (uint32_t)json_integer_value(json_object_get(answer, "threads")),
+		.frozen_ns = (uint64_t)(json_number_value(json_object_get(answer, "frozen_ms")) * 1e6),
+		.total_ns = (uint64_t)(json_number_value(json_object_get(answer, "total_ms")) * 1e6),
+	};
+	*ret_image = memory_string(output ? output : control_text(answer, "image", ""));
+	json_decref(answer);
+	return status;
+}
+
+/* Where an image goes if nobody says: a job's own place, or a name made from the program's. */
+static char *choose_output(const char *given, const struct target *target)
+{
+	if (given)
+		return memory_string(given);
+	if (target->job < 0)
+		return default_output(target->pid);
+	struct fault fault;
+	json_t *answer, *request = json_pack("{s:s}", "op", "status");
+	bool own = control_call(target->job, request, -1, &answer, &fault) == 0;
+	json_decref(request);
+	if (!own)
+		return NULL;
+	char *chosen = json_object_get(answer, "image") ? NULL : memory_format("%s.cairn", control_text(answer, "name", "job"));
+	json_decref(answer);
+	return chosen;
+}
+
 int cmd_checkpoint(int argc, char **argv)
 {
 	struct checkpoint_options given = { 0 };
 	struct cmd_common common;
 	struct fault fault;
-	pid_t pid;
+	struct target target;
 	int rc = cmd_parse(&syntax, argc, argv, &given, &common, &fault);
 	if (rc > 0)
 		return 0;
 	if (rc == 0 && given.kill && given.stop)
 		rc = fault_set(&fault, FAULT_USAGE, EINVAL, "--kill and --stop exclude each other; try one of them");
 	if (rc == 0)
-		rc = target_pid(common.operands[0], &pid, &fault);
+		rc = target_find(common.operands[0], &target, &fault);
 	if (rc < 0)
 		return cmd_report(&common, &fault);
-	_free_ char *named = given.output ? NULL : default_output(pid);
+	_free_ char *output = choose_output(given.output, &target);
+	_free_ char *image = NULL;
 	const struct cairn_checkpoint_options checkpoint = {
-		.output = given.output ? given.output : named,
+		.output = output,
 		.after = given.kill ? CAIRN_KILL : given.stop ? CAIRN_STOP : CAIRN_RUN_ON,
 		.threads = (unsigned)given.threads,
 		.timeout_s = common.timeout_s,
 		.close_outside = given.outside == 1,
-		.signal_fd = cmd_signal_fd(),
+		.signal_fd = target.job < 0 ? cmd_signal_fd() : -1,
 	};
 	struct cairn_checkpoint_result result;
 	struct cairn_error error = { 0 };
-	enum cairn_status status = cairn_checkpoint(pid, &checkpoint, &result, &error);
+	enum cairn_status status;
+	if (target.job >= 0)
+		status = checkpoint_job(&target, &checkpoint, output, &image, &result, &error);
+	else
+		status = cairn_checkpoint(target.pid, &checkpoint, &result, &error);
 	if (status != CAIRN_DONE)
 		cmd_report_error(&common, status, &error);
 	else
-		print_result(&common, checkpoint.output, &result);
+		print_result(&common, image ? image : output, &result);
 	cairn_error_free(&error);
+	target_finish(&target);
 	return (int)status;
 }

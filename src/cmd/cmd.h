@@ -97,7 +97,11 @@ int cmd_flush(struct fault *fault);
 
 /* The subcommands: argv[0] is their name; they print their own faults and return the exit status. */
 int cmd_checkpoint(int argc, char **argv);
+int cmd_init(int argc, char **argv);
+int cmd_kill(int argc, char **argv);
+int cmd_ps(int argc, char **argv);
 int cmd_restore(int argc, char **argv);
+int cmd_run(int argc, char **argv);
 int cmd_check(int argc, char **argv);
 int cmd_inspect(int argc, char **argv);
 int cmd_verify(int argc, char **argv);

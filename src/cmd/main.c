@@ -8,18 +8,20 @@
 struct command {
 	const char *name;
 	const char *operands;
-	const char *summary;
-	int (*run)(int argc, char **argv); /* NULL: not in this version */
+	const char *summary; /* NULL: not for users */
+	int (*run)(int argc, char **argv);
 };
 
 static const struct command commands[] = {
-	{ "run", "-- COMMAND [ARG...]", "start COMMAND as a job that can be checkpointed (not in this version)", NULL },
+	{ "run", "-- COMMAND [ARG...]", "start COMMAND as a job that can be checkpointed", cmd_run },
 	{ "checkpoint", "TARGET", "save a process and its descendants into one file", cmd_checkpoint },
 	{ "restore", "IMAGE", "bring them back", cmd_restore },
 	{ "check", "[TARGET | IMAGE]", "say what can be done here, without doing it", cmd_check },
 	{ "inspect", "IMAGE", "show what is inside an image", cmd_inspect },
 	{ "verify", "IMAGE", "read every byte of an image and check it", cmd_verify },
-	{ "ps", "", "list jobs and their checkpoints (not in this version)", NULL },
+	{ "ps", "", "list jobs and their checkpoints", cmd_ps },
+	{ "kill", "NAME", "end a job", cmd_kill },
+	{ "init", NULL, NULL, cmd_init } /* internal: PID 1 of a job */,
 };
 
 enum { COMMANDS = sizeof commands / sizeof *commands };
@@ -27,7 +29,7 @@ enum { COMMANDS = sizeof commands / sizeof *commands };
 static void usage_print(FILE *out)
 {
 	fputs("cairn saves a running program into one file and brings it back later.\n\n", out);
-	for (int i = 0; i < COMMANDS; i++) {
+	for (int i = 0; i < COMMANDS && commands[i].summary; i++) {
 		char head[64];
 		snprintf(head, sizeof head, "cairn %s %s", commands[i].name, commands[i].operands);
 		fprintf(out, "  %-34s %s\n", head, commands[i].summary);
@@ -39,16 +41,6 @@ static int usage_fault(const char *word)
 {
 	struct fault fault;
 	fault_set(&fault, FAULT_USAGE, 0, "'%s' is no command of Cairn; try cairn --help", word);
-	return cmd_report(NULL, &fault);
-}
-
-static int command_run(const struct command *command, int argc, char **argv)
-{
-	if (command->run)
-		return command->run(argc, argv);
-	struct fault fault;
-	fault_set(&fault, FAULT_FAILED, 0, "%s: not in this version; try checkpoint and restore with a PID",
-		  command->name);
 	return cmd_report(NULL, &fault);
 }
 
@@ -69,6 +61,6 @@ int main(int argc, char **argv)
 	}
 	for (int i = 0; i < COMMANDS; i++)
 		if (!strcmp(word, commands[i].name))
-			return command_run(&commands[i], argc - 1, argv + 1);
+			return commands[i].run(argc - 1, argv + 1);
 	return usage_fault(word);
 }

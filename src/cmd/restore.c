@@ -3,19 +3,18 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
-#include <termios.h>
 #include <unistd.h>
 
 #include "base/fd.h"
 #include "base/memory.h"
 #include "cairn.h"
 #include "cmd/cmd.h"
+#include "cmd/foreground.h"
 #include "cmd/target.h"
+#include "job/restore.h"
 
 struct restore_options {
 	bool detach, leave_stopped, trust_image;
@@ -49,41 +48,7 @@ static const struct cmd_syntax syntax = {
 	"restore", "IMAGE", "bring the program in IMAGE (\"-\": standard input) back", options, 1, 1,
 };
 
-enum { OWN_FAILURE = 125 };
-
 /* ---- the terminal of a job in the foreground ---- */
-
-struct terminal {
-	int fd;         /* the controlling terminal, -1: none */
-	char path[64];
-	bool ours;      /* this process's group was in its foreground */
-	pid_t group;    /* the job's own group, 0: it is in this process's */
-};
-
-static void terminal_open(struct terminal *terminal)
-{
-	*terminal = (struct terminal){ .fd = open("/dev/tty", O_RDWR | O_CLOEXEC | O_NOCTTY) };
-	if (terminal->fd < 0)
-		return;
-	/* /dev/tty does not say which one it is: the standard descriptors, if they are it, do. */
-	for (int fd = 0; fd <= 2 && !terminal->path[0]; fd++)
-		if (isatty(fd) && tcgetsid(fd) == getsid(0) && ttyname_r(fd, terminal->path, sizeof terminal->path) != 0)
-			terminal->path[0] = 0;
-	terminal->ours = tcgetpgrp(terminal->fd) == getpgrp();
-}
-
-/* Also from the background, which SIGTTOU would stop. */
-static void terminal_give(const struct terminal *terminal, pid_t group)
-{
-	sigset_t set, old;
-	if (terminal->fd < 0 || !terminal->ours)
-		return;
-	sigemptyset(&set);
-	sigaddset(&set, SIGTTOU);
-	sigprocmask(SIG_BLOCK, &set, &old);
-	tcsetpgrp(terminal->fd, group);
-	sigprocmask(SIG_SETMASK, &old, NULL);
-}
 
 struct ready {
 	struct terminal *terminal;
@@ -111,44 +76,6 @@ static int write_pidfile(const char *path, pid_t pid, struct fault *fault)
 		return fault_set(fault, fault_class_of(errno), errno,
 				 "%s: %s; the program runs as process %d; try another --pidfile", path, strerror(errno), pid);
 	return 0;
-}
-
-/* The job stopped itself (^Z): so does this one, for the shell to see; and goes on with it. */
-static void stop_along(const struct terminal *terminal, pid_t child)
-{
-	terminal_give(terminal, getpgrp());
-	kill(getpid(), SIGSTOP);
-	if (terminal->group) {
-		terminal_give(terminal, terminal->group);
-		kill(-terminal->group, SIGCONT);
-	} else {
-		kill(child, SIGCONT);
-	}
-}
-
-static int wait_in_foreground(const struct terminal *terminal, pid_t child, pid_t root)
-{
-	sigset_t all;
-	sigfillset(&all);
-	sigdelset(&all, SIGTTOU);
-	sigprocmask(SIG_SETMASK, &all, NULL);
-	for (;;) {
-		int status;
-		pid_t ended = waitpid(child, &status, WNOHANG | WUNTRACED | __WALL);
-		if (ended == child && !WIFSTOPPED(status)) {
-			terminal_give(terminal, getpgrp());
-			return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-		}
-		if (ended == child && WSTOPSIG(status) != SIGSTOP)
-			stop_along(terminal, child);
-		if (ended < 0 && errno == ECHILD)
-			return OWN_FAILURE;
-		siginfo_t info;
-		/* What the terminal sends reaches the job by itself if it is in this process's group. */
-		if (ended == 0 && sigwaitinfo(&all, &info) > 0 && info.si_signo != SIGCHLD && info.si_signo != SIGCONT &&
-		    !(info.si_code == SI_KERNEL && !terminal->group))
-			kill(root, info.si_signo);
-	}
 }
 
 static void print_result(const struct cmd_common *common, const struct restore_options *given, const char *image,
@@ -212,9 +139,13 @@ int cmd_restore(int argc, char **argv)
 		.ready = on_ready,
 		.context = &ready,
 	};
+	const struct restore_way way = {
+		.program = "/proc/self/exe", .detached = given.detach, .terminal_ours = terminal.ours && !given.detach,
+	};
 	struct cairn_restore_result result;
 	struct cairn_error error = { 0 };
-	enum cairn_status status = cairn_restore(&restore, &result, &error);
+	struct job job;
+	enum cairn_status status = restore_image(&restore, &way, &result, &job, &error);
 	if (status != CAIRN_DONE) {
 		terminal_give(&terminal, getpgrp());
 		cmd_report_error(&common, status, &error);
@@ -227,5 +158,8 @@ int cmd_restore(int argc, char **argv)
 		cmd_report(&common, &fault);
 	if (given.detach)
 		return 0;
-	return wait_in_foreground(&terminal, result.init ? result.init : result.root, result.root);
+	struct foreground foreground = { .terminal = &terminal, .job = job, .common = &common };
+	if (!job.init)
+		foreground.job = (struct job){ .root = result.root, .channel = -1 };
+	return foreground_wait(&foreground);
 }

@@ -5,8 +5,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "base/memory.h"
 #include "cmd/check.h"
+#include "job/control.h"
+#include "job/registry.h"
+#include "kernel/procfs.h"
 
 int target_pid(const char *text, pid_t *ret_pid, struct fault *fault)
 {
@@ -17,6 +22,68 @@ int target_pid(const char *text, pid_t *ret_pid, struct fault *fault)
 		return fault_set(fault, FAULT_USAGE, EINVAL, "\"%s\" is not a PID; try `ps` for the PIDs that exist", text);
 	*ret_pid = (pid_t)pid;
 	return 0;
+}
+
+static uint64_t pid_namespace(pid_t pid)
+{
+	uint64_t namespaces[NS_COUNT] = { 0 };
+	return proc_namespaces(pid, namespaces, NULL) < 0 ? 0 : namespaces[NS_PID];
+}
+
+/* The job in whose namespace the process lives: one of its owner's. */
+static bool find_job_of(pid_t pid, struct target *target)
+{
+	struct proc_status status;
+	struct arena arena = { 0 };
+	struct registry_names list = { 0 };
+	uint64_t namespace = pid_namespace(pid);
+	bool other = namespace && namespace != pid_namespace(getpid()) && proc_status_read(pid, 0, &arena, &status, NULL) == 0;
+	if (other)
+		registry_list(geteuid() ? geteuid() : status.uid[0], &list);
+	for (size_t i = 0; other && i < list.names.count && target->job < 0; i++) {
+		int socket;
+		pid_t init;
+		if (registry_connect(geteuid() ? geteuid() : status.uid[0], list.names.at[i], &socket, &init, NULL) < 0)
+			continue;
+		if (pid_namespace(init) == namespace) {
+			target->job = socket;
+			target->pid = pid == init ? 0 : status.ns_pid;
+		} else {
+			close(socket);
+		}
+	}
+	registry_names_finish(&list);
+	arena_finish(&arena);
+	return target->job >= 0;
+}
+
+int target_find(const char *text, struct target *ret_target, struct fault *fault)
+{
+	struct target target = { .job = -1 };
+	pid_t init;
+	int rc = 0;
+	if (text[0] && text[strspn(text, "0123456789")] == 0) {
+		rc = target_pid(text, &target.pid, fault);
+		if (rc == 0)
+			find_job_of(target.pid, &target);
+	} else if (registry_name_valid(text)) {
+		rc = registry_connect(geteuid(), text, &target.job, &init, fault);
+	} else {
+		rc = target_pid(text, &target.pid, fault);
+	}
+	if (rc < 0)
+		return rc;
+	target.name = memory_string(text);
+	*ret_target = target;
+	return 0;
+}
+
+void target_finish(struct target *target)
+{
+	if (target->job >= 0)
+		close(target->job);
+	free(target->name);
+	*target = (struct target){ .job = -1 };
 }
 
 /* Digits alone are a PID; everything else names a file. */

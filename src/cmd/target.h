@@ -6,6 +6,16 @@
 #include "cairn.h"
 #include "cmd/cmd.h"
 
+/* What a checkpoint is of. */
+struct target {
+	pid_t pid;   /* in this namespace, or, of a job, inside it (0: the whole job) */
+	int job;     /* connection to the job's init, -1: it is none */
+	char *name;  /* what the user called it; heap */
+};
+/* A PID, also one in a job of this user's (as root: of anybody's), or a job's name. */
+int target_find(const char *text, struct target *ret_target, struct fault *fault);
+void target_finish(struct target *target);
+
 /* A PID in decimal, nothing else: FAULT_USAGE. */
 int target_pid(const char *text, pid_t *ret_pid, struct fault *fault);
 /* Blocks SIGINT, SIGTERM and SIGHUP, and gives them as a descriptor that an operation looks at. */

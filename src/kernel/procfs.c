@@ -267,6 +267,17 @@ int proc_children(pid_t pid, struct pid_list *ret_list, struct fault *fault)
 	return 0;
 }
 
+int proc_processes(struct pid_list *ret_list, struct fault *fault)
+{
+	struct pid_list list = { 0 };
+	int rc = numbers_read("/proc", &list);
+	if (rc < 0)
+		return path_fault(fault, -rc, "/proc");
+	list_sort(&list);
+	*ret_list = list;
+	return 0;
+}
+
 /* Namespaces */
 
 const char *const proc_namespace_names[NS_COUNT] = {

@@ -76,6 +76,8 @@ struct pid_list {
 };
 int proc_threads(pid_t pid, struct pid_list *ret_list, struct fault *fault);
 int proc_children(pid_t pid, struct pid_list *ret_list, struct fault *fault);
+/* All processes of this /proc, ascending. */
+int proc_processes(struct pid_list *ret_list, struct fault *fault);
 /* Open descriptors, ascending. */
 int proc_descriptors(pid_t pid, struct pid_list *ret_list, struct fault *fault);
 

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <linux/capability.h>
 #include <linux/securebits.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -62,34 +63,57 @@ static int capture(struct harvest *harvest, struct frozen_thread *thread, const 
 	return 0;
 }
 
+/* Has @id a meaning in this user namespace? The lines of a map: inside, outside, count (user_namespaces(7)). */
+static bool is_mapped(const char *map, uint32_t id)
+{
+	struct text text = { 0 };
+	bool mapped = proc_read_path(map, &text, NULL) < 0;
+	unsigned long inside, count;
+	int length;
+	for (const char *at = text.at; !mapped && at && sscanf(at, "%lu %*u %lu\n%n", &inside, &count, &length) == 2; at += length)
+		mapped = id >= inside && id - inside < count;
+	text_finish(&text);
+	return mapped;
+}
+
+/* setgroups(2) is given up where an ordinary user made the user namespace: his groups stay as they are. */
+static bool groups_are_fixed(void)
+{
+	struct text text = { 0 };
+	bool fixed = proc_read_path("/proc/self/setgroups", &text, NULL) == 0 && !strncmp(text.at, "deny", 4);
+	text_finish(&text);
+	return fixed;
+}
+
 static int check(const ProtobufCMessage *base, struct fault *fault)
 {
 	const Cairn__Credentials *message = (const Cairn__Credentials *)base;
+	const uint32_t uids[] = { message->uid, message->euid, message->suid, message->fsuid };
+	const uint32_t gids[] = { message->gid, message->egid, message->sgid, message->fsgid };
 	if (message->n_groups > 65536)
 		return fault_set(fault, FAULT_IMAGE, EINVAL, "thread %u: %zu groups are impossible", message->tid,
 				 message->n_groups);
+	for (size_t i = 0; i < sizeof uids / sizeof *uids; i++)
+		if (!is_mapped("/proc/self/uid_map", uids[i]) || !is_mapped("/proc/self/gid_map", gids[i]))
+			return fault_set(fault, FAULT_PERMISSION, EPERM,
+					 "thread %u runs as uid %u, gid %u, which an ordinary user's namespace does not have; try "
+					 "as root", message->tid, uids[i], gids[i]);
 	return 0;
 }
 
-/* Are these what a newborn inherits from Cairn anyway? Then no privilege is needed for them. */
-static bool same_as_own(const Cairn__Credentials *want)
+static bool same_groups(const Cairn__Credentials *a, const Cairn__Credentials *b)
 {
-	struct arena arena = { 0 };
-	struct proc_status status;
-	Cairn__Credentials own = CAIRN__CREDENTIALS__INIT;
-	if (proc_status_read(getpid(), 0, &arena, &status, NULL) < 0)
-		return false;
-	fill(&own, &status);
-	own.securebits = (uint32_t)prctl(PR_GET_SECUREBITS);
-	bool same = own.uid == want->uid && own.euid == want->euid && own.suid == want->suid &&
-		    own.fsuid == want->fsuid && own.gid == want->gid && own.egid == want->egid &&
-		    own.sgid == want->sgid && own.fsgid == want->fsgid && own.n_groups == want->n_groups &&
-		    (!own.n_groups || !memcmp(own.groups, want->groups, own.n_groups * sizeof *own.groups)) &&
-		    own.inheritable == want->inheritable && own.permitted == want->permitted &&
-		    own.effective == want->effective && own.bounding == want->bounding &&
-		    own.ambient == want->ambient && own.securebits == want->securebits;
-	arena_finish(&arena);
-	return same;
+	return a->n_groups == b->n_groups && (!a->n_groups || !memcmp(a->groups, b->groups, a->n_groups * sizeof *a->groups));
+}
+
+/* Are these what a newborn inherits from Cairn anyway? Then no privilege is needed for them. */
+static bool same_as_own(const Cairn__Credentials *own, const Cairn__Credentials *want)
+{
+	return own->uid == want->uid && own->euid == want->euid && own->suid == want->suid && own->fsuid == want->fsuid &&
+	       own->gid == want->gid && own->egid == want->egid && own->sgid == want->sgid && own->fsgid == want->fsgid &&
+	       same_groups(own, want) && own->inheritable == want->inheritable && own->permitted == want->permitted &&
+	       own->effective == want->effective && own->bounding == want->bounding && own->ambient == want->ambient &&
+	       own->securebits == want->securebits;
 }
 
 static void add_capset(struct batch *batch, uint64_t inheritable, uint64_t permitted, uint64_t effective)
@@ -104,10 +128,11 @@ static void add_capset(struct batch *batch, uint64_t inheritable, uint64_t permi
 	batch_call(batch, capset, header_place.address, data_place.address);
 }
 
-static void add_ids(const Cairn__Credentials *message, struct batch *batch)
+static void add_ids(const Cairn__Credentials *message, const Cairn__Credentials *own, struct batch *batch)
 {
 	struct batch_place groups = batch_data(batch, message->groups, message->n_groups * sizeof *message->groups);
-	batch_call(batch, setgroups, message->n_groups, groups.address);
+	if (!same_groups(message, own) && !groups_are_fixed())
+		batch_call(batch, setgroups, message->n_groups, groups.address);
 	batch_call(batch, setresgid, message->gid, message->egid, message->sgid);
 	batch_call(batch, setresuid, message->uid, message->euid, message->suid);
 	batch_try(batch, setfsgid, message->fsgid);
@@ -118,27 +143,36 @@ static int rebuild(struct newborn_thread *thread, const ProtobufCMessage *base, 
 		   struct fault *fault)
 {
 	const Cairn__Credentials *message = (const Cairn__Credentials *)base;
-	(void)thread, (void)fault;
-	if (!same_as_own(message)) {
-		struct proc_status own;
-		struct arena arena = { 0 };
-		int rc = proc_status_read(getpid(), 0, &arena, &own, fault);
+	Cairn__Credentials own = CAIRN__CREDENTIALS__INIT;
+	struct proc_status status;
+	struct arena arena = { 0 };
+	(void)thread;
+	int rc = proc_status_read(getpid(), 0, &arena, &status, fault);
+	if (rc < 0) {
 		arena_finish(&arena);
-		if (rc < 0)
-			return rc;
+		return rc;
+	}
+	fill(&own, &status);
+	own.securebits = (uint32_t)prctl(PR_GET_SECUREBITS);
+	if (!same_as_own(&own, message)) {
+		/* Setting them needs a capability even where nothing changes. */
+		bool securebits = own.permitted >> CAP_SETPCAP & 1 || own.securebits != message->securebits;
 		batch_group(batch, 160, message->n_groups * 4 + 512);
-		batch_call(batch, prctl, PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP);
-		add_ids(message, batch);
+		if (securebits)
+			batch_call(batch, prctl, PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP);
+		add_ids(message, &own, batch);
 		for (uint64_t cap = 0; cap < 64; cap++)
-			if (own.cap_bounding >> cap & 1 && !(message->bounding >> cap & 1))
+			if (own.bounding >> cap & 1 && !(message->bounding >> cap & 1))
 				batch_call(batch, prctl, PR_CAPBSET_DROP, cap);
-		add_capset(batch, message->inheritable, own.cap_permitted, own.cap_permitted);
+		add_capset(batch, message->inheritable, own.permitted, own.permitted);
 		for (uint64_t cap = 0; cap < 64; cap++)
 			if (message->ambient >> cap & 1)
 				batch_call(batch, prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, cap);
-		batch_call(batch, prctl, PR_SET_SECUREBITS, message->securebits);
+		if (securebits)
+			batch_call(batch, prctl, PR_SET_SECUREBITS, message->securebits);
 		add_capset(batch, message->inheritable, message->permitted, message->effective);
 	}
+	arena_finish(&arena);
 	if (message->no_new_privs)
 		batch_call(batch, prctl, PR_SET_NO_NEW_PRIVS, 1);
 	return 0;

@@ -1,0 +1,185 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* cairn run, and cairn init, which is what it executes as PID 1 of the job's namespace (job/init.h). */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/memory.h"
+#include "cmd/cmd.h"
+#include "cmd/foreground.h"
+#include "cmd/target.h"
+#include "job/init.h"
+#include "job/registry.h"
+#include "job/restore.h"
+#include "job/save.h"
+#include "kernel/features.h"
+
+struct run_options {
+	const char *name, *image, *on_signal;
+	double every;
+	uint64_t keep;
+	bool exit_after, resume;
+};
+
+static const struct cmd_option options[] = {
+	{ "name", 0, CMD_STRING, "NAME", "the job's name (default: made from the command)", offsetof(struct run_options, name) },
+	{ "image", 0, CMD_STRING, "FILE", "where its checkpoints go", offsetof(struct run_options, image) },
+	{ "every", 0, CMD_DURATION, "TIME", "checkpoint it every TIME (90, 10m, 2h), to --image",
+	  offsetof(struct run_options, every) },
+	{ "keep", 0, CMD_NUMBER, "N", "keep N generations: FILE, FILE.1, ...", offsetof(struct run_options, keep) },
+	{ "on-signal", 0, CMD_STRING, "SIGNAL", "checkpoint it when this cairn gets SIGNAL (USR1, TERM ...)",
+	  offsetof(struct run_options, on_signal) },
+	{ "exit-after-checkpoint", 0, CMD_FLAG, NULL, "end after a checkpoint by --on-signal (without that: by --every), with status 85",
+	  offsetof(struct run_options, exit_after) },
+	{ "resume", 0, CMD_FLAG, NULL, "restore it from --image if that exists, instead of starting COMMAND",
+	  offsetof(struct run_options, resume) },
+	{ NULL },
+};
+
+static const struct cmd_syntax syntax = {
+	"run", "-- COMMAND [ARG...]", "start COMMAND as a job that its user can checkpoint", options, 1, -1, true,
+};
+
+static int signal_number(const char *name, int *ret_number, struct fault *fault)
+{
+	const char *plain = strncmp(name, "SIG", 3) ? name : name + 3;
+	for (int number = 1; number < NSIG; number++) {
+		const char *known = sigabbrev_np(number);
+		if (known && !strcmp(known, plain) && number != SIGKILL && number != SIGSTOP && number != SIGCHLD) {
+			*ret_number = number;
+			return 0;
+		}
+	}
+	return fault_set(fault, FAULT_USAGE, EINVAL, "--on-signal %s: no signal that can be caught; try USR1 or TERM", name);
+}
+
+/* Outlives a change of the working directory. The directory has to exist, the file need not. */
+static int absolute_path(const char *path, char **ret_path, struct fault *fault)
+{
+	_free_ char *here = path[0] == '/' ? NULL : getcwd(NULL, 0);
+	if (path[0] != '/' && !here)
+		return fault_set(fault, FAULT_FAILED, errno, "the working directory: %s; try an absolute path", strerror(errno));
+	*ret_path = here ? memory_format("%s/%s", here, path) : memory_string(path);
+	return 0;
+}
+
+static int check_options(const struct run_options *given, int *ret_signal, struct fault *fault)
+{
+	if ((given->every > 0 || given->on_signal || given->resume || given->keep) && !given->image)
+		return fault_set(fault, FAULT_USAGE, EINVAL, "--every, --keep, --on-signal and --resume need a place; try --image FILE");
+	if (given->exit_after && !given->on_signal && given->every <= 0)
+		return fault_set(fault, FAULT_USAGE, EINVAL, "--exit-after-checkpoint needs --on-signal or --every");
+	if (given->name && !registry_name_valid(given->name))
+		return fault_set(fault, FAULT_USAGE, EINVAL,
+				 "--name %s: try letters, digits and ._-+, at most %d, and not digits alone", given->name, JOB_NAME_MAX);
+	return given->on_signal ? signal_number(given->on_signal, ret_signal, fault) : 0;
+}
+
+static json_t *spec_of(const struct run_options *given, const char *image, const char *command, const struct terminal *terminal)
+{
+	uint64_t mask = 0;
+	sigset_t none, all;
+	sigemptyset(&none);
+	syscall(SYS_rt_sigprocmask, SIG_BLOCK, NULL, &mask, sizeof mask);
+	/* From here on signals are Cairn's to pass on. */
+	sigfillset(&all);
+	sigprocmask(SIG_SETMASK, &all, NULL);
+	const char *base = strrchr(command, '/');
+	json_t *spec = json_pack("{s:b, s:b, s:b, s:f, s:i, s:b}", "exact", given->name != NULL, "user",
+				 !feature_capability(CAP_SYS_ADMIN), "ours", terminal->ours, "every", given->every, "keep",
+				 (int)given->keep, "exit_after", given->exit_after && !given->on_signal);
+	json_object_set_new(spec, "mask", json_sprintf("%llx", (unsigned long long)mask));
+	if (given->name)
+		json_object_set_new(spec, "name", json_string(given->name));
+	else
+		json_object_set_new(spec, "name", json_sprintf("%s-%d", base ? base + 1 : command, getpid()));
+	if (image)
+		json_object_set_new(spec, "image", json_string(image));
+	return spec;
+}
+
+/* The youngest image that is whole. */
+static enum cairn_status resume(const char *image, const struct run_options *given, const json_t *spec, const struct terminal *terminal,
+				struct job *ret_job, struct cairn_error *error)
+{
+	enum cairn_status status = CAIRN_BAD_IMAGE;
+	for (uint64_t n = 0; status == CAIRN_BAD_IMAGE && n < (given->keep ? given->keep : 1); n++) {
+		_free_ char *path = n ? memory_format("%s.%llu", image, (unsigned long long)n) : memory_string(image);
+		if (n && access(path, F_OK) < 0)
+			break;
+		const struct cairn_restore_options restore = {
+			.image = path, .pids = CAIRN_PIDS_PRIVATE, .terminal = terminal->path[0] ? terminal->path : NULL, .signal_fd = -1,
+		};
+		const struct restore_way way = { .program = "/proc/self/exe", .spec = spec, .terminal_ours = terminal->ours };
+		struct cairn_restore_result result;
+		struct cairn_error one = { 0 };
+		status = restore_image(&restore, &way, &result, ret_job, &one);
+		if (status == CAIRN_BAD_IMAGE && n + 1 < given->keep)
+			fprintf(stderr, "cairn: %s; its older generation is tried\n", one.lines[0]);
+		cairn_error_free(error);
+		*error = one;
+	}
+	return status;
+}
+
+int cmd_run(int argc, char **argv)
+{
+	struct run_options given = { 0 };
+	struct cmd_common common;
+	struct terminal terminal;
+	struct fault fault;
+	int signal = 0;
+	_free_ char *image = NULL;
+	int rc = cmd_parse(&syntax, argc, argv, &given, &common, &fault);
+	if (rc > 0)
+		return 0;
+	if (rc == 0)
+		rc = check_options(&given, &signal, &fault);
+	if (rc == 0 && given.image)
+		rc = absolute_path(given.image, &image, &fault);
+	if (rc < 0) {
+		cmd_report(&common, &fault);
+		return OWN_FAILURE;
+	}
+	terminal_open(&terminal);
+	json_t *spec = spec_of(&given, image, common.operands[0], &terminal);
+	struct foreground foreground = {
+		.terminal = &terminal, .common = &common, .save_signal = signal, .exit_after = given.exit_after,
+	};
+	struct cairn_error error = { 0 };
+	enum cairn_status status;
+	if (image)
+		save_rotate(image, (unsigned)given.keep);
+	if (given.resume && access(image, F_OK) == 0)
+		status = resume(image, &given, spec, &terminal, &foreground.job, &error);
+	else
+		status = job_start("/proc/self/exe", spec, common.operands, &foreground.job, &error);
+	json_decref(spec);
+	if (status != CAIRN_DONE) {
+		terminal_give(&terminal, getpgrp());
+		cmd_report_error(&common, status, &error);
+		cairn_error_free(&error);
+		return OWN_FAILURE;
+	}
+	if (common.verbosity)
+		fprintf(stderr, "cairn: job %s, process %d\n",
+			json_string_value(json_object_get(foreground.job.state, "name")), foreground.job.root);
+	return foreground_wait(&foreground);
+}
+
+int cmd_init(int argc, char **argv)
+{
+	int channel = argc > 1 ? (int)strtol(argv[1], NULL, 10) : -1;
+	if (channel < 3 || getpid() != 1) {
+		struct fault fault;
+		fault_set(&fault, FAULT_USAGE, EINVAL, "init is what cairn run starts; try cairn run -- COMMAND");
+		return cmd_report(NULL, &fault);
+	}
+	return init_run(channel, argc > 2 ? argv + 2 : NULL);
+}

@@ -1,0 +1,542 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "job/init.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "api/operations.h"
+#include "base/fd.h"
+#include "base/memory.h"
+#include "job/control.h"
+#include "job/registry.h"
+#include "job/save.h"
+#include "job/terminal.h"
+#include "kernel/procfs.h"
+
+enum { MOST_CLIENTS = 16, NAMES_TRIED = 100 };
+
+/* A checkpoint that is being made. */
+struct saving {
+	pid_t worker;     /* 0: none */
+	int answer;       /* pipe from it */
+	int client;       /* who waits for it: a client, the channel, or -1: it was time for one */
+	bool ends;        /* the job ends with it */
+};
+
+struct init {
+	json_t *spec;
+	int channel;      /* -1: the Cairn that started the job is gone */
+	int signals, listener;
+	char *name, *socket_path, *command;
+	struct terminal terminal;
+	pid_t root;
+	int root_status;
+	bool ended, saved_last;
+	uint32_t generation;
+	uint64_t saves, every_ns, next_ns, started_ns;
+	double saved_at;  /* CLOCK_REALTIME, seconds; 0: never */
+	struct saving saving;
+	VEC(int) clients;
+};
+
+static const char *spec_text(const struct init *init, const char *key)
+{
+	return control_text(init->spec, key, NULL);
+}
+
+static bool spec_true(const struct init *init, const char *key)
+{
+	return json_is_true(json_object_get(init->spec, key));
+}
+
+static uint64_t spec_number(const struct init *init, const char *key)
+{
+	return (uint64_t)json_integer_value(json_object_get(init->spec, key));
+}
+
+/* Takes the reference to @message. */
+static void say(struct init *init, json_t *message)
+{
+	if (init->channel >= 0)
+		control_send(init->channel, message, -1);
+	json_decref(message);
+}
+
+/* ---- the start ---- */
+
+static int failed_start(struct init *init, json_t *answer)
+{
+	say(init, answer);
+	if (init->socket_path)
+		unlink(init->socket_path);
+	return 125;
+}
+
+/* Listens under the wanted name or, where the user chose none, under the first free one made from it. */
+static int take_name(struct init *init, const char *wanted, struct fault *fault)
+{
+	_free_ char *base = memory_string(wanted);
+	for (char *c = base; *c; c++)
+		if (!strchr("._-+", *c) && !(*c >= '0' && *c <= '9') && !(*c >= 'A' && *c <= 'Z') && !(*c >= 'a' && *c <= 'z'))
+			*c = '_';
+	base[strnlen(base, JOB_NAME_MAX - 4)] = 0;
+	if (!registry_name_valid(base)) {
+		char *named = memory_format("job-%s", base);
+		free(base);
+		base = named;
+	}
+	for (int n = 1;; n++) {
+		_free_ char *name = n == 1 ? memory_string(base) : memory_format("%s-%d", base, n);
+		int rc = registry_listen(name, &init->listener, &init->socket_path, fault);
+		if (rc == 0) {
+			init->name = memory_string(name);
+			return 0;
+		}
+		if (rc != -EADDRINUSE || spec_true(init, "exact") || n == NAMES_TRIED)
+			return rc;
+	}
+}
+
+/* What the command starts with is what the user's shell gave Cairn. */
+__attribute__((noreturn)) static void execute(struct init *init, char *const command[], int report)
+{
+	uint64_t mask = strtoull(control_text(init->spec, "mask", "0"), NULL, 16);
+	if (spec_true(init, "user")) {
+		struct __user_cap_header_struct header = { _LINUX_CAPABILITY_VERSION_3, 0 };
+		struct __user_cap_data_struct none[2] = { 0 };
+		prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+		/* Also for uid 0, which exec would give all of the namespace's. */
+		for (unsigned long cap = 0; geteuid() == 0 && cap < 64; cap++)
+			prctl(PR_CAPBSET_DROP, cap, 0, 0, 0);
+		syscall(SYS_capset, &header, none);
+	}
+	setenv("CAIRN_JOB", init->socket_path, 1);
+	syscall(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, sizeof mask);
+	execvp(command[0], command);
+	int error = errno;
+	_exit(write(report, &error, sizeof error) == sizeof error ? 127 : 126);
+}
+
+static int start_command(struct init *init, char *const command[], struct fault *fault)
+{
+	int ends[2], error = 0;
+	if (pipe2(ends, O_CLOEXEC) < 0)
+		return fault_set(fault, FAULT_FAILED, errno, "pipe: %s", strerror(errno));
+	_close_ int from = ends[0], to = ends[1];
+	init->root = fork();
+	if (init->root == 0)
+		execute(init, command, to);
+	if (init->root < 0)
+		return fault_set(fault, FAULT_FAILED, errno, "fork: %s", strerror(errno));
+	close(fd_steal(&to));
+	if (read(from, &error, sizeof error) == sizeof error) {
+		waitpid(init->root, NULL, 0);
+		return fault_set(fault, FAULT_FAILED, error, "%s: %s; try its full path, after --", command[0], strerror(error));
+	}
+	return 0;
+}
+
+/* Everything is made and nothing runs: the tree's own group comes to the foreground, unless nobody wants it any more. */
+static int on_ready(void *context, pid_t root, pid_t foreground_group)
+{
+	struct init *init = context;
+	struct pollfd there = { .fd = init->channel, .events = POLLOUT };
+	if (poll(&there, 1, 0) == 1 && there.revents & (POLLERR | POLLHUP))
+		return 1;
+	if (!spec_true(init, "detached") && foreground_group && getpgid(root) != getpgrp()) {
+		init->terminal.group = foreground_group;
+		terminal_give(&init->terminal, foreground_group);
+	}
+	return 0;
+}
+
+static json_t *restore_tree(struct init *init)
+{
+	const struct cairn_restore_options options = {
+		.image = spec_text(init, "restore"),
+		.pids = CAIRN_PIDS_SAME,
+		.threads = (unsigned)spec_number(init, "threads"),
+		.timeout_s = json_number_value(json_object_get(init->spec, "timeout")),
+		.leave_stopped = spec_true(init, "leave_stopped"),
+		.ignore_changed_files = spec_true(init, "ignore_changed_files"),
+		.trust_image = spec_true(init, "trust_image"),
+		.terminal = spec_text(init, "terminal"),
+		.signal_fd = -1,
+		.ready = on_ready,
+		.context = init,
+	};
+	struct cairn_restore_result result;
+	struct operation_restored restored;
+	struct cairn_error error = { 0 };
+	int rc;
+	enum cairn_status status = operation_restore(&options, &result, &restored, &rc, &error);
+	json_t *answer;
+	if (status != CAIRN_DONE) {
+		answer = control_failed(status, &error);
+		cairn_error_free(&error);
+		return answer;
+	}
+	init->root = result.root;
+	init->generation = restored.generation;
+	init->command = restored.command;
+	if (!spec_text(init, "name"))
+		json_object_set_new(init->spec, "name", restored.job[0] ? json_string(restored.job) :
+			json_sprintf("%s-%d", restored.command, result.root));
+	free(restored.job);
+	return json_pack("{s:i, s:i, s:i, s:i, s:I}", "status", CAIRN_DONE, "root", (int)result.root, "processes",
+			 (int)result.processes, "threads", (int)result.threads, "pages", (json_int_t)result.pages);
+}
+
+/* ---- requests ---- */
+
+static unsigned count_processes(void)
+{
+	unsigned count = 0;
+	struct pid_list list = { 0 };
+	if (proc_processes(&list, NULL) == 0)
+		count = (unsigned)list.pids.count;
+	vec_finish(&list.pids);
+	return count ? count - 1 : 0; /* but for this one */
+}
+
+static json_t *status_answer(const struct init *init, bool inside)
+{
+	json_t *answer = json_pack("{s:i, s:s, s:s, s:i, s:i, s:i, s:I, s:f, s:f, s:b, s:b}", "status", CAIRN_DONE, "name", init->name,
+				   "command", init->command ? init->command : "", "root", (int)init->root, "processes",
+				   (int)count_processes() - (init->saving.worker != 0), "restored", (int)init->generation, "saves",
+				   (json_int_t)init->saves, "saved_at", init->saved_at, "running_s",
+				   (double)(clock_now_ns() - init->started_ns) / 1e9, "saving", init->saving.worker != 0, "inside",
+				   inside);
+	if (spec_text(init, "image"))
+		json_object_set_new(answer, "image", json_string(spec_text(init, "image")));
+	if (init->every_ns)
+		json_object_set_new(answer, "every_s", json_real((double)init->every_ns / 1e9));
+	return answer;
+}
+
+static void answer_to(struct init *init, int client, json_t *answer)
+{
+	if (client == init->channel && client >= 0) {
+		json_object_set_new(answer, "event", json_string("saved"));
+		say(init, answer);
+		return;
+	}
+	if (client >= 0)
+		control_send(client, answer, -1);
+	json_decref(answer);
+}
+
+static void start_saving(struct init *init, json_t *request, int fd, int client)
+{
+	int ends[2];
+	if (init->saving.worker) {
+		answer_to(init, client, control_refused(CAIRN_FAILED, "another checkpoint of this job is under way; try again later"));
+		return;
+	}
+	if (pipe2(ends, O_CLOEXEC) < 0) {
+		answer_to(init, client, control_refused(CAIRN_FAILED, strerror(errno)));
+		return;
+	}
+	pid_t worker = fork();
+	if (worker == 0) {
+		const struct save_job job = {
+			.root = init->root, .name = init->name, .generation = init->generation, .image = spec_text(init, "image"),
+			.keep = (unsigned)spec_number(init, "keep"),
+		};
+		prctl(PR_SET_NAME, "cairn-save");
+		json_t *answer = save_answer(&job, request, fd);
+		_free_ char *text = json_dumps(answer, JSON_COMPACT);
+		_exit(text && fd_write_full(ends[1], text, strlen(text)) == 0 ? 0 : 1);
+	}
+	close(ends[1]);
+	if (worker < 0) {
+		close(ends[0]);
+		answer_to(init, client, control_refused(CAIRN_FAILED, "no process for the checkpoint; try a higher limit of processes"));
+		return;
+	}
+	init->saving = (struct saving){ worker, ends[0], client, json_integer_value(json_object_get(request, "after")) == CAIRN_KILL };
+}
+
+static void saving_failed(struct init *init, const json_t *answer)
+{
+	const json_t *lines = json_object_get(answer, "lines");
+	for (size_t i = 0; i < json_array_size(lines); i++)
+		say(init, json_pack("{s:s, s:o}", "event", "message", "line",
+				    json_sprintf("checkpoint of %s failed, it runs on: %s", init->name,
+						 json_string_value(json_array_get(lines, i)))));
+}
+
+/* The worker has ended: what it said goes to who asked. */
+static void finish_saving(struct init *init)
+{
+	struct saving saving = init->saving;
+	_free_ char *buffer = memory_new(CONTROL_MAX);
+	size_t size = 0;
+	ssize_t got;
+	while (size < CONTROL_MAX && (got = read(saving.answer, buffer + size, CONTROL_MAX - size)) > 0)
+		size += (size_t)got;
+	close(saving.answer);
+	init->saving = (struct saving){ 0 };
+	json_t *answer = json_loadb(buffer, size, 0, NULL);
+	if (!answer)
+		answer = control_refused(CAIRN_FAILED, "the checkpoint was ended from outside");
+	bool done = json_integer_value(json_object_get(answer, "status")) == CAIRN_DONE;
+	if (done) {
+		struct timespec now;
+		clock_gettime(CLOCK_REALTIME, &now);
+		init->saves++;
+		init->saved_at = (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+		init->saved_last = saving.ends;
+	} else if (saving.client < 0) {
+		saving_failed(init, answer);
+	}
+	if (saving.client < 0 && done) {
+		json_object_set_new(answer, "event", json_string("saved"));
+		say(init, json_incref(answer));
+	}
+	answer_to(init, saving.client, answer);
+}
+
+static void kill_job(struct init *init, int signal)
+{
+	if (signal && signal != SIGKILL)
+		kill(init->root, signal);
+	else
+		kill(-1, SIGKILL); /* all but this process (kill(2)) */
+}
+
+static void go_on(struct init *init)
+{
+	if (init->terminal.group) {
+		terminal_give(&init->terminal, init->terminal.group);
+		kill(-init->terminal.group, SIGCONT);
+	} else {
+		kill(init->root, SIGCONT);
+	}
+}
+
+/* @client: who asks; the channel is one too. */
+static void serve(struct init *init, int client, json_t *request, int fd)
+{
+	const char *op = control_text(request, "op", "");
+	if (!strcmp(op, "status")) {
+		struct ucred peer = { 0 };
+		socklen_t size = sizeof peer;
+		getsockopt(client, SOL_SOCKET, SO_PEERCRED, &peer, &size);
+		answer_to(init, client, status_answer(init, peer.pid > 0));
+	} else if (!strcmp(op, "checkpoint")) {
+		start_saving(init, request, fd, client);
+	} else if (!strcmp(op, "kill")) {
+		kill_job(init, (int)json_integer_value(json_object_get(request, "signal")));
+		answer_to(init, client, json_pack("{s:i}", "status", CAIRN_DONE));
+	} else if (!strcmp(op, "continue")) {
+		go_on(init);
+	} else {
+		answer_to(init, client, control_refused(CAIRN_USAGE, "an unknown request; try cairn of the same version"));
+	}
+	if (fd >= 0)
+		close(fd);
+	json_decref(request);
+}
+
+/* ---- events ---- */
+
+/* The socket's mode keeps others out (0600, in a directory 0700). Root, whom a user namespace shows as nobody, may come in. */
+static bool is_welcome(int client)
+{
+	struct ucred peer;
+	socklen_t size = sizeof peer;
+	long overflow = 65534;
+	return getsockopt(client, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 &&
+	       (peer.uid == getuid() || peer.uid == 0 || peer.uid == (uid_t)overflow);
+}
+
+static void accept_client(struct init *init)
+{
+	int client = accept4(init->listener, NULL, NULL, SOCK_CLOEXEC);
+	if (client < 0)
+		return;
+	if (init->clients.count >= MOST_CLIENTS || !is_welcome(client)) {
+		close(client);
+		return;
+	}
+	*vec_add(&init->clients) = client;
+}
+
+static void drop_client(struct init *init, int client)
+{
+	/* Nobody waits for its checkpoint any more. Its end is safe at every moment. */
+	if (init->saving.worker && init->saving.client == client) {
+		kill(init->saving.worker, SIGKILL);
+		init->saving.client = -1;
+	}
+	for (size_t i = 0; i < init->clients.count; i++)
+		if (init->clients.at[i] == client)
+			init->clients.at[i] = init->clients.at[--init->clients.count];
+	close(client);
+}
+
+static void hear_client(struct init *init, int client)
+{
+	json_t *request;
+	int fd = -1, rc = control_receive(client, &request, &fd);
+	if (rc > 0)
+		serve(init, client, request, fd);
+	else if (client == init->channel)
+		init->channel = (close(client), -1);
+	else
+		drop_client(init, client);
+}
+
+static void reap(struct init *init)
+{
+	int status;
+	for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG | WUNTRACED | __WALL)) > 0;) {
+		if (pid == init->saving.worker && !WIFSTOPPED(status))
+			finish_saving(init);
+		if (pid != init->root)
+			continue;
+		if (WIFSTOPPED(status)) {
+			/* SIGSTOP was sent by somebody to it alone. */
+			if (WSTOPSIG(status) != SIGSTOP)
+				say(init, json_pack("{s:s}", "event", "stopped"));
+			continue;
+		}
+		init->ended = true;
+		init->root_status = status;
+	}
+}
+
+static void hear_signals(struct init *init)
+{
+	struct signalfd_siginfo info;
+	while (read(init->signals, &info, sizeof info) == sizeof info) {
+		if (info.ssi_signo == SIGCHLD)
+			reap(init);
+		else if (info.ssi_pid == 0 && info.ssi_code <= 0) /* from outside; the terminal reaches the root by itself */
+			kill(init->root, (int)info.ssi_signo);
+	}
+	reap(init);
+}
+
+static void save_in_time(struct init *init)
+{
+	uint64_t now = clock_now_ns();
+	if (!init->every_ns || now < init->next_ns || init->saving.worker)
+		return;
+	init->next_ns = now + init->every_ns;
+	json_t *request = json_pack("{s:i}", "after", spec_true(init, "exit_after") ? CAIRN_KILL : CAIRN_RUN_ON);
+	start_saving(init, request, -1, -1);
+	json_decref(request);
+}
+
+static int wait_ms(const struct init *init)
+{
+	if (!init->every_ns || init->saving.worker)
+		return -1;
+	uint64_t now = clock_now_ns();
+	return now >= init->next_ns ? 0 : (int)((init->next_ns - now) / 1000000 < 3600000 ? (init->next_ns - now) / 1000000 + 1 : 3600000);
+}
+
+static void live(struct init *init)
+{
+	while (!init->ended || init->saving.worker) {
+		struct pollfd watched[MOST_CLIENTS + 3];
+		nfds_t count = 0;
+		watched[count++] = (struct pollfd){ .fd = init->signals, .events = POLLIN };
+		watched[count++] = (struct pollfd){ .fd = init->listener, .events = POLLIN };
+		watched[count++] = (struct pollfd){ .fd = init->channel, .events = POLLIN };
+		for (size_t i = 0; i < init->clients.count; i++)
+			watched[count++] = (struct pollfd){ .fd = init->clients.at[i], .events = POLLIN };
+		if (poll(watched, count, wait_ms(init)) < 0)
+			continue;
+		if (watched[0].revents)
+			hear_signals(init);
+		for (nfds_t i = 2; i < count; i++)
+			if (watched[i].fd >= 0 && watched[i].revents)
+				hear_client(init, watched[i].fd);
+		if (watched[1].revents)
+			accept_client(init);
+		if (!init->ended)
+			save_in_time(init);
+	}
+}
+
+/* Its own copies of the command's standard descriptors would keep pipes open. */
+static void leave_standard_descriptors(void)
+{
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	for (int fd = 0; fd <= 2; fd++)
+		dup2(null, fd);
+	if (null > 2)
+		close(null);
+}
+
+static json_t *begin(struct init *init, char *const command[])
+{
+	struct fault fault;
+	json_t *answer;
+	if (command) {
+		init->command = memory_string(command[0]);
+		if (take_name(init, control_text(init->spec, "name", "job"), &fault) < 0 || start_command(init, command, &fault) < 0)
+			return control_refused((enum cairn_status)fault.class, fault.text);
+		answer = json_pack("{s:i, s:i}", "status", CAIRN_DONE, "root", (int)init->root);
+	} else {
+		answer = restore_tree(init);
+		if (json_integer_value(json_object_get(answer, "status")) != CAIRN_DONE)
+			return answer;
+		if (take_name(init, spec_text(init, "name"), &fault) < 0) {
+			json_decref(answer);
+			return control_refused((enum cairn_status)fault.class, fault.text);
+		}
+	}
+	json_object_set_new(answer, "name", json_string(init->name));
+	return answer;
+}
+
+int init_run(int channel, char *const command[])
+{
+	struct init init = { .channel = channel, .listener = -1, .terminal.fd = -1 };
+	sigset_t all;
+	fcntl(channel, F_SETFD, FD_CLOEXEC);
+	sigfillset(&all);
+	sigprocmask(SIG_SETMASK, &all, NULL);
+	prctl(PR_SET_NAME, "cairn-init");
+	if (control_receive(channel, &init.spec, NULL) <= 0)
+		return 125;
+	/* Until the tree runs it goes with the Cairn that started it; unless detached, also later. */
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	init.signals = signalfd(-1, &all, SFD_CLOEXEC | SFD_NONBLOCK);
+	init.started_ns = clock_now_ns();
+	terminal_open(&init.terminal);
+	init.terminal.ours = spec_true(&init, "ours");
+	init.every_ns = (uint64_t)(json_number_value(json_object_get(init.spec, "every")) * 1e9);
+	init.next_ns = init.started_ns + init.every_ns;
+	json_t *answer = begin(&init, command);
+	if (json_integer_value(json_object_get(answer, "status")) != CAIRN_DONE)
+		return failed_start(&init, answer);
+	if (spec_true(&init, "detached"))
+		prctl(PR_SET_PDEATHSIG, 0);
+	leave_standard_descriptors();
+	if (chdir("/") < 0) {
+		/* Then it keeps the user's directory busy, no more. */
+	}
+	say(&init, answer);
+	live(&init);
+	unlink(init.socket_path);
+	say(&init, json_pack("{s:s, s:i, s:b}", "event", "ended", "wait", init.root_status, "saved", init.saved_last));
+	return WIFEXITED(init.root_status) ? WEXITSTATUS(init.root_status) : 128 + WTERMSIG(init.root_status);
+}

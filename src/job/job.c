@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "job/job.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/memory.h"
+#include "job/control.h"
+#include "job/namespace.h"
+#include "kernel/procfs.h"
+
+pid_t job_outer_pid(pid_t init, pid_t inner)
+{
+	struct pid_list children = { 0 };
+	struct arena arena = { 0 };
+	pid_t found = 0;
+	if (proc_children(init, &children, NULL) == 0) {
+		for (size_t i = 0; i < children.pids.count && !found; i++) {
+			struct proc_status status;
+			if (proc_status_read(children.pids.at[i], 0, &arena, &status, NULL) == 0 && status.ns_pid == inner)
+				found = children.pids.at[i];
+		}
+	}
+	vec_finish(&children.pids);
+	arena_finish(&arena);
+	return found;
+}
+
+int job_spool_input(int *ret_fd, char **ret_path, struct fault *fault)
+{
+	_close_ int fd = memfd_create("cairn-image", 0);
+	_free_ char *buffer = memory_new(1 << 20);
+	for (ssize_t got = 1; fd >= 0 && got != 0;) {
+		got = read(0, buffer, 1 << 20);
+		if ((got < 0 && errno != EINTR) || (got > 0 && fd_write_full(fd, buffer, (size_t)got) < 0))
+			return fault_set(fault, FAULT_FAILED, errno, "read the image from standard input: %s", strerror(errno));
+	}
+	if (fd < 0)
+		return fault_set(fault, FAULT_FAILED, errno, "memory for the image: %s", strerror(errno));
+	*ret_path = memory_format("/proc/self/fd/%d", fd);
+	*ret_fd = fd_steal(&fd);
+	return 0;
+}
+
+static enum cairn_status failed(const struct fault *fault, struct cairn_error *error)
+{
+	json_t *answer = control_refused((enum cairn_status)fault->class, fault->text);
+	enum cairn_status status = control_status(answer, error);
+	json_decref(answer);
+	return status;
+}
+
+/* Hands the spec over and waits until the tree runs. */
+static enum cairn_status await_running(struct job *job, const json_t *spec, struct cairn_error *error)
+{
+	struct fault fault;
+	if (control_call(job->channel, spec, -1, &job->state, &fault) < 0)
+		return failed(&fault, error);
+	enum cairn_status status = control_status(job->state, error);
+	if (status != CAIRN_DONE)
+		return status;
+	job->root = job_outer_pid(job->init, (pid_t)json_integer_value(json_object_get(job->state, "root")));
+	return CAIRN_DONE;
+}
+
+enum cairn_status job_start(const char *program, const json_t *spec, char *const command[], struct job *ret_job,
+			    struct cairn_error *error)
+{
+	struct fault fault;
+	int ends[2];
+	*ret_job = (struct job){ .channel = -1 };
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0) {
+		fault_set(&fault, FAULT_FAILED, errno, "socketpair: %s", strerror(errno));
+		return failed(&fault, error);
+	}
+	_close_ int here = ends[0], there = ends[1];
+	char number[16];
+	snprintf(number, sizeof number, "%d", there);
+	VEC(char *) argv = { 0 };
+	*vec_add(&argv) = "cairn";
+	*vec_add(&argv) = "init";
+	*vec_add(&argv) = number;
+	for (size_t i = 0; command && command[i]; i++)
+		*vec_add(&argv) = command[i];
+	vec_add(&argv);
+	fcntl(there, F_SETFD, 0);
+	int rc = namespace_start(program ? program : CAIRN_PROGRAM, argv.at, &ret_job->init, &fault);
+	vec_finish(&argv);
+	if (rc < 0)
+		return failed(&fault, error);
+	close(fd_steal(&there));
+	ret_job->channel = fd_steal(&here);
+	enum cairn_status status = await_running(ret_job, spec, error);
+	if (status != CAIRN_DONE) {
+		kill(ret_job->init, SIGKILL);
+		waitpid(ret_job->init, NULL, 0);
+		job_finish(ret_job);
+	}
+	return status;
+}
+
+void job_finish(struct job *job)
+{
+	if (job->channel >= 0)
+		close(job->channel);
+	json_decref(job->state);
+	*job = (struct job){ .channel = -1 };
+}

@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "job/restore.h"
+
+#include <errno.h>
+#include <linux/capability.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "api/operations.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "job/control.h"
+#include "kernel/features.h"
+
+/* Who may choose PIDs in the namespace that he lives in (kernel/pid.c alloc_pid, checkpoint_restore_ns_capable). */
+static bool may_choose_pids(void)
+{
+	return feature_capability(CAP_CHECKPOINT_RESTORE) || feature_capability(CAP_SYS_ADMIN);
+}
+
+static json_t *spec_of(const struct cairn_restore_options *options, const struct restore_way *way)
+{
+	char *absolute = realpath(options->image, NULL);
+	json_t *spec = way->spec ? json_deep_copy(way->spec) : json_object();
+	json_t *own = json_pack("{s:s, s:b, s:b, s:i, s:f, s:b, s:b, s:b, s:b}", "restore", absolute ? absolute : options->image,
+				"detached", way->detached, "user", !feature_capability(CAP_SYS_ADMIN), "threads",
+				(int)options->threads, "timeout", options->timeout_s, "leave_stopped", options->leave_stopped,
+				"ignore_changed_files", options->ignore_changed_files, "trust_image", options->trust_image, "ours",
+				way->terminal_ours);
+	if (options->terminal)
+		json_object_set_new(own, "terminal", json_string(options->terminal));
+	json_object_update(spec, own);
+	json_decref(own);
+	free(absolute);
+	return spec;
+}
+
+static enum cairn_status restore_as_job(const struct cairn_restore_options *options, const struct restore_way *way,
+					struct cairn_restore_result *result, struct job *ret_job, struct cairn_error *error)
+{
+	uint64_t begin = clock_now_ns();
+	json_t *spec = spec_of(options, way);
+	enum cairn_status status = job_start(way->program, spec, NULL, ret_job, error);
+	json_decref(spec);
+	if (status != CAIRN_DONE)
+		return status;
+	*result = (struct cairn_restore_result){
+		.root = ret_job->root,
+		.init = ret_job->init,
+		.processes = (uint32_t)json_integer_value(json_object_get(ret_job->state, "processes")),
+		.threads = (uint32_t)json_integer_value(json_object_get(ret_job->state, "threads")),
+		.pages = (uint64_t)json_integer_value(json_object_get(ret_job->state, "pages")),
+		.total_ns = clock_now_ns() - begin,
+	};
+	return CAIRN_DONE;
+}
+
+static enum cairn_status restore_by(const struct cairn_restore_options *options, const struct restore_way *way,
+				    struct cairn_restore_result *result, struct job *ret_job, struct cairn_error *error)
+{
+	bool automatic = options->pids == CAIRN_PIDS_AUTO;
+	if (options->pids == CAIRN_PIDS_SAME || (automatic && may_choose_pids())) {
+		struct operation_restored restored;
+		int rc;
+		enum cairn_status status = operation_restore(options, result, &restored, &rc, error);
+		free(restored.job);
+		free(restored.command);
+		if (!automatic || rc != -EEXIST) {
+			log_info("restore: in the caller's PID namespace");
+			return status;
+		}
+		log_info("restore: %s", error->count ? error->lines[0] : "");
+		cairn_error_free(error);
+	}
+	log_info("restore: in a PID namespace of its own%s", feature_capability(CAP_SYS_ADMIN) ? "" : " and a user namespace");
+	return restore_as_job(options, way, result, ret_job, error);
+}
+
+enum cairn_status restore_image(const struct cairn_restore_options *options, const struct restore_way *way,
+				struct cairn_restore_result *result, struct job *ret_job, struct cairn_error *error)
+{
+	*result = (struct cairn_restore_result){ 0 };
+	*ret_job = (struct job){ .channel = -1 };
+	if (strcmp(options->image, "-") != 0)
+		return restore_by(options, way, result, ret_job, error);
+	/* It can be read only once, and may be needed twice. */
+	struct cairn_restore_options spooled = *options;
+	struct fault fault;
+	_close_ int fd = -1;
+	_free_ char *path = NULL;
+	if (job_spool_input(&fd, &path, &fault) < 0)
+		return operation_failed(NULL, &fault, NULL, error);
+	spooled.image = path;
+	spooled.trust_image = true;
+	return restore_by(&spooled, way, result, ret_job, error);
+}
+
+enum cairn_status cairn_restore(const struct cairn_restore_options *options, struct cairn_restore_result *result,
+				struct cairn_error *error)
+{
+	const struct restore_way way = { .detached = true };
+	struct job job;
+	enum cairn_status status = restore_image(options, &way, result, &job, error);
+	job_finish(&job);
+	return status;
+}

@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/* A checkpoint of the whole job, made from inside its namespace by a child of the init: the init goes on reaping, and nothing
+ * that goes wrong in a checkpoint is its own end. */
+#include <jansson.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+struct save_job {
+	pid_t root;
+	const char *name;
+	uint32_t generation; /* how often the tree was restored */
+	const char *image;   /* where checkpoints go by default, NULL: nowhere */
+	unsigned keep;       /* generations of it */
+};
+
+/* Does what a request "checkpoint" asks for: output (absolute path, or "-": @fd), after (enum cairn_after), pid (inside; 0: the whole
+ * job), threads, timeout, close_outside. The answer has "image", "bytes", "pages", "processes", "threads", "frozen_ms", "total_ms". */
+json_t *save_answer(const struct save_job *job, const json_t *request, int fd);
+
+/* Makes @image the youngest of its generations, from @image.next; nothing when that is not there. */
+void save_rotate(const char *image, unsigned keep);
