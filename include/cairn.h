@@ -69,6 +69,7 @@ struct cairn_restore_options {
 	double timeout_s;         /* 0: none */
 	bool leave_stopped;
 	bool ignore_changed_files;
+	bool roll_back_files;     /* what was appended since to files that are open for writing is cut off */
 	bool trust_image;         /* as root: also an image that others could have written */
 	const char *terminal;     /* path of the caller's controlling terminal, NULL: none */
 	int signal_fd;

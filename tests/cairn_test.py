@@ -255,6 +255,27 @@ def wait_gone(pids, timeout=20.0):
     until(gone, "end of " + ", ".join(describe(pid) for pid in pids if state(pid)), timeout)
 
 
+# ---- an ordinary user ----
+
+USER = 54321
+
+
+def become_ordinary_user():
+    """For the rest of the test: no capability, no groups, the working directory his own."""
+    if os.getuid() != 0:
+        return
+    for path in [pathlib.Path("."), *pathlib.Path(".").rglob("*")]:
+        os.chown(path, USER, USER)
+    os.setgroups([])
+    os.setresgid(USER, USER, USER)
+    os.setresuid(USER, USER, USER)
+    _libc.prctl(4, 1, 0, 0, 0)  # PR_SET_DUMPABLE: his own /proc files are his
+    os.environ.pop("XDG_RUNTIME_DIR", None)
+    os.environ["HOME"] = os.getcwd()
+    if not os.access(CAIRN, os.X_OK):
+        raise Skip(f"{CAIRN} lies where an ordinary user cannot come")
+
+
 # ---- cairn ----
 
 class Result:
@@ -310,6 +331,7 @@ class Program:
         self.directory = pathlib.Path(directory)
         self.saves = 0
         self.ours = True  # our child, or will be by subreaping
+        self.init = None  # of its private PID namespace, whose exit status is the program's
         Program.running.append(self)
 
     def path(self, name):
@@ -370,6 +392,7 @@ class Program:
         if DRY:
             return Result([], 0, "", "", 0.0)
         tree = tree_of(self.pid)
+        self.saved_pid = self.inner_pid()
         words = ["checkpoint", str(self.pid), "-o", str(image), *options]
         if kill:
             words.append("--kill")
@@ -387,7 +410,8 @@ class Program:
 
     def reap_tree(self, tree):
         """Descendants may have come after the list was made: all that lives below us and was below it is asked."""
-        wait_gone(tree)
+        wait_gone(tree + ([self.init] if self.init else []))
+        self.init = None
         _statuses.pop(self.pid, None)
 
     def restore(self, *options, status=OK, timeout=60.0, image=None):
@@ -401,25 +425,33 @@ class Program:
             check(result.status == status, f"restore: exit status {result.status}, wanted {status}", result, self.tail())
         if result.status == OK:
             self.pid = int(pidfile.read_text())
+            parent = (proc_status(self.pid) or {}).get("PPid", "0")
+            self.init = int(parent) if (proc_status(parent) or {}).get("Name") == "cairn-init" else None
             _statuses.pop(self.pid, None)
         return result
 
     def round_trip(self, *options):
         """Save, die, come back; at the same PID."""
-        pid = self.pid
+        pid = self.inner_pid()
         self.checkpoint(*options)
         self.restore()
-        equal(self.pid, pid, "PID after the restore")
+        equal(self.inner_pid(), pid, "PID after the restore")
+
+    def inner_pid(self):
+        """As the program sees it."""
+        return int((proc_status(self.pid) or {}).get("NSpid", "0").split()[-1])
 
     def wait(self, timeout=120.0):
         """Its exit status (negative: by a signal)."""
         def ended():
             reap()
+            if self.init:
+                return self.init in _statuses
             return self.pid in _statuses or state(self.pid) is None
         until(ended, f"end of {describe(self.pid)}\n{self.tail()}", timeout)
         if self in Program.running:
             Program.running.remove(self)
-        return _statuses.get(self.pid)
+        return _statuses.get(self.init or self.pid)
 
     def succeed(self, timeout=120.0):
         status = self.wait(timeout)
@@ -442,7 +474,7 @@ class Program:
             except (ProcessLookupError, PermissionError):
                 pass
         if tree:
-            wait_gone([pid for pid in tree if pid != os.getpid()])
+            wait_gone([pid for pid in tree if pid != os.getpid()] + [self.init or tree[0]])
         _statuses.pop(self.pid, None)
         if self in Program.running:
             Program.running.remove(self)
@@ -586,8 +618,8 @@ class Terminal:
 # ---- the tests of a file ----
 
 class Test:
-    def __init__(self, function, sentence, timeout, serial, host, quick, long_only):
-        self.function, self.sentence, self.timeout = function, sentence, timeout
+    def __init__(self, function, sentence, timeout, serial, host, quick, long_only, user):
+        self.function, self.sentence, self.timeout, self.user = function, sentence, timeout, user
         self.serial, self.host, self.quick, self.long_only = serial, host, quick, long_only
         self.name = function.__name__
 
@@ -595,11 +627,11 @@ class Test:
 registered = []
 
 
-def test(sentence, timeout=120, serial=False, host=False, quick=False, long_only=False):
+def test(sentence, timeout=120, serial=False, host=False, quick=False, long_only=False, user=False):
     """serial: needs the machine alone; host: stays in the PID namespace of the host; quick: also under the
-    sanitizers; long_only: part of make check-long."""
+    sanitizers; long_only: part of make check-long; user: runs as an ordinary user."""
     def decorate(function):
-        registered.append(Test(function, sentence, timeout, serial, host, quick, long_only))
+        registered.append(Test(function, sentence, timeout, serial, host, quick, long_only, user))
         return function
     return decorate
 
@@ -634,6 +666,8 @@ def run_one(wanted):
     before = pathlib.Path("/proc/self/mountinfo").read_text().splitlines()
     code = 0
     try:
+        if wanted.user or os.environ.get("CAIRN_TEST_USER") == "1":
+            become_ordinary_user()
         wanted.function()
     except Skip as skip:
         print(f"skipped: {skip}")

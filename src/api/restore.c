@@ -36,6 +36,7 @@ static int restore_here(const struct restore *restore, struct rebuild_result *re
 	const struct rebuild_options rebuild_options = {
 		.threads = operation_threads(options->threads),
 		.leave_stopped = options->leave_stopped,
+		.roll_back = options->roll_back_files,
 		.terminal = options->terminal,
 		.deadline = &restore->deadline,
 	};
@@ -68,7 +69,10 @@ static int check_trust(const char *image, struct fault *fault)
 
 static int load(struct restore *restore, struct fault_list *refusals, struct fault *fault)
 {
-	const struct plan_policy policy = { .ignore_changed_files = restore->options->ignore_changed_files };
+	const struct plan_policy policy = {
+		.ignore_changed_files = restore->options->ignore_changed_files,
+		.roll_back = restore->options->roll_back_files,
+	};
 	int rc = restore->options->trust_image ? 0 : check_trust(restore->options->image, fault);
 	if (rc == 0)
 		rc = image_reader_open(restore->options->image, &restore->reader, fault);

@@ -114,7 +114,8 @@ static enum cairn_status resume(const char *image, const struct run_options *giv
 		if (n && access(path, F_OK) < 0)
 			break;
 		const struct cairn_restore_options restore = {
-			.image = path, .pids = CAIRN_PIDS_PRIVATE, .terminal = terminal->path[0] ? terminal->path : NULL, .signal_fd = -1,
+			.image = path, .pids = CAIRN_PIDS_PRIVATE, .roll_back_files = true, .signal_fd = -1,
+			.terminal = terminal->path[0] ? terminal->path : NULL,
 		};
 		const struct restore_way way = { .program = "/proc/self/exe", .spec = spec, .terminal_ours = terminal->ours };
 		struct cairn_restore_result result;

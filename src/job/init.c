@@ -172,6 +172,7 @@ static json_t *restore_tree(struct init *init)
 		.timeout_s = json_number_value(json_object_get(init->spec, "timeout")),
 		.leave_stopped = spec_true(init, "leave_stopped"),
 		.ignore_changed_files = spec_true(init, "ignore_changed_files"),
+		.roll_back_files = spec_true(init, "roll_back_files"),
 		.trust_image = spec_true(init, "trust_image"),
 		.terminal = spec_text(init, "terminal"),
 		.signal_fd = -1,

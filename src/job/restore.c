@@ -24,10 +24,10 @@ static json_t *spec_of(const struct cairn_restore_options *options, const struct
 {
 	char *absolute = realpath(options->image, NULL);
 	json_t *spec = way->spec ? json_deep_copy(way->spec) : json_object();
-	json_t *own = json_pack("{s:s, s:b, s:b, s:i, s:f, s:b, s:b, s:b, s:b}", "restore", absolute ? absolute : options->image,
+	json_t *own = json_pack("{s:s, s:b, s:b, s:i, s:f, s:b, s:b, s:b, s:b, s:b}", "restore", absolute ? absolute : options->image,
 				"detached", way->detached, "user", !feature_capability(CAP_SYS_ADMIN), "threads",
 				(int)options->threads, "timeout", options->timeout_s, "leave_stopped", options->leave_stopped,
-				"ignore_changed_files", options->ignore_changed_files, "trust_image", options->trust_image, "ours",
+				"roll_back_files", options->roll_back_files, "ignore_changed_files", options->ignore_changed_files, "trust_image", options->trust_image, "ours",
 				way->terminal_ours);
 	if (options->terminal)
 		json_object_set_new(own, "terminal", json_string(options->terminal));

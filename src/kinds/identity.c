@@ -103,9 +103,9 @@ int identity_check(const char *path, const Cairn__FileIdentity *identity, bool a
 	if (any_size || same || !S_ISREG(now.st_mode) || same_build(path, identity))
 		return 0;
 	if ((uint64_t)now.st_size != identity->size)
-		return fault_set(fault, FAULT_FAILED, ESTALE,
+		return fault_set(fault, FAULT_FAILED, (uint64_t)now.st_size > identity->size ? EFBIG : ESTALE,
 				 "%s: has changed since the checkpoint (%llu bytes now, %llu then); try to put the old "
-				 "file back, or --file-changed ignore", path, (unsigned long long)now.st_size,
+				 "file back, or --file-changed ignore (or rollback, if it only grew)", path, (unsigned long long)now.st_size,
 				 (unsigned long long)identity->size);
 	return fault_set(fault, FAULT_FAILED, ESTALE,
 			 "%s: was modified since the checkpoint; try to put the old file back, or --file-changed ignore",

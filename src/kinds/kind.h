@@ -185,6 +185,7 @@ struct workshop {
 	bool same_boot;
 	pid_t root_pid;
 	const char *terminal; /* path of the caller's controlling terminal, NULL: none */
+	bool roll_back;       /* what was appended to open files since the checkpoint is cut off */
 };
 /* Would a newborn inherit something else than the default action of @signal from Cairn? */
 bool workshop_inherits_action(const struct workshop *workshop, int signal);
@@ -247,6 +248,8 @@ struct kind {
 	int (*settle)(struct workshop *workshop, const ProtobufCMessage *message, struct fault *fault);
 	int (*connect)(struct newborn_thread *thread, int fd, const ProtobufCMessage *message, struct batch *batch,
 		       struct fault *fault);
+	/* The last step: everything is made and nothing runs yet. What cannot be undone belongs here. */
+	int (*commit)(struct workshop *workshop, const ProtobufCMessage *message, struct fault *fault);
 };
 
 /* Every kind, in the order in which they are put back. Ends with NULL. */

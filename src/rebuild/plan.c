@@ -334,7 +334,9 @@ void plan_check_host(const struct plan *plan, const struct plan_policy *policy, 
 		const struct plan_record *record = &plan->records.at[i];
 		if (!record->kind->check || record->kind->check(record->message, &fault) == 0)
 			continue;
-		if (policy->ignore_changed_files && fault.error == ESTALE)
+		if (policy->ignore_changed_files && (fault.error == ESTALE || fault.error == EFBIG))
+			continue;
+		if (policy->roll_back && fault.error == EFBIG && record->kind->commit)
 			continue;
 		fault_list_add(refusals, &fault);
 	}

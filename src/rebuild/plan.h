@@ -53,5 +53,6 @@ void plan_finish(struct plan *plan);
 /* Everything that stands against a restore here (files missing or changed, another vdso ...): one fault each. */
 struct plan_policy {
 	bool ignore_changed_files;
+	bool roll_back; /* open files that have grown are cut back when it is restored */
 };
 void plan_check_host(const struct plan *plan, const struct plan_policy *policy, struct fault_list *refusals);

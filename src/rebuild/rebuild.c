@@ -275,6 +275,7 @@ int rebuild_prepare(const struct plan *plan, const struct image_reader *reader, 
 	rebuild->outbox = rebuild->inbox = -1;
 	rebuild->begin_ns = clock_now_ns();
 	rebuild->workshop.terminal = options->terminal;
+	rebuild->workshop.roll_back = options->roll_back;
 	rebuild->files = memory_new((plan->highest_id + 1) * sizeof *rebuild->files);
 	note_own_rseq(rebuild);
 	int rc = make_workshop(rebuild, fault);
@@ -317,6 +318,12 @@ pid_t rebuild_foreground_group(const struct rebuild *rebuild)
 int rebuild_release(struct rebuild *rebuild, struct rebuild_result *ret_result, struct fault *fault)
 {
 	int rc = 0;
+	for (size_t i = 0; rc == 0 && i < rebuild->plan->files.count; i++) {
+		const struct plan_record *record = &rebuild->plan->files.at[i];
+		rc = record->kind->commit ? record->kind->commit(&rebuild->workshop, record->message, fault) : 0;
+	}
+	if (rc < 0)
+		return rc;
 	rebuild->released = true;
 	for (size_t i = 0; i < rebuild->processes.count; i++) {
 		struct rebuild_process *process = rebuild->processes.at[i];

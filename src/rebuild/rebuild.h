@@ -8,6 +8,7 @@
 struct rebuild_options {
 	unsigned threads;         /* that load memory */
 	bool leave_stopped;       /* --leave-stopped */
+	bool roll_back;           /* --file-changed rollback */
 	const char *terminal;     /* path of the caller's controlling terminal, NULL: none */
 	const struct deadline *deadline;
 };

@@ -1,12 +1,13 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 """Drives the probes: each is saved, killed and restored twice, then asked what differs."""
+import os
 import pathlib
 import re
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-from cairn_test import (BUILD, DRY, LONG, OK, UNSUPPORTED, Failure, Skip, check, equal, fault_line, main, registered,
+from cairn_test import (BUILD, DRY, LONG, OK, PERMISSION, UNSUPPORTED, Failure, Skip, check, equal, fault_line, main, registered,
                         shorten, start, test, unharmed, until)
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -46,10 +47,15 @@ def twice(name, words, refusable):
             fault_line(result, UNSUPPORTED, refusable, several=True)
             unharmed(program.pid)
             break
+        if result.status == PERMISSION and os.getuid() != 0:
+            # What the kernel does not permit an ordinary user is refused by the permission's name.
+            fault_line(result, PERMISSION, "CAP_", several=True)
+            unharmed(program.pid)
+            break
         check(result.status == OK, f"checkpoint: exit status {result.status}", result)
-        pid = program.pid
+        pid = program.saved_pid
         program.restore()
-        equal(program.pid, pid, "PID after the restore")
+        equal(program.inner_pid(), pid, "PID after the restore")
     finish(program)
 
 

@@ -169,6 +169,22 @@ static int make(struct workshop *workshop, const ProtobufCMessage *base, struct 
 	return rc < 0 ? rc : take_locks(message, workshop_fd(workshop, message->open->file), fault);
 }
 
+/* Only what this program may have written itself is cut off. */
+static int commit(struct workshop *workshop, const ProtobufCMessage *base, struct fault *fault)
+{
+	const Cairn__RegularFile *message = (const Cairn__RegularFile *)base;
+	int fd = workshop_fd(workshop, message->open->file);
+	struct stat now;
+	if (!workshop->roll_back || message->deleted || fd < 0 || (fcntl(fd, F_GETFL) & O_ACCMODE) == O_RDONLY ||
+	    fstat(fd, &now) < 0 || !S_ISREG(now.st_mode) || (uint64_t)now.st_size <= message->identity->size ||
+	    is_made_up(message->path))
+		return 0;
+	if (ftruncate(fd, (off_t)message->identity->size) < 0)
+		return fault_set(fault, fault_class_of(errno), errno, "%s: cut back to %llu bytes: %s", message->path,
+				 (unsigned long long)message->identity->size, strerror(errno));
+	return 0;
+}
+
 /* POSIX locks belong to a process: it takes them itself. */
 static int connect_(struct newborn_thread *thread, int fd, const ProtobufCMessage *base, struct batch *batch,
 		    struct fault *fault)
@@ -203,6 +219,7 @@ const struct kind kind_regular_file = {
 	.capture_file = capture_file,
 	.check = check,
 	.make = make,
+	.commit = commit,
 	.connect = connect_,
 };
 

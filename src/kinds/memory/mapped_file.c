@@ -26,8 +26,17 @@ static int open_mapped(const struct frozen_process *process, const struct map *m
 	snprintf(path, sizeof path, "/proc/%d/map_files/%llx-%llx", process->pid, (unsigned long long)map->start,
 		 (unsigned long long)map->end);
 	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	if (fd < 0 && errno == EPERM && map->deleted)
+		return fault_set(fault, FAULT_PERMISSION, EPERM,
+				 "mapped file %s was deleted: reading it needs CAP_CHECKPOINT_RESTORE; try as root, or a cairn "
+				 "with that file capability", map->name);
 	if (fd < 0 && !map->deleted)
 		fd = open(map->name, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	if (fd >= 0 && fstat(fd, ret_stat) == 0 && ret_stat->st_ino != map->inode) {
+		close(fd);
+		return fault_set(fault, FAULT_UNSUPPORTED, ESTALE,
+				 "mapped file %s: another file has that name here; try as root", map->name);
+	}
 	if (fd < 0 || fstat(fd, ret_stat) < 0) {
 		int error = errno;
 		if (fd >= 0)

@@ -62,6 +62,10 @@ static int capture_map(struct harvest *harvest, const struct frozen_process *pro
 	snprintf(path, sizeof path, "/proc/%d/map_files/%llx-%llx", process->pid, (unsigned long long)map->start,
 		 (unsigned long long)map->end);
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0 && errno == EPERM)
+		return fault_set(fault, FAULT_PERMISSION, EPERM,
+				 "shared memory at 0x%llx: reading it whole needs CAP_CHECKPOINT_RESTORE; try as root, or a cairn "
+				 "with that file capability", (unsigned long long)map->start);
 	if (fd < 0)
 		return fault_set(fault, fault_class_of(errno), errno, "shared memory at 0x%llx: open %s: %s",
 				 (unsigned long long)map->start, path, strerror(errno));

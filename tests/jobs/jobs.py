@@ -1,0 +1,259 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""cairn run: jobs of an ordinary user, and what he can do with them."""
+import json
+import os
+import pathlib
+import random
+import signal
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+from cairn_test import (BUILD, CAIRN, FAILED, OK, PYTHON, USAGE, VANISHED, Terminal, alive, cairn, check, equal, fault_line, main,
+                        need, need_cairn, reap, start, state, test, until, write)
+
+WORKER = BUILD / "tests" / "badluck" / "worker"
+
+# A chain that takes a while, a line a round.
+CHAIN = r"""
+import hashlib, sys
+value = b"start"
+for round in range(int(sys.argv[1])):
+    for _ in range(4000):
+        value = hashlib.sha256(value).digest()
+    with open("log", "a") as log:
+        log.write(f"{round}\n")
+print(value.hex())
+"""
+
+
+def jobs():
+    """Name -> what `cairn ps` says."""
+    return {one["name"]: one for one in map(json.loads, cairn("ps", "--json", status=OK).out.splitlines())}
+
+
+def run(*words, directory=".", **options):
+    return start([CAIRN, "run", *words], directory, **options)
+
+
+def job_of(name):
+    return until(lambda: jobs().get(name), f"job {name}")
+
+
+@test("a job sees its user's ids, no capabilities, a PID of its own, and its exit status is cairn's", user=True)
+def identity():
+    need_cairn()
+    done = cairn("run", "--", "sh", "-c", "echo $$; id -u; id -g; grep -E 'Cap(Eff|Prm|Inh|Amb)' /proc/self/status; exit 7", status=7)
+    lines = done.out.split()
+    equal(lines[:3], ["2", str(os.getuid()), str(os.getgid())], "PID and ids")
+    equal([word for word in lines[3:] if word[0] == "0"], ["0" * 16] * 4, "capability sets")
+    equal(cairn("run", "--", "sh", "-c", "kill -9 $$").status, 137, "status of a killed job")
+    equal(cairn("run", "--", "./nosuch").status, 125, "status without a command")
+    check("nosuch" in cairn("run", "--", "./nosuch").err, "the missing command is not named")
+
+
+@test("a job keeps the blocked and ignored signals, the descriptors and the environment it was given", user=True)
+def transparent():
+    need_cairn()
+    show = "grep -E '^Sig(Blk|Ign|Cgt)' /proc/self/status; ls /proc/self/fd | tr '\\n' ' '; pwd; echo $WORD"
+    plain = start(["bash", "-c", show], "plain", env={"WORD": "kept"})
+    plain.succeed()
+    job = run("--", "bash", "-c", show, directory="job", env={"WORD": "kept"})
+    job.succeed()
+    equal(job.text().replace("/job", "/plain"), plain.text(), "what the command sees")
+
+
+@test("signals sent to cairn run reach the command, which may handle them", user=True)
+def signals():
+    need_cairn()
+    program = run("--name", "handler", "--", "bash", "-c",
+                  "trap 'echo term' TERM; trap 'echo usr1; exit 3' USR1; echo ready; while :; do sleep 0.01; done")
+    program.wait_text("ready")
+    program.signal(signal.SIGTERM)
+    program.wait_text("term\n")
+    program.signal(signal.SIGUSR1)
+    equal(program.wait(), 3, "exit status")
+    check("usr1" in program.text(), "the handler did not run")
+
+
+@test("a job is listed, saved by its name, killed and restored, twice; two copies run side by side", user=True)
+def round_trips():
+    need_cairn()
+    program = run("--name", "demo", "--", WORKER, "4", directory="job")
+    program.wait_lines(3)
+    job_of("demo")
+    cairn("checkpoint", "demo", "-o", "one.cairn", "--kill", status=OK)
+    equal(program.wait(), 137, "exit status of the killed job")
+    until(lambda: not jobs(), "the end of the killed job")
+    cairn("restore", "-d", "one.cairn", status=OK)
+    job_of("demo")
+    before = program.lines()
+    until(lambda: program.lines() > before + 3, "the restored job goes on")
+    cairn("checkpoint", "demo", "-o", "two.cairn", status=OK)
+    cairn("restore", "-d", "--file-changed", "ignore", "two.cairn", status=OK)
+    both = jobs()
+    equal(sorted(both), ["demo", "demo-2"], "jobs")
+    equal(both["demo-2"]["restored"], 2, "generation of the second")
+    equal(both["demo"]["root"], both["demo-2"]["root"], "PID inside")
+    program.path("go").touch()
+    until(lambda: reap() or not jobs(), "the end of both")
+    check("differs" not in program.text(), "the program noticed", program.text()[-500:])
+
+
+@test("a program that was started without cairn is saved and restored by its user, also from inside its new namespace", user=True)
+def attach():
+    need_cairn()
+    program = start([WORKER, "4"], "job")
+    program.wait_lines(3)
+    program.round_trip()
+    program.wait_progress(3)
+    program.round_trip()
+    program.wait_progress(3)
+    program.path("go").touch()
+    program.succeed()
+
+
+@test("orphans that came to the job's init are saved and restored with it, with their sessions", user=True)
+def orphans():
+    need_cairn()
+    need("setsid")
+    write("job.sh", """
+(setsid sh -c 'trap "" HUP; (while [ ! -e stop ]; do echo orphan >> log; sleep 0.02; done; echo "$(ps -o sid= -p $$)" > sid) & exec sleep 0.05' &)
+while [ ! -e go ]; do sleep 0.02; done
+""")
+    program = run("--name", "family", "--", "sh", "job.sh")
+    program.wait_lines(3, "log")
+    job_of("family")
+    for number in (1, 2):
+        cairn("checkpoint", "family", "-o", f"{number}.cairn", "--kill", status=OK)
+        until(lambda: not jobs(), "the end of the job")
+        before = program.lines("log")
+        cairn("restore", "-d", f"{number}.cairn", status=OK)
+        until(lambda: program.lines("log") > before + 2, "the orphan goes on")
+    pathlib.Path("stop").touch()
+    pathlib.Path("go").touch()
+    until(lambda: reap() or not jobs(), "the end")
+
+
+@test("cairn kill ends a job and all its processes; names are checked", user=True)
+def kill():
+    need_cairn()
+    program = run("--name", "victim", "--", "sh", "-c", "sleep 1000 & sleep 1000")
+    job_of("victim")
+    fault_line(cairn("run", "--name", "victim", "--", "true"), 125, "victim")
+    fault_line(cairn("run", "--name", "1234", "--", "true"), 125, "1234")
+    fault_line(cairn("run", "--name", "a/b", "--", "true"), 125, "a/b")
+    cairn("kill", "victim", status=OK)
+    equal(program.wait(), 137, "exit status")
+    fault_line(cairn("kill", "victim"), VANISHED, "victim")
+    fault_line(cairn("checkpoint", "victim", "-o", "x"), VANISHED, "victim")
+
+
+@test("a job dies with the cairn that runs it, and leaves nothing", user=True)
+def killed():
+    need_cairn()
+    program = run("--name", "orphaned", "--", "sleep", "1000")
+    pid = job_of("orphaned")["pid"]
+    program.signal(signal.SIGKILL)
+    until(lambda: reap() or not alive(pid), "the end of the command")
+    program.wait()
+    until(lambda: not jobs(), "the end of the job")
+
+
+@test("the same command line completes a computation over any number of kills, bit by bit", user=True, timeout=240)
+def completes():
+    need_cairn()
+    write("chain.py", CHAIN)
+    write("reference/finish", "")
+    reference = start([PYTHON, "../chain.py", "900"], "reference")
+    reference.succeed()
+    dice = random.Random(7)
+    words = ["--image", "job.image", "--every", "0.3", "--keep", "3", "--resume", "--on-signal", "TERM", "--exit-after-checkpoint",
+             "--", PYTHON, "../chain.py", "900"]
+    kills = lost = 0
+    while True:
+        program = run(*words, directory="job")
+        wanted = dice.randrange(40, 260)
+        begin = program.lines("log")
+        until(lambda: reap() or not alive(program.pid) or program.lines("log") >= begin + wanted, "progress")
+        if not alive(program.pid):
+            equal(program.wait(), 0, "exit status of the last run")
+            break
+        graceful = dice.random() < 0.5
+        program.signal(signal.SIGTERM if graceful else signal.SIGKILL)
+        status = program.wait()
+        check(status in ((85, 0) if graceful else (-9,)), f"exit status {status} after a {'SIGTERM' if graceful else 'SIGKILL'}",
+              program.text("err"))
+        if status == 0:
+            break
+        kills += 1
+        lost += not graceful
+        until(lambda: not jobs(), "the end of the job")
+    check(kills >= 2, f"only {kills} kills")
+    equal(program.text().splitlines()[-1], reference.text().strip(), "the result")
+
+
+@test("a periodic save that fails leaves the job running and the last image whole, and is said", user=True)
+def disk_full():
+    need_cairn()
+    program = run("--name", "stubborn", "--image", "images/job.image", "--every", "0.1", "--", WORKER, "4", directory="job")
+    program.wait_text("stubborn failed", "err")
+    program.path("images").mkdir()
+    until(lambda: program.path("images/job.image").exists(), "the first image")
+    program.path("images").rename(program.path("elsewhere"))
+    seen = program.text("err").count("failed")
+    until(lambda: program.text("err").count("failed") > seen, "another failure")
+    program.wait_progress(3)
+    cairn("verify", program.path("elsewhere/job.image"), status=OK)
+    program.path("go").touch()
+    program.succeed()
+
+
+@test("an older generation is restored when the youngest image is damaged", user=True)
+def damaged():
+    need_cairn()
+    words = ["--name", "older", "--image", "job.image", "--every", "0.1", "--keep", "2", "--resume", "--", WORKER, "4"]
+    program = run(*words, directory="job")
+    until(lambda: program.path("job.image.1").exists(), "two generations")
+    program.signal(signal.SIGKILL)
+    program.wait()
+    until(lambda: not jobs(), "the end of the job")
+    with open(program.path("job.image"), "r+b") as image:
+        image.truncate(5000)
+    program = run(*words, directory="job")
+    program.wait_text("older generation", "err")
+    program.wait_progress(3)
+    program.path("go").touch()
+    program.succeed()
+
+
+@test("a job in the foreground of a terminal is stopped by ^Z, goes on with fg and is interrupted by ^C", user=True)
+def terminal():
+    need_cairn()
+    shell = Terminal()
+    shell.type(f"{CAIRN} run --name tty -- bash -c 'trap \"echo got; exit 5\" INT; echo up; while :; do sleep 0.01; done'")
+    shell.expect("up")
+    os.write(shell.master, b"\x1a")
+    shell.expect("Stopped")
+    shell.type("fg")
+    pid = job_of("tty")["pid"]
+    until(lambda: state(pid) in ("S", "R"), "the job goes on")
+    os.write(shell.master, b"\x03")
+    shell.expect("got")
+    shell.expect("ready> ")
+    shell.type("echo status=$?")
+    shell.expect("status=5")
+    shell.close()
+
+
+@test("bad words on the command line of run are refused", user=True)
+def usage():
+    need_cairn()
+    for words in (["--every", "10"], ["--on-signal", "USR1"], ["--resume"], ["--exit-after-checkpoint"],
+                  ["--image", "x", "--on-signal", "KILL"], ["--image", "x", "--on-signal", "NONE"]):
+        fault_line(cairn("run", *words, "--", "true"), 125)
+    equal(cairn("init", "3").status, USAGE, "status of init by hand")
+
+
+if __name__ == "__main__":
+    main()
