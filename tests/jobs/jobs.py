@@ -5,12 +5,17 @@ import json
 import os
 import pathlib
 import random
+import re
+import shutil
 import signal
+import subprocess
 import sys
+import traceback
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-from cairn_test import (BUILD, CAIRN, FAILED, OK, PYTHON, USAGE, VANISHED, Terminal, alive, cairn, check, equal, fault_line, main,
-                        need, need_cairn, reap, start, state, test, until, write)
+from cairn_test import (BUILD, CAIRN, OK, PERMISSION, PYTHON, USAGE, VANISHED, Program, Skip, Terminal, alive,
+                        become_ordinary_user, become_subreaper, cairn, check, equal, fault_line, main, need, need_cairn, reap, sh, start, state,
+                        test, tree_of, until, write)
 
 WORKER = BUILD / "tests" / "badluck" / "worker"
 
@@ -244,6 +249,60 @@ def terminal():
     shell.type("echo status=$?")
     shell.expect("status=5")
     shell.close()
+
+
+@test("with the one file capability an ordinary user restores at the old PIDs of the host, and gets nothing over others")
+def file_capability():
+    need_cairn()
+    need("setcap")
+    if os.getuid() != 0:
+        raise Skip("needs root to set a file capability")
+    other = start([WORKER, "4"], "other")
+    other.wait_lines(1)
+    own = pathlib.Path("cairn-capable").resolve()
+    shutil.copy(CAIRN, own)
+    sh("setcap", "cap_checkpoint_restore+ep", own)
+    child = os.fork()
+    if child == 0:
+        # Another user's part, in a process of its own: afterwards this one has to end what root has started.
+        try:
+            Program.running.clear()
+            become_ordinary_user()
+            become_subreaper()
+            with_the_capability(own, other)
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc(file=sys.stdout)
+        finally:
+            sys.stdout.flush()
+            os._exit(1)
+    equal(os.waitpid(child, 0)[1], 0, "status of the ordinary user's part")
+
+
+def with_the_capability(own, other):
+    def capable(*words):
+        return subprocess.run([own, *map(str, words)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                              text=True)
+    program = start([WORKER, "4"], "job")
+    program.wait_lines(3)
+    pid = program.pid
+    for _ in range(2):
+        tree = tree_of(pid)
+        done = capable("checkpoint", pid, "-o", "own.cairn", "--kill")
+        equal(done.returncode, OK, f"status of the checkpoint ({done.stderr})")
+        program.reap_tree(tree)
+        done = capable("restore", "-d", "own.cairn")
+        equal((done.returncode, done.stdout.strip()), (OK, str(pid)), f"status of the restore ({done.stderr}), and the PID")
+        equal(os.readlink(f"/proc/{pid}/ns/pid"), os.readlink("/proc/self/ns/pid"), "PID namespace")
+        program.wait_progress(3)
+        capabilities = re.findall(r"Cap(?:Prm|Eff|Inh|Amb):\s(\w+)", pathlib.Path(f"/proc/{pid}/status").read_text())
+        equal(capabilities, ["0" * 16] * 4, "capabilities of the restored program")
+    for words in (["checkpoint", other.pid, "-o", "other.cairn"], ["checkpoint", other.pid, "--kill", "-o", "other.cairn"]):
+        done = capable(*words)
+        equal(done.returncode, PERMISSION, f"status of {words} ({done.stderr})")
+    check(alive(other.pid) and not pathlib.Path("other.cairn").exists(), "another user's process was touched")
+    program.path("go").touch()
+    program.succeed()
 
 
 @test("bad words on the command line of run are refused", user=True)
