@@ -7,6 +7,7 @@
 #include <string.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -278,6 +279,9 @@ int rebuild_prepare(const struct plan *plan, const struct image_reader *reader, 
 	rebuild->workshop.roll_back = options->roll_back;
 	rebuild->files = memory_new((plan->highest_id + 1) * sizeof *rebuild->files);
 	note_own_rseq(rebuild);
+	/* A Cairn with file capabilities is not dumpable, and newborns, which have its memory first, could not be traced. Others still
+	 * cannot trace this one: it has a capability that they have not (security/commoncap.c cap_ptrace_access_check). */
+	prctl(PR_SET_DUMPABLE, 1);
 	int rc = make_workshop(rebuild, fault);
 	if (rc == 0)
 		rc = choose_place(rebuild, fault);

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import traceback
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
@@ -259,9 +260,16 @@ def file_capability():
         raise Skip("needs root to set a file capability")
     other = start([WORKER, "4"], "other")
     other.wait_lines(1)
-    own = pathlib.Path("cairn-capable").resolve()
-    shutil.copy(CAIRN, own)
-    sh("setcap", "cap_checkpoint_restore+ep", own)
+    # Not in the working directory: /dev/shm is mounted nosuid, where file capabilities do not count.
+    with tempfile.TemporaryDirectory(prefix="cairn-test-", dir="/var/tmp") as directory:
+        os.chmod(directory, 0o755)
+        own = pathlib.Path(directory) / "cairn"
+        shutil.copy(CAIRN, own)
+        sh("setcap", "cap_checkpoint_restore+ep", own)
+        as_the_user(own, other)
+
+
+def as_the_user(own, other):
     child = os.fork()
     if child == 0:
         # Another user's part, in a process of its own: afterwards this one has to end what root has started.
