@@ -270,7 +270,10 @@ def become_ordinary_user():
     os.setresgid(USER, USER, USER)
     os.setresuid(USER, USER, USER)
     _libc.prctl(4, 1, 0, 0, 0)  # PR_SET_DUMPABLE: his own /proc files are his
-    os.environ.pop("XDG_RUNTIME_DIR", None)
+    # Jobs of this test only.
+    runtime = pathlib.Path("runtime").resolve()
+    runtime.mkdir(mode=0o700, exist_ok=True)
+    os.environ["XDG_RUNTIME_DIR"] = str(runtime)
     os.environ["HOME"] = os.getcwd()
     if not os.access(CAIRN, os.X_OK):
         raise Skip(f"{CAIRN} lies where an ordinary user cannot come")
