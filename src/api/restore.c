@@ -218,21 +218,47 @@ static int restore_any(const struct restore *restore, struct cairn_restore_resul
 	return restore_private(restore, result, made, fault);
 }
 
+static int take_maps(const struct cairn_restore_options *options, struct path_maps *ret_maps, struct fault *fault)
+{
+	struct path_maps maps = { memory_new(options->path_map_count * sizeof *maps.at), options->path_map_count };
+	for (size_t i = 0; i < maps.count; i++)
+		maps.at[i] = (struct path_map){ options->path_maps[i].old_path, options->path_maps[i].new_path, 0 };
+	int rc = path_maps_check(&maps, fault);
+	if (rc < 0)
+		free(maps.at);
+	else
+		*ret_maps = maps;
+	return rc;
+}
+
+static int load_plan(struct restore *restore, const struct path_maps *maps, struct fault *fault)
+{
+	int rc = plan_load(restore->reader, maps, &restore->plan, fault);
+	if (rc < 0)
+		return fault_at(fault, rc, "%s", restore->options->image);
+	for (size_t i = 0; i < maps->count; i++)
+		if (maps->at[i].uses == 0)
+			log_warn("%s: holds no path that is or lies below %s; continuing without that --map-path",
+				 restore->options->image, maps->at[i].old_path);
+	return 0;
+}
+
 static int load(struct restore *restore, struct fault_list *refusals, struct fault *fault)
 {
 	const struct plan_policy policy = { .ignore_changed_files = restore->options->ignore_changed_files };
-	int rc = restore->options->trust_image ? 0 : check_trust(restore->options->image, fault);
+	struct path_maps maps = { 0 };
+	int rc = take_maps(restore->options, &maps, fault);
+	if (rc == 0 && !restore->options->trust_image)
+		rc = check_trust(restore->options->image, fault);
 	if (rc == 0)
 		rc = image_reader_open(restore->options->image, &restore->reader, fault);
-	if (rc == 0) {
-		rc = plan_load(restore->reader, &restore->plan, fault);
-		if (rc < 0)
-			fault_at(fault, rc, "%s", restore->options->image);
-	}
+	if (rc == 0)
+		rc = load_plan(restore, &maps, fault);
 	if (rc == 0) {
 		plan_check_host(&restore->plan, &policy, refusals);
 		rc = refusals->count ? -ENOTSUP : 0;
 	}
+	free(maps.at);
 	return rc;
 }
 
@@ -268,10 +294,11 @@ enum cairn_status cairn_restore(const struct cairn_restore_options *options, str
 	return status;
 }
 
-enum cairn_status cairn_check_image(const char *image, struct cairn_error *error)
+enum cairn_status cairn_check_image(const struct cairn_restore_options *options, struct cairn_error *error)
 {
-	const struct cairn_restore_options options = { .image = image, .signal_fd = -1, .trust_image = true };
-	struct restore restore = { .options = &options, .deadline = operation_deadline(0, -1), .maker_fd = -1 };
+	struct cairn_restore_options trusting = *options;
+	trusting.trust_image = true;
+	struct restore restore = { .options = &trusting, .deadline = operation_deadline(0, -1), .maker_fd = -1 };
 	struct fault_list refusals = { 0 };
 	struct fault fault = { 0 };
 	int rc = load(&restore, &refusals, &fault);

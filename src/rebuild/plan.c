@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "kernel/host.h"
 
 /* A map from an id to a thing, sorted for search. */
@@ -54,7 +55,25 @@ struct loader {
 	struct id_index processes, threads, spaces, objects, files;
 };
 
-static int unpack(struct plan *plan, const struct image_record *raw, struct fault *fault)
+/* The path in a record becomes the one that it has here. */
+static int map_path(const struct plan_record *record, const struct path_maps *maps, struct fault *fault)
+{
+	const char *name = record->kind->path_field;
+	const ProtobufCFieldDescriptor *field =
+		name ? protobuf_c_message_descriptor_get_field_by_name(record->kind->descriptor, name) : NULL;
+	if (!field)
+		return 0;
+	char **path = (char **)(void *)((char *)record->message + field->offset), *mapped;
+	int rc = path_maps_apply(maps, *path, &mapped, fault);
+	if (rc < 0 || !mapped)
+		return rc;
+	log_debug("restore: %s %s is %s here", record->kind->name, *path, mapped);
+	free(*path);
+	*path = mapped;
+	return 0;
+}
+
+static int unpack(struct plan *plan, const struct image_record *raw, const struct path_maps *maps, struct fault *fault)
 {
 	const struct kind *kind = kind_by_tag(raw->tag);
 	if (!kind)
@@ -66,7 +85,7 @@ static int unpack(struct plan *plan, const struct image_record *raw, struct faul
 				 kind->name);
 	struct plan_record *record = vec_add(&plan->records);
 	*record = (struct plan_record){ kind, message };
-	return 0;
+	return map_path(record, maps, fault);
 }
 
 static void index_record(struct loader *loader, const struct plan_record *record)
@@ -234,7 +253,7 @@ static int link_all(struct loader *loader, struct fault *fault)
 	return rc;
 }
 
-int plan_load(const struct image_reader *reader, struct plan *ret_plan, struct fault *fault)
+int plan_load(const struct image_reader *reader, const struct path_maps *maps, struct plan *ret_plan, struct fault *fault)
 {
 	struct plan plan = { 0 };
 	struct loader loader = { .plan = &plan };
@@ -242,7 +261,7 @@ int plan_load(const struct image_reader *reader, struct plan *ret_plan, struct f
 	size_t count = image_reader_records(reader, &raw);
 	int rc = 0;
 	for (size_t i = 0; rc == 0 && i < count; i++)
-		rc = unpack(&plan, &raw[i], fault);
+		rc = unpack(&plan, &raw[i], maps, fault);
 	if (rc == 0)
 		rc = link_all(&loader, fault);
 	vec_finish(&loader.processes.entries);

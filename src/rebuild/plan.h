@@ -6,6 +6,7 @@
 #include "image/image.h"
 #include "kinds/kind.h"
 #include "memory.pb-c.h"
+#include "rebuild/path_map.h"
 #include "tasks.pb-c.h"
 
 struct plan_record {
@@ -46,8 +47,9 @@ struct plan {
 	uint32_t highest_fd;
 };
 
-/* FAULT_IMAGE when anything is impossible, missing or contradicts itself. */
-int plan_load(const struct image_reader *reader, struct plan *ret_plan, struct fault *fault);
+/* FAULT_IMAGE when anything is impossible, missing or contradicts itself. This is the one place where paths are mapped: in the
+ * records as the plan has them every path is one of this host. */
+int plan_load(const struct image_reader *reader, const struct path_maps *maps, struct plan *ret_plan, struct fault *fault);
 void plan_finish(struct plan *plan);
 
 /* Everything that stands against a restore here (files missing or changed, another vdso ...): one fault each. */
