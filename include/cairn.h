@@ -72,6 +72,7 @@ struct cairn_restore_options {
 	double timeout_s;         /* 0: none */
 	bool leave_stopped;
 	bool ignore_changed_files;
+	bool force_cpu;           /* this processor may lack what the image's had, but no register in use */
 	bool trust_image;         /* as root: also an image that others could have written */
 	const struct cairn_path_map *path_maps; /* for every path that the restore opens or sets */
 	size_t path_map_count;

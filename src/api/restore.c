@@ -245,7 +245,10 @@ static int load_plan(struct restore *restore, const struct path_maps *maps, stru
 
 static int load(struct restore *restore, struct fault_list *refusals, struct fault *fault)
 {
-	const struct plan_policy policy = { .ignore_changed_files = restore->options->ignore_changed_files };
+	const struct plan_policy policy = {
+		.ignore_changed_files = restore->options->ignore_changed_files,
+		.force_cpu = restore->options->force_cpu,
+	};
 	struct path_maps maps = { 0 };
 	int rc = take_maps(restore->options, &maps, fault);
 	if (rc == 0 && !restore->options->trust_image)

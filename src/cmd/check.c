@@ -162,9 +162,9 @@ static int target_or_refuse(const char *target, const struct check_options *give
 static int check_any(const struct check_options *given, const struct cmd_common *common, struct fault *fault)
 {
 	const char *target = common->operand_count ? common->operands[0] : "";
-	if (given->maps.count && !target[strspn(target, "0123456789")]) {
-		fault_set(fault, FAULT_USAGE, 0, "--map-path: is for the restore of an image; try cairn check --map-path "
-			  "OLD=NEW IMAGE");
+	if ((given->maps.count || given->force_cpu) && !target[strspn(target, "0123456789")]) {
+		fault_set(fault, FAULT_USAGE, 0, "%s: is for the restore of an image; try cairn check with an image",
+			  given->maps.count ? "--map-path" : "--force-cpu");
 		return cmd_report(common, fault);
 	}
 	if (common->operand_count)
@@ -174,6 +174,7 @@ static int check_any(const struct check_options *given, const struct cmd_common 
 
 static const struct cmd_option options[] = {
 	{ "map-path", 0, CMD_LIST, "OLD=NEW", MAP_PATH_HELP, offsetof(struct check_options, maps) },
+	{ "force-cpu", 0, CMD_FLAG, NULL, FORCE_CPU_HELP, offsetof(struct check_options, force_cpu) },
 	{ NULL },
 };
 

@@ -4,9 +4,12 @@
 #include "cmd/cmd.h"
 
 #define MAP_PATH_HELP "what the image knows as OLD, and all below it, is NEW here; can be repeated"
+#define FORCE_CPU_HELP "the processor here may lack features that the image's had"
 
 struct check_options {
-	struct cmd_list maps; /* of an image: as for its restore */
+	/* Of an image: as for its restore. */
+	struct cmd_list maps;
+	bool force_cpu;
 };
 
 /* A dry run of saving or restoring @target, a PID or an image; prints what it found and gives the exit status. Where

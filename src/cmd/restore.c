@@ -19,7 +19,7 @@
 #include "cmd/target.h"
 
 struct restore_options {
-	bool detach, leave_stopped, trust_image;
+	bool detach, leave_stopped, force_cpu, trust_image;
 	const char *pidfile;
 	struct cmd_list maps;
 	int pids, file_changed;
@@ -39,6 +39,7 @@ static const struct cmd_option options[] = {
 	{ "map-path", 0, CMD_LIST, "OLD=NEW", MAP_PATH_HELP, offsetof(struct restore_options, maps) },
 	{ "leave-stopped", 0, CMD_FLAG, NULL, "restore it stopped (SIGCONT lets it go on)",
 	  offsetof(struct restore_options, leave_stopped) },
+	{ "force-cpu", 0, CMD_FLAG, NULL, FORCE_CPU_HELP, offsetof(struct restore_options, force_cpu) },
 	{ "trust-image", 0, CMD_FLAG, NULL, "as root: restore an image that others could have written",
 	  offsetof(struct restore_options, trust_image) },
 	{ "threads", 0, CMD_NUMBER, "N", "write memory with N threads (default: one per processor)",
@@ -205,6 +206,7 @@ static int restore_image(const struct restore_options *given, const struct path_
 		.timeout_s = common->timeout_s,
 		.leave_stopped = given->leave_stopped,
 		.ignore_changed_files = given->file_changed == 1,
+		.force_cpu = given->force_cpu,
 		.trust_image = given->trust_image,
 		.path_maps = maps->maps,
 		.path_map_count = maps->count,

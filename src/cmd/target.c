@@ -62,6 +62,7 @@ int check_target(const char *target, const struct check_options *given, const st
 		return cmd_report(common, &fault);
 	const struct cairn_restore_options restore = {
 		.image = target, .signal_fd = -1, .path_maps = maps.maps, .path_map_count = maps.count,
+		.force_cpu = given->force_cpu,
 	};
 	enum cairn_status status = is_pid ? cairn_check_process(pid, &error) : cairn_check_image(&restore, &error);
 	path_words_finish(&maps);

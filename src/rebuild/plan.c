@@ -264,6 +264,8 @@ int plan_load(const struct image_reader *reader, const struct path_maps *maps, s
 		rc = unpack(&plan, &raw[i], maps, fault);
 	if (rc == 0)
 		rc = link_all(&loader, fault);
+	if (rc == 0 && plan.info && !strcmp(plan.info->architecture, host_architecture()))
+		plan_convert_registers(&plan);
 	vec_finish(&loader.processes.entries);
 	vec_finish(&loader.threads.entries);
 	vec_finish(&loader.spaces.entries);
@@ -328,20 +330,30 @@ static int check_session(const struct plan *plan, const struct plan_process *pro
 			 "that again", record->pid, record->command, record->session);
 }
 
-void plan_check_host(const struct plan *plan, const struct plan_policy *policy, struct fault_list *refusals)
+/* The code of the vdso is this kernel's, and a thread may have been in the middle of the old one. */
+static void check_vdso(const struct plan *plan, struct fault_list *refusals)
 {
 	struct fault fault;
 	struct host_vdso vdso;
 	host_vdso_read(&vdso);
-	if (strcmp(plan->info->architecture, host_architecture()) || plan->info->page_size != 4096) {
-		fault_set(&fault, FAULT_UNSUPPORTED, ENOTSUP, "was made on %s; try a host of that architecture",
-			  plan->info->architecture);
-		fault_list_add(refusals, &fault);
-	} else if (plan->info->vdso_hash && plan->info->vdso_hash != vdso.hash) {
+	if (plan->info->vdso_hash && plan->info->vdso_hash != vdso.hash) {
 		fault_set(&fault, FAULT_UNSUPPORTED, ENOTSUP,
 			  "was made under kernel %s, whose vdso differs from the one here; try a host with that kernel",
 			  plan->info->kernel_release);
 		fault_list_add(refusals, &fault);
+	}
+}
+
+void plan_check_host(const struct plan *plan, const struct plan_policy *policy, struct fault_list *refusals)
+{
+	struct fault fault;
+	if (strcmp(plan->info->architecture, host_architecture()) || plan->info->page_size != 4096) {
+		fault_set(&fault, FAULT_UNSUPPORTED, ENOTSUP, "was made on %s; try a host of that architecture",
+			  plan->info->architecture);
+		fault_list_add(refusals, &fault);
+	} else {
+		plan_check_processor(plan, policy->force_cpu, refusals);
+		check_vdso(plan, refusals);
 	}
 	for (size_t i = 0; i < plan->records.count; i++) {
 		const struct plan_record *record = &plan->records.at[i];
