@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "api/operations.h"
+#include "api/trust.h"
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/memory.h"
@@ -190,17 +191,15 @@ static int restore_private(const struct restore *restore, struct cairn_restore_r
 
 /* ---- the whole ---- */
 
-/* As root, an image decides what runs as root: who could have written it? */
-static int check_trust(const char *image, struct fault *fault)
+/* As root, an image decides what runs as root: who could have written it? Standard input is the caller's own choice. */
+static int open_image(const struct cairn_restore_options *options, struct image_reader **ret_reader, struct fault *fault)
 {
-	struct stat stat_;
-	if (geteuid() != 0 || !strcmp(image, "-") || stat(image, &stat_) < 0)
-		return 0;
-	if (stat_.st_uid != 0 || (stat_.st_mode & 022))
-		return fault_set(fault, FAULT_PERMISSION, EPERM,
-				 "%s: %s, so others could have put anything into it; try --trust-image, or chown root and "
-				 "chmod go-w", image, stat_.st_uid != 0 ? "does not belong to root" : "is writable by others");
-	return 0;
+	_close_ int fd = image_reader_descriptor(options->image, fault);
+	if (fd < 0)
+		return fd;
+	bool is_asked = geteuid() == 0 && !options->trust_image && strcmp(options->image, "-");
+	int rc = is_asked ? trust_check(options->image, fd, fault) : 0;
+	return rc < 0 ? rc : image_reader_open_fd(fd_steal(&fd), options->image, ret_reader, fault);
 }
 
 static int restore_any(const struct restore *restore, struct cairn_restore_result *result,
@@ -251,10 +250,8 @@ static int load(struct restore *restore, struct fault_list *refusals, struct fau
 	};
 	struct path_maps maps = { 0 };
 	int rc = take_maps(restore->options, &maps, fault);
-	if (rc == 0 && !restore->options->trust_image)
-		rc = check_trust(restore->options->image, fault);
 	if (rc == 0)
-		rc = image_reader_open(restore->options->image, &restore->reader, fault);
+		rc = open_image(restore->options, &restore->reader, fault);
 	if (rc == 0)
 		rc = load_plan(restore, &maps, fault);
 	if (rc == 0) {
