@@ -57,10 +57,13 @@ CAIRN_API enum cairn_status cairn_checkpoint(pid_t pid, const struct cairn_check
 					     struct cairn_checkpoint_result *result, struct cairn_error *error);
 /* All that stands against a checkpoint of @pid, without touching it. */
 CAIRN_API enum cairn_status cairn_check_process(pid_t pid, struct cairn_error *error);
-/* All that stands against a restore of @image here, without making anything. */
-CAIRN_API enum cairn_status cairn_check_image(const char *image, struct cairn_error *error);
-
 enum cairn_pids { CAIRN_PIDS_AUTO, CAIRN_PIDS_SAME, CAIRN_PIDS_PRIVATE };
+
+/* What the image knows as old_path, and all below it, is looked for under new_path. Both are absolute; only whole components
+ * count, the longest old_path wins, of equal ones the last. */
+struct cairn_path_map {
+	const char *old_path, *new_path;
+};
 
 struct cairn_restore_options {
 	const char *image;        /* "-": standard input */
@@ -70,7 +73,10 @@ struct cairn_restore_options {
 	bool leave_stopped;
 	bool ignore_changed_files;
 	bool roll_back_files;     /* what was appended since to files that are open for writing is cut off */
+	bool force_cpu;           /* this processor may lack what the image's had, but no register in use */
 	bool trust_image;         /* as root: also an image that others could have written */
+	const struct cairn_path_map *path_maps; /* for every path that the restore opens or sets */
+	size_t path_map_count;
 	const char *terminal;     /* path of the caller's controlling terminal, NULL: none */
 	int signal_fd;
 	/* Called when everything is made and nothing runs yet; non-zero undoes it. */
@@ -89,6 +95,8 @@ struct cairn_restore_result {
 /* Brings an image back. The root is a child of the caller (or of `init`, which is the caller's child and ends with the root's status). */
 CAIRN_API enum cairn_status cairn_restore(const struct cairn_restore_options *options,
 					  struct cairn_restore_result *result, struct cairn_error *error);
+/* All that stands against that restore here, without making anything; whoever could have written the image. */
+CAIRN_API enum cairn_status cairn_check_image(const struct cairn_restore_options *options, struct cairn_error *error);
 
 #ifdef __cplusplus
 }

@@ -12,6 +12,7 @@
 #include "image.pb-c.h"
 #include "image/image.h"
 #include "kernel/host.h"
+#include "kernel/processor.h"
 #include "kinds/table.h"
 
 static uint64_t clock_ns(clockid_t clock)
@@ -21,10 +22,46 @@ static uint64_t clock_ns(clockid_t clock)
 	return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
 }
 
-static int write_info(const struct harvest *harvest, const struct operation_job *job, struct image_writer *writer,
+/* What image.proto keeps of a processor, in arrays that last as long as the record. */
+struct processor_record {
+	Cairn__CpuidWord words[PROCESSOR_WORDS], *word_list[PROCESSOR_WORDS];
+	Cairn__XstateComponent components[PROCESSOR_COMPONENTS], *component_list[PROCESSOR_COMPONENTS];
+};
+
+static void fill_processor(const struct processor *processor, struct processor_record *record, Cairn__ImageInfo *info)
+{
+	for (size_t i = 0; i < processor->word_count; i++) {
+		const struct processor_word *word = &processor->words[i];
+		cairn__cpuid_word__init(&record->words[i]);
+		record->words[i].leaf = word->leaf;
+		record->words[i].subleaf = word->subleaf;
+		record->words[i].output = word->output;
+		record->words[i].bits = word->bits;
+		record->word_list[i] = &record->words[i];
+	}
+	for (size_t i = 0; i < processor->component_count; i++) {
+		const struct processor_component *component = &processor->components[i];
+		cairn__xstate_component__init(&record->components[i]);
+		record->components[i].number = component->number;
+		record->components[i].offset = component->offset;
+		record->components[i].size = component->size;
+		record->component_list[i] = &record->components[i];
+	}
+	info->xstate_features = processor->xstate;
+	info->hwcap = processor->hwcap;
+	info->hwcap2 = processor->hwcap2;
+	info->cpuid = record->word_list;
+	info->n_cpuid = processor->word_count;
+	info->xstate_components = record->component_list;
+	info->n_xstate_components = processor->component_count;
+}
+
+static int write_info(const struct harvest *harvest, const struct processor *processor, const struct operation_job *job,
+		      struct image_writer *writer,
 		      struct fault *fault)
 {
 	Cairn__ImageInfo info = CAIRN__IMAGE_INFO__INIT;
+	struct processor_record record;
 	struct utsname system;
 	char boot_id[37];
 	struct host_vdso vdso;
@@ -44,7 +81,7 @@ static int write_info(const struct harvest *harvest, const struct operation_job 
 	info.command = harvest->processes.at[0]->stat.command;
 	info.vdso_hash = vdso.hash;
 	info.vdso_size = vdso.size;
-	info.xstate_features = host_xstate_features();
+	fill_processor(processor, &record, &info);
 	info.job = (char *)(job && job->name ? job->name : "");
 	info.generation = job ? job->generation : 0;
 	return image_writer_record(writer, kind_image.tag, &info.base, fault);
@@ -73,13 +110,14 @@ static int put_pages(void *context, const struct page_batch *batch, struct fault
 }
 
 /* The frozen part: everything is in the image's file (not yet on disk) when it ends. */
-static int save_frozen(struct harvest *harvest, const struct operation_job *job, struct image_writer *writer, unsigned threads,
+static int save_frozen(struct harvest *harvest, const struct processor *processor, const struct operation_job *job,
+		       struct image_writer *writer, unsigned threads,
 		       const struct deadline *deadline, struct fault *fault)
 {
 	uint64_t begin = clock_now_ns();
 	const struct page_sink sink = { put_pages, writer };
 	size_t before = harvest->records.count;
-	int rc = write_info(harvest, job, writer, fault);
+	int rc = write_info(harvest, processor, job, writer, fault);
 	if (rc == 0)
 		rc = write_records(harvest, 0, writer, fault);
 	if (rc == 0)
@@ -111,6 +149,8 @@ static int save(pid_t pid, const struct cairn_checkpoint_options *options, const
 	if (rc < 0)
 		return rc;
 	uint64_t frozen_at = 0;
+	struct processor processor;
+	processor_read(&processor); /* while nothing stands still */
 	rc = capture_begin(&harvest, pid, &policy, &bound, &frozen_at, refusals, fault);
 	if (rc < 0) {
 		image_writer_free(writer);
@@ -118,7 +158,7 @@ static int save(pid_t pid, const struct cairn_checkpoint_options *options, const
 	}
 	log_info("checkpoint: frozen and read: %zu processes, %u threads, %.2f ms", harvest.processes.count,
 		 count_threads(&harvest), (double)(clock_now_ns() - frozen_at) / 1e6);
-	rc = save_frozen(&harvest, job, writer, operation_threads(options->threads), &deadline, fault);
+	rc = save_frozen(&harvest, &processor, job, writer, operation_threads(options->threads), &deadline, fault);
 	/* A program that runs on need not wait for the disk; one that is to end must not end before its image is safe. */
 	if (rc < 0 || options->after == CAIRN_RUN_ON) {
 		freeze_thaw(&harvest, FREEZE_RUN);

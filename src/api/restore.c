@@ -7,6 +7,8 @@
 #include <unistd.h>
 
 #include "api/operations.h"
+#include "api/trust.h"
+#include "base/fd.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "rebuild/rebuild.h"
@@ -54,16 +56,39 @@ static int restore_here(const struct restore *restore, struct rebuild_result *re
 
 /* ---- the whole ---- */
 
-/* As root, an image decides what runs as root: who could have written it? */
-static int check_trust(const char *image, struct fault *fault)
+/* As root, an image decides what runs as root: who could have written it? Standard input is the caller's own choice. */
+static int open_image(const struct cairn_restore_options *options, struct image_reader **ret_reader, struct fault *fault)
 {
-	struct stat stat_;
-	if (geteuid() != 0 || !strcmp(image, "-") || stat(image, &stat_) < 0)
-		return 0;
-	if (stat_.st_uid != 0 || (stat_.st_mode & 022))
-		return fault_set(fault, FAULT_PERMISSION, EPERM,
-				 "%s: %s, so others could have put anything into it; try --trust-image, or chown root and "
-				 "chmod go-w", image, stat_.st_uid != 0 ? "does not belong to root" : "is writable by others");
+	_close_ int fd = image_reader_descriptor(options->image, fault);
+	if (fd < 0)
+		return fd;
+	bool is_asked = geteuid() == 0 && !options->trust_image && strcmp(options->image, "-");
+	int rc = is_asked ? trust_check(options->image, fd, fault) : 0;
+	return rc < 0 ? rc : image_reader_open_fd(fd_steal(&fd), options->image, ret_reader, fault);
+}
+
+static int take_maps(const struct cairn_restore_options *options, struct path_maps *ret_maps, struct fault *fault)
+{
+	struct path_maps maps = { memory_new(options->path_map_count * sizeof *maps.at), options->path_map_count };
+	for (size_t i = 0; i < maps.count; i++)
+		maps.at[i] = (struct path_map){ options->path_maps[i].old_path, options->path_maps[i].new_path, 0 };
+	int rc = path_maps_check(&maps, fault);
+	if (rc < 0)
+		free(maps.at);
+	else
+		*ret_maps = maps;
+	return rc;
+}
+
+static int load_plan(struct restore *restore, const struct path_maps *maps, struct fault *fault)
+{
+	int rc = plan_load(restore->reader, maps, &restore->plan, fault);
+	if (rc < 0)
+		return fault_at(fault, rc, "%s", restore->options->image);
+	for (size_t i = 0; i < maps->count; i++)
+		if (maps->at[i].uses == 0)
+			log_warn("%s: holds no path that is or lies below %s; continuing without that --map-path",
+				 restore->options->image, maps->at[i].old_path);
 	return 0;
 }
 
@@ -72,19 +97,19 @@ static int load(struct restore *restore, struct fault_list *refusals, struct fau
 	const struct plan_policy policy = {
 		.ignore_changed_files = restore->options->ignore_changed_files,
 		.roll_back = restore->options->roll_back_files,
+		.force_cpu = restore->options->force_cpu,
 	};
-	int rc = restore->options->trust_image ? 0 : check_trust(restore->options->image, fault);
+	struct path_maps maps = { 0 };
+	int rc = take_maps(restore->options, &maps, fault);
 	if (rc == 0)
-		rc = image_reader_open(restore->options->image, &restore->reader, fault);
-	if (rc == 0) {
-		rc = plan_load(restore->reader, &restore->plan, fault);
-		if (rc < 0)
-			fault_at(fault, rc, "%s", restore->options->image);
-	}
+		rc = open_image(restore->options, &restore->reader, fault);
+	if (rc == 0)
+		rc = load_plan(restore, &maps, fault);
 	if (rc == 0) {
 		plan_check_host(&restore->plan, &policy, refusals);
 		rc = refusals->count ? -ENOTSUP : 0;
 	}
+	free(maps.at);
 	return rc;
 }
 
@@ -126,10 +151,11 @@ enum cairn_status operation_restore(const struct cairn_restore_options *options,
 	return status;
 }
 
-enum cairn_status cairn_check_image(const char *image, struct cairn_error *error)
+enum cairn_status cairn_check_image(const struct cairn_restore_options *options, struct cairn_error *error)
 {
-	const struct cairn_restore_options options = { .image = image, .signal_fd = -1, .trust_image = true };
-	struct restore restore = { .options = &options, .deadline = operation_deadline(0, -1) };
+	struct cairn_restore_options trusting = *options;
+	trusting.trust_image = true;
+	struct restore restore = { .options = &trusting, .deadline = operation_deadline(0, -1) };
 	struct fault_list refusals = { 0 };
 	struct fault fault = { 0 };
 	int rc = load(&restore, &refusals, &fault);

@@ -3,6 +3,7 @@
  * dry run of it. Exit status 0 when some way of working is open, 4 when none is. */
 #include <errno.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "base/memory.h"
 #include "cmd/check.h"
@@ -147,29 +148,48 @@ static int check_host(const struct cmd_common *common, struct fault *fault)
 				    common->quiet && !common->json ? " (shown without -q)" : "");
 }
 
-static int target_or_refuse(const char *target, const struct cmd_common *common)
+static int target_or_refuse(const char *target, const struct check_options *given, const struct cmd_common *common)
 {
 	if (check_target)
-		return check_target(target, common);
+		return check_target(target, given, common);
 	struct fault fault;
 	fault_set(&fault, FAULT_FAILED, 0, "check of %s: a dry run is not in this version; try cairn check alone, or cairn "
 		  "verify IMAGE", target);
 	return cmd_report(common, &fault);
 }
 
+/* A bare call and a PID have no image whose restore the options could be for. */
+static int check_any(const struct check_options *given, const struct cmd_common *common, struct fault *fault)
+{
+	const char *target = common->operand_count ? common->operands[0] : "";
+	if ((given->maps.count || given->force_cpu) && !target[strspn(target, "0123456789")]) {
+		fault_set(fault, FAULT_USAGE, 0, "%s: is for the restore of an image; try cairn check with an image",
+			  given->maps.count ? "--map-path" : "--force-cpu");
+		return cmd_report(common, fault);
+	}
+	if (common->operand_count)
+		return target_or_refuse(target, given, common);
+	return check_host(common, fault) ? cmd_report(common, fault) : 0;
+}
+
+static const struct cmd_option options[] = {
+	{ "map-path", 0, CMD_LIST, "OLD=NEW", MAP_PATH_HELP, offsetof(struct check_options, maps) },
+	{ "force-cpu", 0, CMD_FLAG, NULL, FORCE_CPU_HELP, offsetof(struct check_options, force_cpu) },
+	{ NULL },
+};
+
 int cmd_check(int argc, char **argv)
 {
 	static const struct cmd_syntax syntax = {
 		"check", "[TARGET | IMAGE]",
-		"Says what can be done on this host and why not; with a target or an image, a dry run of it.", NULL, 0,
+		"Says what can be done on this host and why not; with a target or an image, a dry run of it.", options, 0,
 		1, false,
 	};
+	struct check_options given = { 0 };
 	struct cmd_common common;
 	struct fault fault;
-	int rc = cmd_parse(&syntax, argc, argv, NULL, &common, &fault);
-	if (rc)
-		return rc > 0 ? 0 : cmd_report(&common, &fault);
-	if (common.operand_count)
-		return target_or_refuse(common.operands[0], &common);
-	return check_host(&common, &fault) ? cmd_report(&common, &fault) : 0;
+	int rc = cmd_parse(&syntax, argc, argv, &given, &common, &fault);
+	int status = rc < 0 ? cmd_report(&common, &fault) : rc > 0 ? 0 : check_any(&given, &common, &fault);
+	cmd_list_finish(&given.maps);
+	return status;
 }

@@ -11,14 +11,16 @@
 #include "base/fd.h"
 #include "base/memory.h"
 #include "cairn.h"
+#include "cmd/check.h"
 #include "cmd/cmd.h"
 #include "cmd/foreground.h"
 #include "cmd/target.h"
 #include "job/restore.h"
 
 struct restore_options {
-	bool detach, leave_stopped, trust_image;
+	bool detach, leave_stopped, force_cpu, trust_image;
 	const char *pidfile;
+	struct cmd_list maps;
 	int pids, file_changed;
 	uint64_t threads, status_fd;
 };
@@ -33,8 +35,10 @@ static const struct cmd_option options[] = {
 	  offsetof(struct restore_options, pids) },
 	{ "file-changed", 0, CMD_CHOICE, "refuse|ignore|rollback", "what to do if a file has changed since the checkpoint; rollback: cut off what was appended",
 	  offsetof(struct restore_options, file_changed) },
+	{ "map-path", 0, CMD_LIST, "OLD=NEW", MAP_PATH_HELP, offsetof(struct restore_options, maps) },
 	{ "leave-stopped", 0, CMD_FLAG, NULL, "restore it stopped (SIGCONT lets it go on)",
 	  offsetof(struct restore_options, leave_stopped) },
+	{ "force-cpu", 0, CMD_FLAG, NULL, FORCE_CPU_HELP, offsetof(struct restore_options, force_cpu) },
 	{ "trust-image", 0, CMD_FLAG, NULL, "as root: restore an image that others could have written",
 	  offsetof(struct restore_options, trust_image) },
 	{ "threads", 0, CMD_NUMBER, "N", "write memory with N threads (default: one per processor)",
@@ -115,33 +119,32 @@ static void report_status(const struct restore_options *given, enum cairn_status
 	json_decref(object);
 }
 
-int cmd_restore(int argc, char **argv)
+static int restore_as_told(const struct restore_options *given, const struct path_words *maps,
+			 const struct cmd_common *common)
 {
-	struct restore_options given = { 0 };
-	struct cmd_common common;
 	struct terminal terminal;
 	struct fault fault;
-	int rc = cmd_parse(&syntax, argc, argv, &given, &common, &fault);
-	if (rc != 0)
-		return rc > 0 ? 0 : cmd_report(&common, &fault);
 	terminal_open(&terminal);
-	struct ready ready = { &terminal, !given.detach };
+	struct ready ready = { &terminal, !given->detach };
 	const struct cairn_restore_options restore = {
-		.image = common.operands[0],
-		.pids = (enum cairn_pids)given.pids,
-		.threads = (unsigned)given.threads,
-		.timeout_s = common.timeout_s,
-		.leave_stopped = given.leave_stopped,
-		.ignore_changed_files = given.file_changed == 1,
-		.roll_back_files = given.file_changed == 2,
-		.trust_image = given.trust_image,
+		.image = common->operands[0],
+		.pids = (enum cairn_pids)given->pids,
+		.threads = (unsigned)given->threads,
+		.timeout_s = common->timeout_s,
+		.leave_stopped = given->leave_stopped,
+		.ignore_changed_files = given->file_changed == 1,
+		.roll_back_files = given->file_changed == 2,
+		.force_cpu = given->force_cpu,
+		.trust_image = given->trust_image,
+		.path_maps = maps->maps,
+		.path_map_count = maps->count,
 		.terminal = terminal.path[0] ? terminal.path : NULL,
 		.signal_fd = cmd_signal_fd(),
 		.ready = on_ready,
 		.context = &ready,
 	};
 	const struct restore_way way = {
-		.program = "/proc/self/exe", .detached = given.detach, .terminal_ours = terminal.ours && !given.detach,
+		.program = "/proc/self/exe", .detached = given->detach, .terminal_ours = terminal.ours && !given->detach,
 	};
 	struct cairn_restore_result result;
 	struct cairn_error error = { 0 };
@@ -149,18 +152,34 @@ int cmd_restore(int argc, char **argv)
 	enum cairn_status status = restore_image(&restore, &way, &result, &job, &error);
 	if (status != CAIRN_DONE) {
 		terminal_give(&terminal, getpgrp());
-		cmd_report_error(&common, status, &error);
-		report_status(&given, status, &error);
+		cmd_report_error(common, status, &error);
+		report_status(given, status, &error);
 		cairn_error_free(&error);
-		return given.detach ? (int)status : OWN_FAILURE;
+		/* A wrong command line is one wherever it is found out. */
+		return given->detach || status == CAIRN_USAGE ? (int)status : OWN_FAILURE;
 	}
-	print_result(&common, &given, restore.image, &result);
-	if (given.pidfile && write_pidfile(given.pidfile, result.root, &fault) < 0)
-		cmd_report(&common, &fault);
-	if (given.detach)
+	print_result(common, given, restore.image, &result);
+	if (given->pidfile && write_pidfile(given->pidfile, result.root, &fault) < 0)
+		cmd_report(common, &fault);
+	if (given->detach)
 		return 0;
-	struct foreground foreground = { .terminal = &terminal, .job = job, .common = &common };
+	struct foreground foreground = { .terminal = &terminal, .job = job, .common = common };
 	if (!job.init)
 		foreground.job = (struct job){ .root = result.root, .channel = -1 };
 	return foreground_wait(&foreground);
+}
+
+int cmd_restore(int argc, char **argv)
+{
+	struct restore_options given = { 0 };
+	struct path_words maps = { 0 };
+	struct cmd_common common;
+	struct fault fault;
+	int rc = cmd_parse(&syntax, argc, argv, &given, &common, &fault);
+	if (rc == 0)
+		rc = path_words_of(&given.maps, &maps, &fault);
+	int status = rc < 0 ? cmd_report(&common, &fault) : rc > 0 ? 0 : restore_as_told(&given, &maps, &common);
+	path_words_finish(&maps);
+	cmd_list_finish(&given.maps);
+	return status;
 }

@@ -18,6 +18,14 @@ void target_finish(struct target *target);
 
 /* A PID in decimal, nothing else: FAULT_USAGE. */
 int target_pid(const char *text, pid_t *ret_pid, struct fault *fault);
+/* --map-path, as restore and check have it: the words become *ret_maps, cut at their first "=". FAULT_USAGE for a word without one. */
+struct path_words {
+	struct cairn_path_map *maps;
+	size_t count;
+};
+int path_words_of(const struct cmd_list *words, struct path_words *ret_list, struct fault *fault);
+void path_words_finish(struct path_words *list);
+
 /* Blocks SIGINT, SIGTERM and SIGHUP, and gives them as a descriptor that an operation looks at. */
 int cmd_signal_fd(void);
 /* Prints the lines; returns the exit status. */

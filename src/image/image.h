@@ -69,6 +69,10 @@ struct image_block {
  * blocks. Page blocks are checked as they are read. FAULT_IMAGE says what is wrong: not an image,
  * truncated, damaged (with the offset), newer format (with the version or feature bits). */
 int image_reader_open(const char *path, struct image_reader **ret_reader, struct fault *fault);
+/* The same in two steps, for who has to know something of the file before a byte of it is read: a descriptor (or a negative
+ * errno), and the reader, which takes it. */
+int image_reader_descriptor(const char *path, struct fault *fault);
+int image_reader_open_fd(int fd, const char *path, struct image_reader **ret_reader, struct fault *fault);
 size_t image_reader_records(const struct image_reader *reader, const struct image_record **ret_records);
 size_t image_reader_blocks(const struct image_reader *reader, const struct image_block **ret_blocks);
 uint64_t image_reader_size(const struct image_reader *reader); /* bytes of the file */

@@ -332,13 +332,27 @@ static int open_fault(int error, struct fault *fault)
 			 remedy);
 }
 
-/* reader->fd can be read at any offset from here on. */
-static int reader_open(struct image_reader *reader, const char *path, struct fault *fault)
+static bool is_standard(const char *path)
 {
-	bool standard = !strcmp(path, "-");
+	return !strcmp(path, "-");
+}
+
+static const char *name_of(const char *path)
+{
+	return is_standard(path) ? "stdin" : path;
+}
+
+int image_reader_descriptor(const char *path, struct fault *fault)
+{
+	int fd = is_standard(path) ? fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 3) : open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+	return fd < 0 ? fault_at(fault, open_fault(errno, fault), "%s", name_of(path)) : fd;
+}
+
+/* reader->fd can be read at any offset from here on. */
+static int reader_prepare(struct image_reader *reader, bool standard, struct fault *fault)
+{
 	struct stat status;
-	reader->fd = standard ? fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 3) : open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
-	if (reader->fd < 0 || fstat(reader->fd, &status))
+	if (fstat(reader->fd, &status))
 		return open_fault(errno, fault);
 	if (S_ISDIR(status.st_mode) || S_ISBLK(status.st_mode) || isatty(reader->fd))
 		return fault_set(fault, FAULT_IMAGE, EINVAL,
@@ -357,7 +371,7 @@ static int reader_open(struct image_reader *reader, const char *path, struct fau
 
 static int reader_load(struct image_reader *reader, const char *path, struct fault *fault)
 {
-	int rc = reader_open(reader, path, fault);
+	int rc = reader_prepare(reader, is_standard(path), fault);
 	if (!rc)
 		rc = header_check(reader, fault);
 	if (!rc)
@@ -367,11 +381,11 @@ static int reader_load(struct image_reader *reader, const char *path, struct fau
 	return rc;
 }
 
-int image_reader_open(const char *path, struct image_reader **ret_reader, struct fault *fault)
+int image_reader_open_fd(int fd, const char *path, struct image_reader **ret_reader, struct fault *fault)
 {
 	struct image_reader *reader = memory_new(sizeof *reader);
-	reader->fd = -1;
-	reader->name = memory_string(strcmp(path, "-") ? path : "stdin");
+	reader->fd = fd;
+	reader->name = memory_string(name_of(path));
 	int rc = reader_load(reader, path, fault);
 	if (rc) {
 		fault_at(fault, rc, "%s", reader->name);
@@ -380,6 +394,12 @@ int image_reader_open(const char *path, struct image_reader **ret_reader, struct
 	}
 	*ret_reader = reader;
 	return 0;
+}
+
+int image_reader_open(const char *path, struct image_reader **ret_reader, struct fault *fault)
+{
+	int fd = image_reader_descriptor(path, fault);
+	return fd < 0 ? fd : image_reader_open_fd(fd, path, ret_reader, fault);
 }
 
 size_t image_reader_records(const struct image_reader *reader, const struct image_record **ret_records)

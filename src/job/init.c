@@ -163,9 +163,28 @@ static int on_ready(void *context, pid_t root, pid_t foreground_group)
 	return 0;
 }
 
+/* The result is heap; its strings are the spec's. */
+static struct cairn_path_map *path_maps_of(const struct init *init, size_t *ret_count)
+{
+	const json_t *list = json_object_get(init->spec, "path_maps");
+	*ret_count = json_array_size(list);
+	struct cairn_path_map *maps = memory_new(*ret_count * sizeof *maps);
+	for (size_t i = 0; i < *ret_count; i++)
+		maps[i] = (struct cairn_path_map){
+			json_string_value(json_array_get(json_array_get(list, i), 0)),
+			json_string_value(json_array_get(json_array_get(list, i), 1)),
+		};
+	return maps;
+}
+
 static json_t *restore_tree(struct init *init)
 {
+	size_t map_count;
+	_free_ struct cairn_path_map *maps = path_maps_of(init, &map_count);
 	const struct cairn_restore_options options = {
+		.path_maps = maps,
+		.path_map_count = map_count,
+		.force_cpu = spec_true(init, "force_cpu"),
 		.image = spec_text(init, "restore"),
 		.pids = CAIRN_PIDS_SAME,
 		.threads = (unsigned)spec_number(init, "threads"),

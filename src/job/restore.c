@@ -29,6 +29,11 @@ static json_t *spec_of(const struct cairn_restore_options *options, const struct
 				(int)options->threads, "timeout", options->timeout_s, "leave_stopped", options->leave_stopped,
 				"roll_back_files", options->roll_back_files, "ignore_changed_files", options->ignore_changed_files, "trust_image", options->trust_image, "ours",
 				way->terminal_ours);
+	json_t *maps = json_array();
+	for (size_t i = 0; i < options->path_map_count; i++)
+		json_array_append_new(maps, json_pack("[s, s]", options->path_maps[i].old_path, options->path_maps[i].new_path));
+	json_object_set_new(own, "path_maps", maps);
+	json_object_set_new(own, "force_cpu", json_boolean(options->force_cpu));
 	if (options->terminal)
 		json_object_set_new(own, "terminal", json_string(options->terminal));
 	json_object_update(spec, own);

@@ -46,17 +46,3 @@ void host_boot_id(char ret_id[37])
 	if (file)
 		fclose(file);
 }
-
-uint64_t host_xstate_features(void)
-{
-#if defined(__x86_64__)
-	uint32_t low, high, a, b, c, d;
-	__asm__ volatile("cpuid" : "=a"(a), "=b"(b), "=c"(c), "=d"(d) : "a"(1), "c"(0));
-	if (!(c >> 27 & 1)) /* OSXSAVE */
-		return 0;
-	__asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
-	return (uint64_t)high << 32 | low;
-#else
-	return 0;
-#endif
-}

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
-/* What this host is: kernel, boot, processor, vdso. */
+/* What this host is: kernel, boot, vdso. Its processor: processor.h. */
 #include <stdint.h>
 
 struct host_vdso {
@@ -10,4 +10,3 @@ struct host_vdso {
 void host_vdso_read(struct host_vdso *ret_vdso);
 const char *host_architecture(void);         /* "x86_64" */
 void host_boot_id(char ret_id[37]);          /* "" when /proc does not say */
-uint64_t host_xstate_features(void);         /* XCR0; 0 where there is none */

@@ -214,6 +214,7 @@ struct kind {
 	const ProtobufCMessageDescriptor *descriptor;
 	bool of_zombies; /* a process kind that zombies have too */
 	const char *owner_field; /* the field with the pid, tid, space or file id it belongs to */
+	const char *path_field; /* the field with a path that is looked up at a restore; what a kind sees there is already mapped (--map-path) */
 
 	/* Frozen. refuse: from /proc alone, before anything is touched and again when it stands still. ask: adds remote calls to the
 	 * thread's batch and leaves a note for capture (process kinds: the leader's). */

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "kernel/host.h"
 
 /* A map from an id to a thing, sorted for search. */
@@ -54,7 +55,25 @@ struct loader {
 	struct id_index processes, threads, spaces, objects, files;
 };
 
-static int unpack(struct plan *plan, const struct image_record *raw, struct fault *fault)
+/* The path in a record becomes the one that it has here. */
+static int map_path(const struct plan_record *record, const struct path_maps *maps, struct fault *fault)
+{
+	const char *name = record->kind->path_field;
+	const ProtobufCFieldDescriptor *field =
+		name ? protobuf_c_message_descriptor_get_field_by_name(record->kind->descriptor, name) : NULL;
+	if (!field)
+		return 0;
+	char **path = (char **)(void *)((char *)record->message + field->offset), *mapped;
+	int rc = path_maps_apply(maps, *path, &mapped, fault);
+	if (rc < 0 || !mapped)
+		return rc;
+	log_debug("restore: %s %s is %s here", record->kind->name, *path, mapped);
+	free(*path);
+	*path = mapped;
+	return 0;
+}
+
+static int unpack(struct plan *plan, const struct image_record *raw, const struct path_maps *maps, struct fault *fault)
 {
 	const struct kind *kind = kind_by_tag(raw->tag);
 	if (!kind)
@@ -66,7 +85,7 @@ static int unpack(struct plan *plan, const struct image_record *raw, struct faul
 				 kind->name);
 	struct plan_record *record = vec_add(&plan->records);
 	*record = (struct plan_record){ kind, message };
-	return 0;
+	return map_path(record, maps, fault);
 }
 
 static void index_record(struct loader *loader, const struct plan_record *record)
@@ -240,7 +259,7 @@ static int link_all(struct loader *loader, struct fault *fault)
 	return rc;
 }
 
-int plan_load(const struct image_reader *reader, struct plan *ret_plan, struct fault *fault)
+int plan_load(const struct image_reader *reader, const struct path_maps *maps, struct plan *ret_plan, struct fault *fault)
 {
 	struct plan plan = { 0 };
 	struct loader loader = { .plan = &plan };
@@ -248,9 +267,11 @@ int plan_load(const struct image_reader *reader, struct plan *ret_plan, struct f
 	size_t count = image_reader_records(reader, &raw);
 	int rc = 0;
 	for (size_t i = 0; rc == 0 && i < count; i++)
-		rc = unpack(&plan, &raw[i], fault);
+		rc = unpack(&plan, &raw[i], maps, fault);
 	if (rc == 0)
 		rc = link_all(&loader, fault);
+	if (rc == 0 && plan.info && !strcmp(plan.info->architecture, host_architecture()))
+		plan_convert_registers(&plan);
 	vec_finish(&loader.processes.entries);
 	vec_finish(&loader.threads.entries);
 	vec_finish(&loader.spaces.entries);
@@ -315,20 +336,30 @@ static int check_session(const struct plan *plan, const struct plan_process *pro
 			 "that again", record->pid, record->command, record->session);
 }
 
-void plan_check_host(const struct plan *plan, const struct plan_policy *policy, struct fault_list *refusals)
+/* The code of the vdso is this kernel's, and a thread may have been in the middle of the old one. */
+static void check_vdso(const struct plan *plan, struct fault_list *refusals)
 {
 	struct fault fault;
 	struct host_vdso vdso;
 	host_vdso_read(&vdso);
-	if (strcmp(plan->info->architecture, host_architecture()) || plan->info->page_size != 4096) {
-		fault_set(&fault, FAULT_UNSUPPORTED, ENOTSUP, "was made on %s; try a host of that architecture",
-			  plan->info->architecture);
-		fault_list_add(refusals, &fault);
-	} else if (plan->info->vdso_hash && plan->info->vdso_hash != vdso.hash) {
+	if (plan->info->vdso_hash && plan->info->vdso_hash != vdso.hash) {
 		fault_set(&fault, FAULT_UNSUPPORTED, ENOTSUP,
 			  "was made under kernel %s, whose vdso differs from the one here; try a host with that kernel",
 			  plan->info->kernel_release);
 		fault_list_add(refusals, &fault);
+	}
+}
+
+void plan_check_host(const struct plan *plan, const struct plan_policy *policy, struct fault_list *refusals)
+{
+	struct fault fault;
+	if (strcmp(plan->info->architecture, host_architecture()) || plan->info->page_size != 4096) {
+		fault_set(&fault, FAULT_UNSUPPORTED, ENOTSUP, "was made on %s; try a host of that architecture",
+			  plan->info->architecture);
+		fault_list_add(refusals, &fault);
+	} else {
+		plan_check_processor(plan, policy->force_cpu, refusals);
+		check_vdso(plan, refusals);
 	}
 	for (size_t i = 0; i < plan->records.count; i++) {
 		const struct plan_record *record = &plan->records.at[i];

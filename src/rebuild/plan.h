@@ -6,6 +6,7 @@
 #include "image/image.h"
 #include "kinds/kind.h"
 #include "memory.pb-c.h"
+#include "rebuild/path_map.h"
 #include "tasks.pb-c.h"
 
 struct plan_record {
@@ -46,13 +47,19 @@ struct plan {
 	uint32_t highest_fd;
 };
 
-/* FAULT_IMAGE when anything is impossible, missing or contradicts itself. */
-int plan_load(const struct image_reader *reader, struct plan *ret_plan, struct fault *fault);
+/* FAULT_IMAGE when anything is impossible, missing or contradicts itself. This is the one place where paths are mapped and
+ * vector registers laid out anew: the records as the plan has them are for this host. */
+int plan_load(const struct image_reader *reader, const struct path_maps *maps, struct plan *ret_plan, struct fault *fault);
 void plan_finish(struct plan *plan);
 
-/* Everything that stands against a restore here (files missing or changed, another vdso ...): one fault each. */
+/* Everything that stands against a restore here (a processor without features that were there, files missing or changed, another vdso ...): one fault each. */
 struct plan_policy {
 	bool ignore_changed_files;
 	bool roll_back; /* open files that have grown are cut back when it is restored */
+	bool force_cpu; /* features of the image's processor may be missing here, as long as no register in use is */
 };
 void plan_check_host(const struct plan *plan, const struct plan_policy *policy, struct fault_list *refusals);
+
+/* plan_processor.c: a part of plan_load and one of plan_check_host, for images of this architecture. */
+void plan_convert_registers(struct plan *plan);
+void plan_check_processor(const struct plan *plan, bool force, struct fault_list *refusals);

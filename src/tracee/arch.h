@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 /* What differs between architectures: registers of a stopped thread and where they go in a system call. An architecture is a
- * folder arch/NAME with registers.h and registers.c, and a stub/NAME.S. */
+ * folder arch/NAME with registers.h, registers.c and xstate.c, a stub/NAME.S, and kernel/arch/NAME/processor.c. */
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #if defined(__x86_64__)
@@ -11,6 +12,7 @@
 #error "this architecture has no folder in src/tracee/arch yet"
 #endif
 
+#include "kernel/processor.h"
 #include "stub/stub.h"
 
 /* Points the registers at @address, ready to run the stub there: no system call is pending, so the
@@ -43,6 +45,15 @@ void registers_home(const struct registers *registers, struct stub_home_data *re
 bool registers_native(const struct registers *registers);
 /* Are all values such that PTRACE_SETREGSET takes them (segment selectors, canonical addresses)? */
 bool registers_valid(const struct registers *registers);
+
+/* Vector registers as PTRACE_GETREGSET gives them, of a thread of the processor @then (of which an image tells xstate and components). */
+/* The components that are in use and have to be put back, as bits of XCR0. @size is at least 576. */
+uint64_t xstate_used(const void *xstate, size_t size, const struct processor *then);
+/* Does PTRACE_SETREGSET take them @here as they are? */
+bool xstate_fits(const struct processor *then, size_t size, const struct processor *here);
+/* The same registers as this processor lays them out: here->xstate_size bytes. Components that it does not have are left out. */
+void xstate_convert(const void *xstate, size_t size, const struct processor *then, const struct processor *here, void *ret_xstate);
+
 /* Bytes of a system call instruction, to find one in a text. */
 extern const unsigned char registers_syscall_instruction[];
 enum { REGISTERS_SYSCALL_SIZE = 2 };

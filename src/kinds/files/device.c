@@ -57,6 +57,7 @@ const struct kind kind_device = {
 	.scope = SCOPE_FILE,
 	.descriptor = &cairn__character_device__descriptor,
 	.owner_field = "open",
+	.path_field = "path",
 	.probe = probe,
 	.capture_file = capture_file,
 	.check = check,

@@ -217,6 +217,7 @@ const struct kind kind_pipe = {
 	.scope = SCOPE_OBJECT,
 	.descriptor = &cairn__pipe__descriptor,
 	.owner_field = "pipe",
+	.path_field = "path",
 	.check = check_pipe,
 	.make = make_pipe,
 };

@@ -214,6 +214,7 @@ const struct kind kind_regular_file = {
 	.scope = SCOPE_FILE,
 	.descriptor = &cairn__regular_file__descriptor,
 	.owner_field = "open",
+	.path_field = "path",
 	.probe = probe,
 	.refuse_file = refuse_file,
 	.capture_file = capture_file,
@@ -248,6 +249,7 @@ const struct kind kind_deleted_file = {
 	.scope = SCOPE_OBJECT,
 	.descriptor = &cairn__deleted_file__descriptor,
 	.owner_field = "id",
+	.path_field = "path",
 	.check = check_deleted,
 	.make = make_deleted,
 };

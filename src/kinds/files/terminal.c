@@ -93,6 +93,7 @@ const struct kind kind_terminal = {
 	.scope = SCOPE_FILE,
 	.descriptor = &cairn__terminal__descriptor,
 	.owner_field = "open",
+	.path_field = "path",
 	.probe = probe,
 	.capture_file = capture_file,
 	.check = check,

@@ -103,6 +103,7 @@ const struct kind kind_mapped_file = {
 	.scope = SCOPE_OBJECT,
 	.descriptor = &cairn__mapped_file__descriptor,
 	.owner_field = "id",
+	.path_field = "path",
 	.probe_map = probe_map,
 	.capture_map = capture_map,
 	.check = check,

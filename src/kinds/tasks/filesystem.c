@@ -51,7 +51,7 @@ static int check(const ProtobufCMessage *base, struct fault *fault)
 		return fault_set(fault, FAULT_IMAGE, EINVAL, "process %u: impossible working directory", message->pid);
 	if (stat(message->cwd, &stat_) < 0 || !S_ISDIR(stat_.st_mode))
 		return fault_set(fault, FAULT_FAILED, ENOENT,
-				 "process %u: its working directory %s does not exist here; try to create it", message->pid,
+				 "process %u: its working directory %s does not exist here; try to create it, or --map-path", message->pid,
 				 message->cwd);
 	return 0;
 }
@@ -73,6 +73,7 @@ const struct kind kind_filesystem = {
 	.scope = SCOPE_PROCESS,
 	.descriptor = &cairn__filesystem__descriptor,
 	.owner_field = "pid",
+	.path_field = "cwd",
 	.refuse = refuse,
 	.capture = capture,
 	.check = check,

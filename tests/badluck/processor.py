@@ -1,0 +1,196 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""Images of processors that are not this one. They are made of images of this one, by changing what these say of it."""
+import pathlib
+import struct
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+import os
+
+from cairn_image import BYTES, FIXED32, Image, Message
+from cairn_test import (BUILD, IMAGE, OK, UNSUPPORTED, Skip, cairn, check, children_of, equal, fault_line, main, need_cairn,
+                        start, test)
+
+WORKER = BUILD / "tests" / "badluck" / "worker"
+REGISTERS = BUILD / "tests" / "kinds" / "registers"
+# Tags of records and fields of ImageInfo, CpuidWord, XstateComponent and Thread (src/image/records).
+IMAGE_INFO, THREAD = 1, 11
+HOST, XSTATE_FEATURES, HWCAP, HWCAP2, CPUID, COMPONENTS = 5, 14, 15, 16, 17, 18
+LEAF, SUBLEAF, OUTPUT, BITS = 1, 2, 3, 4
+NUMBER, OFFSET, SIZE = 1, 2, 3
+XSTATE = 4
+EAX, EBX, ECX, EDX = range(4)
+# No processor has all of these: Intel's last Xeon Phi and newest server processors, and old ones of AMD.
+RARE = {"avx512pf": (7, 0, EBX, 26), "avx512_4vnniw": (7, 0, EDX, 2), "amx_tile": (7, 0, EDX, 24), "fma4": (0x80000001, 0, ECX, 16),
+        "sha512": (7, 1, EAX, 0)}
+
+
+def flags():
+    for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("flags"):
+            return set(line.partition(":")[2].split())
+    raise Skip("/proc/cpuinfo names no flags")
+
+
+def saved(*argv):
+    need_cairn()
+    program = start([*(argv or (WORKER, "1"))], "job")
+    program.wait_text("ready")
+    program.checkpoint()
+    return program
+
+
+def number(value):
+    return int.from_bytes(value, "little") if isinstance(value, bytes) else value
+
+
+def change_info(program, change):
+    with Image(program.image) as image:
+        record = image.records(IMAGE_INFO)[0]
+        info = Message(record.data)
+        info.drop(HOST)  # makes room
+        change(info)
+        record.data = info.bytes()
+
+
+def add_feature(info, leaf, subleaf, output, bit):
+    words = [Message(data) for data in info.all(CPUID)]
+    info.drop(CPUID)
+    found = [word for word in words if (word.get(LEAF), word.get(SUBLEAF), word.get(OUTPUT)) == (leaf, subleaf, output)]
+    check(len(found) == 1, f"CPUID {leaf:#x}.{subleaf}.{output} is not in the image")
+    found[0].set(BITS, number(found[0].get(BITS)) | 1 << bit, FIXED32)
+    for word in words:
+        info.add(CPUID, word.bytes(), BYTES)
+
+
+def refused(program, *named, options=()):
+    for words in (["restore", "-d", *options, program.image], ["check", *options, program.image]):
+        result = cairn(*words)
+        line = fault_line(result, UNSUPPORTED, *named)
+        check("; try " in line, "no remedy", line)
+        check(not children_of(os.getpid()), "a process remains", result)
+        check(options or "--force-cpu" in line, "--force-cpu is not named", line)
+    return line
+
+
+def goes_on(program, *options):
+    result = program.restore(*options)
+    program.wait_progress(2)
+    program.path("go").touch()
+    program.succeed()
+    return result
+
+
+@test("features that the processor here lacks are named and refused, and --force-cpu goes on", quick=True)
+def lacking():
+    rare = {name: place for name, place in RARE.items() if name not in flags()}
+    if not rare:
+        raise Skip("this processor has everything")
+    program = saved()
+
+    def change(info):
+        for place in rare.values():
+            add_feature(info, *place)
+    change_info(program, change)
+    line = refused(program, *rare)
+    for name in flags():
+        check(f" {name}," not in line, f"{name} is here and named", line)
+    cairn("check", "--force-cpu", program.image, status=OK)
+    result = goes_on(program, "--force-cpu")
+    check(all(name in result.err for name in rare) and "without" in result.err, "no warning", result)
+
+
+@test("bits of AT_HWCAP2 and of registers that the processor here lacks are refused by name", quick=True)
+def other_bits():
+    program = saved()
+
+    def change(info):
+        info.set(HWCAP2, number(info.get(HWCAP2)) | 1)
+        info.set(XSTATE_FEATURES, info.get(XSTATE_FEATURES) | 1 << 40)
+    if "ring3mwait" in flags():
+        raise Skip("this processor has ring3mwait")
+    change_info(program, change)
+    refused(program, "ring3mwait", "XCR0[40]")
+    goes_on(program, "--force-cpu")
+
+
+@test("an image that says nothing of its processor is restored", quick=True)
+def silent():
+    program = saved()
+
+    def change(info):
+        for field in (HWCAP, HWCAP2, CPUID, COMPONENTS):
+            info.drop(field)
+    change_info(program, change)
+    result = goes_on(program)
+    equal(result.err, "", "messages")
+
+
+@test("values in registers that the processor here lacks are refused even with --force-cpu", quick=True)
+def in_use():
+    program = saved()
+    absent = 40
+
+    with Image(program.image) as image:
+        for record in image.records(THREAD):
+            thread = Message(record.data)
+            xstate = bytearray(thread.get(XSTATE))
+            used, = struct.unpack_from("<Q", xstate, 512)
+            struct.pack_into("<Q", xstate, 512, used | 1 << absent)
+            thread.fields = [[field, wire, bytes(xstate) if field == XSTATE else value]
+                             for field, wire, value in thread.fields]
+            record.data = thread.bytes()
+    for options in ((), ("--force-cpu",)):
+        result = cairn("restore", "-d", *options, program.image)
+        fault_line(result, UNSUPPORTED, "thread", f"XCR0[{absent}]", several=True)
+        check(not children_of(os.getpid()), "a process remains", result)
+
+
+@test("registers that the image's processor laid out otherwise keep their values", quick=True)
+def laid_out_otherwise():
+    program = saved(REGISTERS)
+    places = {}  # number: (old offset, new offset, size)
+
+    def change(info):
+        components = [Message(data) for data in info.all(COMPONENTS)]
+        info.drop(COMPONENTS)
+        if len(components) < 2:
+            raise Skip("this processor has a single component of vector registers")
+        at = 576
+        for component in reversed(components):
+            offset, size = number(component.get(OFFSET)), number(component.get(SIZE))
+            places[component.get(NUMBER)] = (offset, at, size)
+            component.set(OFFSET, at, FIXED32)
+            at += size
+        for component in components:
+            info.add(COMPONENTS, component.bytes(), BYTES)
+    change_info(program, change)
+    with Image(program.image) as image:
+        for record in image.records(THREAD):
+            thread = Message(record.data)
+            old = thread.get(XSTATE)
+            new = bytearray(old[:576]) + bytes([0xee]) * (len(old) - 576)
+            for old_offset, new_offset, size in places.values():
+                new[new_offset:new_offset + size] = old[old_offset:old_offset + size]
+            thread.fields = [[field, wire, bytes(new) if field == XSTATE else value]
+                             for field, wire, value in thread.fields]
+            record.data = thread.bytes()
+    check(cairn("verify", program.image).status == OK, "the changed image is damaged")
+    program.restore()
+    program.path("go").touch()
+    program.succeed()
+
+
+@test("an impossible processor is damage, exit status 6", quick=True)
+def impossible():
+    program = saved()
+
+    def change(info):
+        info.add(COMPONENTS, bytes([NUMBER << 3, 64]), BYTES)
+    change_info(program, change)
+    fault_line(cairn("restore", "-d", program.image), IMAGE, "processor")
+
+
+if __name__ == "__main__":
+    main()
