@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "kernel/kcmp.h"
 
 struct frozen_process *tree_add_process(struct harvest *harvest, pid_t pid, struct frozen_process *parent)
@@ -211,6 +212,16 @@ static int read_descriptors(struct harvest *harvest, struct frozen_process *proc
 	return rc;
 }
 
+/* In the middle of exec, and from the moment its memory is gone until it is a zombie, a process's files in /proc belong to root
+ * (fs/proc/base.c task_dump_owner): for an ordinary user that passes, and is no refusal. */
+static bool passes(int rc, int *tries)
+{
+	if ((rc != -EACCES && rc != -EPERM) || geteuid() == 0 || ++*tries > 20)
+		return false;
+	clock_sleep_ns(1000000);
+	return true;
+}
+
 int tree_read_files(struct harvest *harvest, bool frozen, struct fault *fault)
 {
 	struct file_index index = { 0 };
@@ -219,7 +230,11 @@ int tree_read_files(struct harvest *harvest, bool frozen, struct fault *fault)
 		struct frozen_process *process = harvest->processes.at[i];
 		if (process->zombie)
 			continue;
-		rc = read_descriptors(harvest, process, &index, frozen, fault);
+		int tries = 0;
+		do {
+			process->descriptors.count = 0;
+			rc = read_descriptors(harvest, process, &index, frozen, fault);
+		} while (!frozen && passes(rc, &tries));
 		if (rc < 0 && !frozen && (rc == -ESRCH || rc == -ENOENT))
 			rc = 0;
 		if (rc < 0)
@@ -244,9 +259,12 @@ static bool gone(int rc)
 static int survey_process(struct harvest *harvest, pid_t pid, struct frozen_process *parent, struct fault *fault)
 {
 	struct frozen_process *process = tree_add_process(harvest, pid, parent);
-	int rc = tree_read_process(harvest, process, fault);
-	if (rc == 0 && !process->zombie)
-		rc = tree_read_space(harvest, process, fault);
+	int rc, tries = 0;
+	do {
+		rc = tree_read_process(harvest, process, fault);
+		if (rc == 0 && !process->zombie)
+			rc = tree_read_space(harvest, process, fault);
+	} while (passes(rc, &tries));
 	if (rc < 0 && harvest->processes.count > 1 && gone(rc)) {
 		tree_drop_last(harvest);
 		return 0;
