@@ -157,7 +157,7 @@ int cmd_run(int argc, char **argv)
 	enum cairn_status status;
 	if (image)
 		save_rotate(image, (unsigned)given.keep);
-	if (given.resume && access(image, F_OK) == 0)
+	if (given.resume && image && access(image, F_OK) == 0)
 		status = resume(image, &given, spec, &terminal, &foreground.job, &error);
 	else
 		status = job_start("/proc/self/exe", spec, common.operands, &foreground.job, &error);

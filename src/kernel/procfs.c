@@ -34,8 +34,22 @@ static void text_reserve(struct text *text, size_t more)
 }
 
 /* -ESRCH as vanished; the rest by its errno. */
+/* "/proc/12/exe" of a process 12 that has been reaped meanwhile: links say EACCES then (fs/proc/base.c proc_fd_access_allowed,
+ * fs/proc/namespaces.c proc_ns_readlink). */
+static bool is_reaped(const char *path)
+{
+	int length = 0;
+	char directory[32];
+	if (sscanf(path, "/proc/%*d%n", &length) < 0 || !length || (size_t)length >= sizeof directory)
+		return false;
+	snprintf(directory, sizeof directory, "%.*s", length, path);
+	return access(directory, F_OK) < 0 && errno == ENOENT;
+}
+
 static int path_fault(struct fault *fault, int error, const char *path)
 {
+	if (error == EACCES && is_reaped(path))
+		error = ESRCH;
 	switch (error) {
 	case ESRCH:
 		return fault_set(fault, FAULT_VANISHED, ESRCH, "%s: the process is gone; try another target", path);
