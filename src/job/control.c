@@ -60,7 +60,7 @@ int control_receive(int socket, json_t **ret_message, int *ret_fd)
 	if (got == 0)
 		return 0;
 	*ret_message = json_loadb(buffer, (size_t)got, 0, NULL);
-	if (*ret_message && json_is_object(*ret_message))
+	if (json_is_object(*ret_message))
 		return 1;
 	json_decref(*ret_message);
 	if (ret_fd && fd >= 0)
