@@ -392,10 +392,10 @@ class Program:
         """Saves it. With kill it is gone afterwards, the root reaped, all PIDs free."""
         image = image or self.next_image()
         self.image = image
+        self.saved_pid = self.inner_pid()
         if DRY:
             return Result([], 0, "", "", 0.0)
         tree = tree_of(self.pid)
-        self.saved_pid = self.inner_pid()
         words = ["checkpoint", str(self.pid), "-o", str(image), *options]
         if kill:
             words.append("--kill")

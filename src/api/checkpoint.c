@@ -132,7 +132,10 @@ static int save_frozen(struct harvest *harvest, const struct processor *processo
 
 static struct capture_policy policy_of(const struct cairn_checkpoint_options *options, const struct operation_job *job)
 {
-	return (struct capture_policy){ .close_outside = options->close_outside, .adopter = job ? job->adopter : 0 };
+	return (struct capture_policy){
+		.close_outside = options->close_outside, .lose_in_flight = options->lose_in_flight,
+		.adopter = job ? job->adopter : 0,
+	};
 }
 
 static int save(pid_t pid, const struct cairn_checkpoint_options *options, const struct operation_job *job, struct image_file *file,

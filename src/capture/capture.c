@@ -81,6 +81,16 @@ static bool is_asked(const struct kind *kind, bool leader)
 	return kind->scope == SCOPE_THREAD || (leader && (kind->scope == SCOPE_PROCESS || kind->scope == SCOPE_SPACE));
 }
 
+void frozen_batch(const struct frozen_thread *thread, struct batch *ret_batch)
+{
+	batch_init(ret_batch, thread->process->space->foothold.area);
+}
+
+int frozen_run(struct frozen_thread *thread, struct batch *batch, struct fault *fault)
+{
+	return foothold_run(&thread->process->space->foothold, &thread->guest, batch, fault);
+}
+
 /* One thread answers for itself and, if it leads, for its process. */
 static int ask_thread(struct harvest *harvest, struct frozen_thread *thread, bool leader, bool last,
 		      struct fault *fault)
@@ -98,6 +108,8 @@ static int ask_thread(struct harvest *harvest, struct frozen_thread *thread, boo
 	}
 	if (rc == 0)
 		rc = foothold_run(foothold, &thread->guest, &batch, fault);
+	for (unsigned k = 0; rc == 0 && leader && kinds[k]; k++)
+		rc = kinds[k]->visit ? kinds[k]->visit(harvest, thread, fault) : 0;
 	struct fault leaving;
 	int left = foothold_leave(foothold, &thread->guest, last || rc < 0, &leaving);
 	if (rc == 0 && left < 0) {

@@ -37,7 +37,7 @@ uint32_t harvest_object(struct harvest *harvest, uint64_t device, uint64_t inode
 void harvest_contents(struct harvest *harvest, uint32_t space, int fd, uint64_t size)
 {
 	struct contents *contents = vec_add(&harvest->contents);
-	*contents = (struct contents){ space, fd, size };
+	*contents = (struct contents){ .space = space, .fd = fd, .size = size };
 }
 
 int frozen_file_own(struct frozen_file *file, int *ret_fd, struct fault *fault)
@@ -83,14 +83,18 @@ void harvest_finish(struct harvest *harvest)
 	for (size_t i = 0; i < harvest->files.count; i++)
 		if (harvest->files.at[i]->own >= 0)
 			close(harvest->files.at[i]->own);
-	for (size_t i = 0; i < harvest->contents.count; i++)
-		close(harvest->contents.at[i].fd);
+	for (size_t i = 0; i < harvest->contents.count; i++) {
+		if (harvest->contents.at[i].fd >= 0)
+			close(harvest->contents.at[i].fd);
+		vec_finish(&harvest->contents.at[i].views);
+	}
 	vec_finish(&harvest->processes);
 	vec_finish(&harvest->spaces);
 	vec_finish(&harvest->guards);
 	vec_finish(&harvest->files);
 	vec_finish(&harvest->contents);
 	vec_finish(&harvest->objects);
+	vec_finish(&harvest->hidden);
 	vec_finish(&harvest->records);
 	arena_finish(&harvest->arena);
 }

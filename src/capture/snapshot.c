@@ -28,6 +28,7 @@ struct unit {
 	int fd;            /* of contents; or /proc/PID/mem where reading needs force (no PROT_READ); or -1 */
 	bool zeros;        /* pages full of zeros are stored as well: what lies below them is not zero */
 	const char *same_as; /* a file: pages equal to it are not stored */
+	uint64_t shift;    /* from the addresses of the extents to where they are read */
 	uint64_t same_address, same_offset; /* address of the mapping, and where that lies in the file */
 	uint32_t count;
 	struct { uint64_t address; uint32_t pages; } extents[PAGES_MOST_CHUNKS];
@@ -42,7 +43,7 @@ struct producer {
 	bool failed;
 	struct fault fault;
 	/* where it stands */
-	size_t space, map, contents;
+	size_t space, map, contents, view;
 	uint64_t at;             /* in the mapping or contents */
 	struct pagemap pagemap;
 	bool pagemap_open;
@@ -180,11 +181,48 @@ static int next_memory_unit(struct producer *producer, struct unit *unit)
 	return 0;
 }
 
+/* As many views as can be read by one call: through one mapping. @scanned_to: how much of the first was taken before. */
+static int next_view_unit(struct producer *producer, const struct contents *contents, struct unit *unit)
+{
+	uint32_t pages = 0;
+	*unit = (struct unit){ .space = contents->space, .fd = -1 };
+	while (producer->view < contents->views.count && unit->count < PAGES_MOST_CHUNKS && pages < PAGES_MOST) {
+		const struct contents_view *view = &contents->views.at[producer->view];
+		uint64_t shift = view->address - view->offset, take = (view->size - producer->scanned_to) / PAGE;
+		if (unit->count && (unit->pid != view->pid || unit->shift != shift || (unit->fd >= 0) != view->force))
+			break;
+		if (!unit->count && view->force) {
+			int rc = open_memory(producer, view->pid, &unit->fd);
+			leave_space(producer);
+			if (rc < 0)
+				return rc;
+		}
+		if (take > PAGES_MOST - pages)
+			take = PAGES_MOST - pages;
+		unit->pid = view->pid;
+		unit->shift = shift;
+		unit->extents[unit->count].address = view->offset + producer->scanned_to;
+		unit->extents[unit->count++].pages = (uint32_t)take;
+		pages += (uint32_t)take;
+		producer->scanned_to += take * PAGE;
+		if (producer->scanned_to == view->size) {
+			producer->view++;
+			producer->scanned_to = 0;
+		}
+	}
+	return 1;
+}
+
 static int next_contents_unit(struct producer *producer, struct unit *unit)
 {
 	const struct harvest *harvest = producer->harvest;
-	for (; producer->contents < harvest->contents.count; producer->contents++, producer->scanned_to = 0) {
+	for (; producer->contents < harvest->contents.count;
+	     producer->contents++, producer->scanned_to = 0, producer->view = 0) {
 		const struct contents *contents = &harvest->contents.at[producer->contents];
+		if (producer->view < contents->views.count)
+			return next_view_unit(producer, contents, unit);
+		if (contents->fd < 0)
+			continue;
 		off_t data = lseek(contents->fd, (off_t)producer->scanned_to, SEEK_DATA);
 		if (data < 0 || (uint64_t)data >= contents->size)
 			continue;
@@ -222,7 +260,7 @@ static int read_through(const struct unit *unit, uint8_t *buffer, struct fault *
 		size_t size = (size_t)unit->extents[i].pages * PAGE, done = 0;
 		while (done < size) {
 			ssize_t n = pread(unit->fd, buffer + done, size - done,
-					  (off_t)(unit->extents[i].address + done));
+					  (off_t)(unit->extents[i].address + unit->shift + done));
 			if (n < 0 && errno != EINTR)
 				return fault_set(fault, fault_class_of(errno), errno, "read memory at 0x%llx: %s",
 						 (unsigned long long)(unit->extents[i].address + done), strerror(errno));
@@ -245,7 +283,7 @@ static int read_memory(const struct unit *unit, uint8_t *buffer, struct fault *f
 	struct iovec remote[PAGES_MOST_CHUNKS];
 	size_t total = 0;
 	for (uint32_t i = 0; i < unit->count; i++) {
-		remote[i].iov_base = (void *)(uintptr_t)unit->extents[i].address;
+		remote[i].iov_base = (void *)(uintptr_t)(unit->extents[i].address + unit->shift);
 		remote[i].iov_len = (size_t)unit->extents[i].pages * PAGE;
 		total += remote[i].iov_len;
 	}

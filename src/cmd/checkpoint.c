@@ -20,7 +20,7 @@ struct checkpoint_options {
 	const char *output;
 	bool kill, stop;
 	uint64_t threads;
-	int outside;
+	int outside, in_flight;
 };
 
 static const struct cmd_option options[] = {
@@ -34,6 +34,8 @@ static const struct cmd_option options[] = {
 	  offsetof(struct checkpoint_options, threads) },
 	{ "outside", 0, CMD_CHOICE, "refuse|close", "what to do about pipes whose other end is held outside the tree",
 	  offsetof(struct checkpoint_options, outside) },
+	{ "in-flight", 0, CMD_CHOICE, "refuse|lose", "what to do about what only reading away could show: queued inotify "
+	  "events, connections not yet accepted", offsetof(struct checkpoint_options, in_flight) },
 	{ NULL },
 };
 
@@ -99,9 +101,10 @@ static enum cairn_status checkpoint_job(const struct target *target, const struc
 					struct cairn_error *error)
 {
 	_free_ char *here = output && output[0] != '/' && strcmp(output, "-") ? getcwd(NULL, 0) : NULL;
-	json_t *answer, *request = json_pack("{s:s, s:i, s:i, s:i, s:f, s:b}", "op", "checkpoint", "pid", (int)target->pid, "after",
+	json_t *answer, *request = json_pack("{s:s, s:i, s:i, s:i, s:f, s:b, s:b}", "op", "checkpoint", "pid", (int)target->pid, "after",
 					     (int)checkpoint->after, "threads", (int)checkpoint->threads, "timeout",
-					     checkpoint->timeout_s, "close_outside", checkpoint->close_outside);
+					     checkpoint->timeout_s, "close_outside", checkpoint->close_outside, "lose_in_flight",
+					     checkpoint->lose_in_flight);
 	if (output)
 		json_object_set_new(request, "output", here ? json_sprintf("%s/%s", here, output) : json_string(output));
 	struct fault fault;
@@ -164,6 +167,7 @@ int cmd_checkpoint(int argc, char **argv)
 		.threads = (unsigned)given.threads,
 		.timeout_s = common.timeout_s,
 		.close_outside = given.outside == 1,
+		.lose_in_flight = given.in_flight == 1,
 		.signal_fd = target.job < 0 ? cmd_signal_fd() : -1,
 	};
 	struct cairn_checkpoint_result result;

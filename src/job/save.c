@@ -48,6 +48,7 @@ static json_t *save_to(const struct save_job *job, const json_t *request, const 
 		.threads = (unsigned)json_integer_value(json_object_get(request, "threads")),
 		.timeout_s = json_number_value(json_object_get(request, "timeout")),
 		.close_outside = json_is_true(json_object_get(request, "close_outside")),
+		.lose_in_flight = json_is_true(json_object_get(request, "lose_in_flight")),
 		.signal_fd = -1,
 	};
 	const struct operation_job within = {

@@ -70,6 +70,15 @@ static bool key_take(const char *at, struct map *map)
 	return true;
 }
 
+static bool swap_take(const char *at, struct map *map)
+{
+	uint64_t kilobytes;
+	if (!token_number(&at, 10, &kilobytes) || kilobytes > UINT64_MAX / 1024)
+		return false;
+	map->swapped = kilobytes * 1024;
+	return true;
+}
+
 /* A line of smaps under the header of @map. There are two dozen per mapping: the first letter decides for most. */
 static int attribute_parse(const char *line, struct map *map, struct fault *fault)
 {
@@ -79,6 +88,8 @@ static int attribute_parse(const char *line, struct map *map, struct fault *faul
 		good = flags_take(at, map);
 	else if (*line == 'P' && token_word(&at, "ProtectionKey:"))
 		good = key_take(at, map);
+	else if (*line == 'S' && token_word(&at, "Swap:"))
+		good = swap_take(at, map);
 	return good ? 0 : token_malformed(fault, "smaps", "a line", line);
 }
 

@@ -47,6 +47,7 @@ struct map {
 	bool deleted;        /* the name ended in " (deleted)", which is cut off */
 	uint32_t flags;      /* enum map_flag; 0 from maps */
 	int protection_key;  /* ProtectionKey, 0: none */
+	uint64_t swapped;    /* bytes; of shared memory: of the object's part that is mapped, whoever swapped it out */
 	char unknown[16];    /* first VmFlags without a bit above */
 };
 struct map_list {

@@ -27,12 +27,22 @@ struct record {
 	ProtobufCMessage *message;
 };
 
+/* Neighbouring pages of contents that are read through a mapping of a frozen process. */
+struct contents_view {
+	pid_t pid;
+	bool force;      /* the mapping is not readable */
+	uint64_t offset; /* in the contents; a multiple of PAGES_SIZE, as the size is */
+	uint64_t size;
+	uint64_t address;
+};
+
 /* Contents that are not an address space's: pages of a shared memory object or a deleted file, read from
- * a descriptor of Cairn's own. */
+ * a descriptor of Cairn's own, through mappings of frozen processes, or some pages one way and some the other. */
 struct contents {
 	uint32_t space; /* id in the image */
-	int fd;         /* owned by the harvest */
+	int fd;         /* owned by the harvest; -1: all of it through views */
 	uint64_t size;  /* bytes */
+	VEC(struct contents_view) views;
 };
 
 /* A kernel object that several records refer to. */
@@ -44,6 +54,7 @@ struct harvest_object {
 /* Policies of the user, as far as a kind has to know them. */
 struct capture_policy {
 	bool close_outside; /* --outside close: the other end lies outside the tree and is taken as closed */
+	bool lose_in_flight; /* --in-flight lose: what can only be read destructively is not in the image; else: a transient fault */
 	pid_t adopter;      /* a reaper whose children (but the calling process) belong to the tree too: a job's init; 0: none */
 };
 
@@ -59,6 +70,7 @@ struct harvest {
 	VEC(struct record) records;
 	VEC(struct contents) contents;
 	VEC(struct harvest_object) objects;
+	VEC(struct hidden_object *) hidden; /* behind mappings, and not to be opened (kinds/memory/hidden.h) */
 	VEC(struct frozen_process *) processes; /* parents before children */
 	VEC(struct frozen_space *) spaces;
 	VEC(struct frozen_guard) guards;
@@ -74,7 +86,7 @@ uint32_t harvest_new_id(struct harvest *harvest);
 /* The id of an object that several records refer to, by what identifies it in the kernel; *ret_new says that this is the first call for it,
  * and its own record has to be added. */
 uint32_t harvest_object(struct harvest *harvest, uint64_t device, uint64_t inode, bool *ret_new);
-/* Takes @fd; its pages are saved under @space. */
+/* Takes @fd (-1: none); its pages are saved under @space. */
 void harvest_contents(struct harvest *harvest, uint32_t space, int fd, uint64_t size);
 void harvest_finish(struct harvest *harvest);
 
@@ -107,6 +119,10 @@ struct frozen_space {
 	uint32_t *objects; /* one per map: id of the object behind it, 0: none */
 	struct foothold foothold;
 };
+
+/* A batch of calls made by a thread that is Cairn's guest (kind->visit). */
+void frozen_batch(const struct frozen_thread *thread, struct batch *ret_batch);
+int frozen_run(struct frozen_thread *thread, struct batch *batch, struct fault *fault);
 
 struct frozen_descriptor {
 	int fd;
@@ -223,6 +239,10 @@ struct kind {
 		   struct fault *fault);
 	int (*capture)(struct harvest *harvest, struct frozen_thread *thread, const struct batch *batch, void *note,
 		       struct fault *fault);
+
+	/* Frozen, with the leader as Cairn's guest: what takes more than one batch, by frozen_run. Nothing may be left behind at the end of a
+	 * group of calls (batch_group), which runs to its end even if Cairn dies. */
+	int (*visit)(struct harvest *harvest, struct frozen_thread *thread, struct fault *fault);
 
 	/* Frozen, after the pages were read: what only those showed. */
 	int (*capture_late)(struct harvest *harvest, struct fault *fault);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* probe: what prctl and personality set is kept: name, timer slack, dumpable, death signal, THP, no new privileges */
+/* permission: CAP_SYS_PTRACE (it is not dumpable) */
 #include "probe.h"
 
 #include <signal.h>

@@ -38,7 +38,7 @@ def finish(program):
     check(status == 0, f"the probe ended with {status}", program.text(), program.text("err"))
 
 
-def twice(name, words, refusable):
+def twice(name, words, refusable, permission):
     """The usual way: two rounds, then the probe checks itself."""
     program = begin(name, *words)
     for _ in range(2):
@@ -47,9 +47,9 @@ def twice(name, words, refusable):
             fault_line(result, UNSUPPORTED, refusable, several=True)
             unharmed(program.pid)
             break
-        if result.status == PERMISSION and os.getuid() != 0:
+        if result.status == PERMISSION and os.getuid() != 0 and permission:
             # What the kernel does not permit an ordinary user is refused by the permission's name.
-            fault_line(result, PERMISSION, "CAP_", several=True)
+            fault_line(result, PERMISSION, permission.split()[0], several=True)
             unharmed(program.pid)
             break
         check(result.status == OK, f"checkpoint: exit status {result.status}", result)
@@ -59,7 +59,7 @@ def twice(name, words, refusable):
     finish(program)
 
 
-def blocked(name, words, refusable):
+def blocked(name, words, *_):
     """The probe sleeps in one call for 1.5 s by its own clock. The save falls into the middle; afterwards it sleeps
     what was left, and the call returns what it would have returned."""
     program = begin(name, *words)
@@ -83,7 +83,7 @@ def blocked(name, words, refusable):
           f"the call took {slept:.3f} s of {total} s, {dead:.3f} s of which it was away", text)
 
 
-def notice(name, words, refusable):
+def notice(name, words, *_):
     """The probe runs through one call in a loop, is saved again and again and runs on, and must notice nothing."""
     program = begin(name, *words)
     saves = 1000 if LONG else 100
@@ -95,11 +95,11 @@ def notice(name, words, refusable):
 DRIVERS = {"twice": twice, "blocked": blocked, "notice": notice}
 
 
-def declare(name, variant, sentence, driver, refusable, serial):
+def declare(name, variant, sentence, driver, refusable, permission, serial):
     words = [variant] if variant else []
 
     def run():
-        DRIVERS[driver](name, words, refusable)
+        DRIVERS[driver](name, words, refusable, permission)
     run.__name__ = f"{name}.{variant}" if variant else name
     test(sentence, serial=serial, timeout=1200 if driver == "notice" and LONG else 120, quick=driver == "twice")(run)
 
@@ -115,7 +115,7 @@ for source in sorted(HERE.glob("*.c")):
     variants = re.findall(r"variant (\S+): (.*)", head)
     for variant, sentence in variants or [(None, field("probe") or f"{source.stem}: a probe without a sentence")]:
         declare(source.stem, variant, sentence.replace("*/", "").strip(), driver, field("refusable"),
-                driver == "blocked")
+                field("permission"), driver == "blocked")
 
 
 if __name__ == "__main__":

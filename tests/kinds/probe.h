@@ -12,7 +12,8 @@
  *	}
  *
  * The head of the file names the test: a comment "probe: SENTENCE", or several of "variant WORD: SENTENCE" (the word is
- * argv[1]), and "refusable: WORD" where `cairn checkpoint` may still refuse by a line that holds the word. */
+ * argv[1]), "refusable: WORD" where `cairn checkpoint` may still refuse by a line that holds the word, and "permission: WORD" where
+ * an ordinary user may be told that he lacks that permission. */
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>

@@ -50,6 +50,11 @@ int open_file_make(struct workshop *workshop, const Cairn__OpenFile *open_, cons
 {
 	const int once = O_CREAT | O_EXCL | O_TRUNC | O_NOCTTY | O_ASYNC;
 	int flags = ((int)open_->flags & ~once) | O_CLOEXEC | O_NOCTTY;
+	/* The file is there already; and a link of Cairn's own /proc/self/fd is to be followed. */
+	if ((flags & O_TMPFILE) == O_TMPFILE)
+		flags &= ~O_TMPFILE;
+	if (!strncmp(path, "/proc/self/fd/", 14))
+		flags &= ~O_NOFOLLOW;
 	int fd = open(path, flags);
 	if (fd < 0 && errno == EPERM && (flags & O_NOATIME))
 		fd = open(path, flags & ~O_NOATIME);

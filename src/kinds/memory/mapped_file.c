@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A file behind mappings: executable, libraries, data. Its path is what /proc/PID/smaps says; that the path still means the mapped file is
- * seen by comparing with /proc/PID/map_files (or, where that is not permitted, by device and inode). Put back by opening the path, after
- * its identity was checked. A deleted file's contents are in the image; it comes back without a name. */
+ * seen by comparing with /proc/PID/map_files (or, where that is not permitted, by inode). Put back by opening the path, after
+ * its identity was checked. A deleted file's contents are in the image; it comes back without a name. An ordinary user reads them through
+ * a descriptor, /proc/PID/exe, or the mappings themselves (hidden.c). */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -11,6 +12,7 @@
 #include "base/fd.h"
 #include "kinds/identity.h"
 #include "kinds/kind.h"
+#include "kinds/memory/hidden.h"
 #include "kinds/table.h"
 #include "memory.pb-c.h"
 
@@ -19,31 +21,69 @@ static bool probe_map(const struct map *map)
 	return map->inode && map->name[0] == '/';
 }
 
-static int open_mapped(const struct frozen_process *process, const struct map *map, struct stat *ret_stat,
-		       struct fault *fault)
+static bool is_mapped(int fd, const struct map *map, struct stat *ret_stat)
+{
+	return fstat(fd, ret_stat) == 0 && ret_stat->st_ino == map->inode;
+}
+
+/* Where map_files is closed: by a link that shows the same file. A descriptor in the tree, or the executable, if it was deleted; else the
+ * name. */
+static int open_elsewhere(const struct harvest *harvest, const struct frozen_process *process, const struct map *map,
+			  struct stat *ret_stat)
+{
+	char path[64];
+	const struct frozen_file *file = map->deleted ? hidden_find_file(harvest, map) : NULL;
+	int fd = -1;
+	if (!map->deleted)
+		return open(map->name, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	if (file) {
+		snprintf(path, sizeof path, "/proc/%d/fd/%d", file->pid, file->fd);
+		fd = open(path, O_RDONLY | O_CLOEXEC);
+	}
+	if (fd < 0) {
+		snprintf(path, sizeof path, "/proc/%d/exe", process->pid);
+		fd = open(path, O_RDONLY | O_CLOEXEC);
+	}
+	if (fd >= 0 && !is_mapped(fd, map, ret_stat)) {
+		close(fd);
+		fd = -1;
+	}
+	if (fd < 0)
+		errno = EPERM;
+	return fd;
+}
+
+/* -EPERM: it is deleted, and there is no way to open it. */
+static int open_mapped(const struct harvest *harvest, const struct frozen_process *process, const struct map *map,
+		       struct stat *ret_stat, struct fault *fault)
 {
 	char path[96];
 	snprintf(path, sizeof path, "/proc/%d/map_files/%llx-%llx", process->pid, (unsigned long long)map->start,
 		 (unsigned long long)map->end);
 	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-	if (fd < 0 && errno == EPERM && map->deleted)
-		return fault_set(fault, FAULT_PERMISSION, EPERM,
-				 "mapped file %s was deleted: reading it needs CAP_CHECKPOINT_RESTORE; try as root, or a cairn "
-				 "with that file capability", map->name);
-	if (fd < 0 && !map->deleted)
-		fd = open(map->name, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-	if (fd >= 0 && fstat(fd, ret_stat) == 0 && ret_stat->st_ino != map->inode) {
+	if (fd < 0)
+		fd = open_elsewhere(harvest, process, map, ret_stat);
+	if (fd < 0)
+		return fault_set(fault, fault_class_of(errno), errno, "mapped file %s: %s", map->name, strerror(errno));
+	if (!is_mapped(fd, map, ret_stat)) {
 		close(fd);
 		return fault_set(fault, FAULT_UNSUPPORTED, ESTALE,
 				 "mapped file %s: another file has that name here; try as root", map->name);
 	}
-	if (fd < 0 || fstat(fd, ret_stat) < 0) {
-		int error = errno;
-		if (fd >= 0)
-			close(fd);
-		return fault_set(fault, fault_class_of(error), error, "mapped file %s: %s", map->name, strerror(error));
-	}
 	return fd;
+}
+
+static int capture_hidden(struct harvest *harvest, const struct frozen_process *process, const struct map *map,
+			  Cairn__MappedFile *message, struct fault *fault)
+{
+	const struct stat unknown = {
+		.st_dev = map->device, .st_ino = map->inode, .st_mode = S_IFREG | 0600, .st_uid = process->status.uid[1],
+		.st_gid = process->status.gid[1],
+	};
+	message->identity = identity_capture(harvest, -1, &unknown);
+	message->deleted = true;
+	harvest_add(harvest, &kind_mapped_file, &message->base);
+	return hidden_add(harvest, process, map, message->id, &message->identity->size, fault);
 }
 
 static int capture_map(struct harvest *harvest, const struct frozen_process *process, const struct map *map,
@@ -55,13 +95,15 @@ static int capture_map(struct harvest *harvest, const struct frozen_process *pro
 	if (!is_new)
 		return 0;
 	struct stat mapped, named;
-	_close_ int fd = open_mapped(process, map, &mapped, fault);
-	if (fd < 0)
-		return fd;
 	Cairn__MappedFile *message = HARVEST_MESSAGE(harvest, Cairn__MappedFile, cairn__mapped_file__init);
 	message->id = *ret_object;
 	message->path = (char *)map->name;
 	message->write = write;
+	_close_ int fd = open_mapped(harvest, process, map, &mapped, fault);
+	if (fd == -EPERM && map->deleted)
+		return capture_hidden(harvest, process, map, message, fault);
+	if (fd < 0)
+		return fd;
 	message->identity = identity_capture(harvest, fd, &mapped);
 	message->deleted = map->deleted || stat(map->name, &named) < 0 || named.st_dev != mapped.st_dev ||
 			   named.st_ino != mapped.st_ino;

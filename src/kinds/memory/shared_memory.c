@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Shared memory without a name in the file system: MAP_SHARED|MAP_ANONYMOUS ("/dev/zero") and memfd_create(2), mapped or open as a
- * descriptor. Contents are read through /proc/PID/map_files or the descriptor, only where there is data. Put back: an anonymous one by
- * mapping it in Cairn and opening that through its own map_files, so that it is the same kind of object again; a memfd by name. */
+ * descriptor. Contents are read through /proc/PID/map_files or a descriptor, only where there is data; where neither can be had,
+ * through the mappings themselves (hidden.c). Put back: an anonymous one by mapping it in Cairn and opening that through its own
+ * map_files, so that it is the same kind of object again; where that is closed, as a memfd, whose name in /proc/PID/maps is all that
+ * differs, and which is taken for the anonymous one that it was at the next checkpoint. A memfd by name. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -14,10 +16,13 @@
 #include "files.pb-c.h"
 #include "kinds/files/open_file.h"
 #include "kinds/kind.h"
+#include "kinds/memory/hidden.h"
 #include "kinds/table.h"
 #include "memory.pb-c.h"
 
 static const char memfd_prefix[] = "/memfd:";
+/* The name of what stands for an anonymous one. */
+static const char stand_in[] = "/memfd:dev-zero";
 
 static bool is_memfd(const char *name)
 {
@@ -29,6 +34,17 @@ static bool probe_map(const struct map *map)
 	return map->inode && map->deleted && ((map->shared && !strcmp(map->name, "/dev/zero")) || is_memfd(map->name));
 }
 
+static Cairn__SharedMemory *new_object(struct harvest *harvest, uint32_t id, const char *name)
+{
+	Cairn__SharedMemory *message = HARVEST_MESSAGE(harvest, Cairn__SharedMemory, cairn__shared_memory__init);
+	message->id = id;
+	message->memfd = is_memfd(name) && strcmp(name, stand_in);
+	message->name = message->memfd ? arena_string(&harvest->arena, name + sizeof memfd_prefix - 1) : "";
+	message->mode = S_IFREG | 0777;
+	harvest_add(harvest, &kind_shared_memory, &message->base);
+	return message;
+}
+
 /* Takes @fd. */
 static int add_object(struct harvest *harvest, uint32_t id, int fd, const char *name, struct fault *fault)
 {
@@ -38,17 +54,27 @@ static int add_object(struct harvest *harvest, uint32_t id, int fd, const char *
 		close(fd);
 		return fault_set(fault, fault_class_of(error), error, "shared memory %s: %s", name, strerror(error));
 	}
-	Cairn__SharedMemory *message = HARVEST_MESSAGE(harvest, Cairn__SharedMemory, cairn__shared_memory__init);
-	message->id = id;
+	Cairn__SharedMemory *message = new_object(harvest, id, name);
 	message->size = (uint64_t)stat_.st_size;
-	message->memfd = is_memfd(name);
-	message->name = message->memfd ? arena_string(&harvest->arena, name + sizeof memfd_prefix - 1) : "";
 	int seals = fcntl(fd, F_GET_SEALS);
 	message->seals = seals > 0 ? (uint32_t)seals : 0;
 	message->mode = stat_.st_mode;
 	harvest_contents(harvest, id, fd, message->size);
-	harvest_add(harvest, &kind_shared_memory, &message->base);
 	return 0;
+}
+
+/* By a descriptor of the tree's, which is opened anew: its position is the program's. */
+static int add_open_object(struct harvest *harvest, uint32_t id, struct frozen_file *file, struct fault *fault)
+{
+	char path[64];
+	int own, rc = frozen_file_own(file, &own, fault);
+	if (rc < 0)
+		return rc;
+	snprintf(path, sizeof path, "/proc/self/fd/%d", own);
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return fault_set(fault, fault_class_of(errno), errno, "%s: %s", file->link, strerror(errno));
+	return add_object(harvest, id, fd, file->link, fault);
 }
 
 static int capture_map(struct harvest *harvest, const struct frozen_process *process, const struct map *map,
@@ -62,10 +88,12 @@ static int capture_map(struct harvest *harvest, const struct frozen_process *pro
 	snprintf(path, sizeof path, "/proc/%d/map_files/%llx-%llx", process->pid, (unsigned long long)map->start,
 		 (unsigned long long)map->end);
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0 && errno == EPERM)
-		return fault_set(fault, FAULT_PERMISSION, EPERM,
-				 "shared memory at 0x%llx: reading it whole needs CAP_CHECKPOINT_RESTORE; try as root, or a cairn "
-				 "with that file capability", (unsigned long long)map->start);
+	if (fd < 0 && errno == EPERM) {
+		struct frozen_file *file = hidden_find_file(harvest, map);
+		return file ? add_open_object(harvest, *ret_object, file, fault) :
+			      hidden_add(harvest, process, map, *ret_object,
+					 &new_object(harvest, *ret_object, map->name)->size, fault);
+	}
 	if (fd < 0)
 		return fault_set(fault, fault_class_of(errno), errno, "shared memory at 0x%llx: open %s: %s",
 				 (unsigned long long)map->start, path, strerror(errno));
@@ -100,9 +128,9 @@ static int make(struct workshop *workshop, const ProtobufCMessage *base, struct 
 	int fd = message->memfd || !message->size ? -1 : make_anonymous(message->size);
 	if (fd < 0) {
 		if (!message->memfd)
-			log_warn("shared memory %u: /proc/self/map_files is closed, so it becomes a memfd; continuing without "
-				 "its old name", message->id);
-		fd = memfd_create(message->memfd ? message->name : "shared", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+			log_debug("shared memory %u: /proc/self/map_files is closed, so it becomes a memfd", message->id);
+		fd = memfd_create(message->memfd ? message->name : stand_in + sizeof memfd_prefix - 1,
+				  MFD_CLOEXEC | MFD_ALLOW_SEALING);
 		if (fd < 0 || ftruncate(fd, (off_t)message->size) < 0 || fchmod(fd, message->mode & 07777) < 0)
 			return fault_set(fault, fault_class_of(errno), errno, "shared memory %u of %llu bytes: %s",
 					 message->id, (unsigned long long)message->size, strerror(errno));
@@ -150,15 +178,7 @@ static int capture_file(struct harvest *harvest, struct frozen_file *file, struc
 	message->open = open_file_capture(harvest, file);
 	message->memory = harvest_object(harvest, file->stat.st_dev, file->stat.st_ino, &is_new);
 	if (is_new) {
-		int own, rc = frozen_file_own(file, &own, fault);
-		if (rc < 0)
-			return rc;
-		char path[64];
-		snprintf(path, sizeof path, "/proc/self/fd/%d", own);
-		int fd = open(path, O_RDONLY | O_CLOEXEC);
-		if (fd < 0)
-			return fault_set(fault, fault_class_of(errno), errno, "%s: %s", file->link, strerror(errno));
-		rc = add_object(harvest, message->memory, fd, file->link, fault);
+		int rc = add_open_object(harvest, message->memory, file, fault);
 		if (rc < 0)
 			return rc;
 	}

@@ -11,6 +11,7 @@
 #include <sys/syscall.h>
 
 #include "kinds/kind.h"
+#include "kinds/memory/hidden.h"
 #include "kinds/table.h"
 #include "memory.pb-c.h"
 
@@ -192,6 +193,7 @@ const struct kind kind_vma = {
 	.owner_field = "space",
 	.refuse = refuse,
 	.capture = capture,
+	.visit = hidden_visit,
 	.check = check,
 	.needs = needs,
 	.rebuild = rebuild,
