@@ -99,6 +99,43 @@ CAIRN_API enum cairn_status cairn_restore(const struct cairn_restore_options *op
 /* All that stands against that restore here, without making anything; whoever could have written the image. */
 CAIRN_API enum cairn_status cairn_check_image(const struct cairn_restore_options *options, struct cairn_error *error);
 
+/* ---- from inside a program: see libcairn(3) ----
+ *
+ * All of this works in any thread, without any other Cairn around, and costs nothing while no checkpoint is made. Calls that return int are -1
+ * with errno when they fail, and cairn_why says why. */
+
+/* 1: this program runs in a job of cairn run (or of a restore into a namespace of its own), which can be asked for a checkpoint; 0: not. */
+CAIRN_API int cairn_is_job(void);
+
+/* A checkpoint of the whole job, to its image (cairn run --image). 0: it is saved. 1: this is the copy that was restored from it. -1: there is
+ * none, and the program goes on: ENODEV no job, EDEADLK this thread holds checkpoints off, ENOTSUP something cannot be carried, EPERM, ETIMEDOUT,
+ * EIO. */
+CAIRN_API int cairn_checkpoint_me(void);
+
+/* No checkpoint, whoever wants it, from cairn_hold to cairn_release. They nest. Keep it short: a checkpoint waits 10 seconds or its --timeout. */
+CAIRN_API int cairn_hold(void);
+CAIRN_API int cairn_release(void);
+
+/* Called by a thread of the library's own, in which all signals are blocked, while the program's threads run. */
+struct cairn_hooks {
+	int (*before)(void *context);             /* before a checkpoint; not 0: there shall be none now */
+	void (*after)(void *context, int saved);  /* after it, in the program that runs on; saved 0: it failed */
+	void (*restored)(void *context, unsigned generation); /* after a restore, instead of `after` */
+	void *context;
+};
+/* A number for cairn_hooks_remove. `before` is called in the reverse order of addition, the others in that order. NULL: nothing to call. A child of
+ * fork starts without hooks. */
+CAIRN_API int cairn_hooks_add(const struct cairn_hooks *hooks);
+CAIRN_API int cairn_hooks_remove(int number);
+
+/* How often this process has been restored (CAIRN_RESTORED); as cheap as a variable. */
+CAIRN_API unsigned cairn_generation(void);
+/* Random, and another one after each restore: of two copies of one image too. Zero before the first. */
+CAIRN_API void cairn_restore_id(unsigned char ret_id[16]);
+
+/* Why the last call of this thread that failed did. */
+CAIRN_API const char *cairn_why(void);
+
 #ifdef __cplusplus
 }
 #endif

@@ -14,6 +14,7 @@ a PID and mount namespace of its own. Without a save in between (CAIRN_TEST_DRY=
 import ctypes
 import fcntl
 import inspect
+import json
 import os
 import pathlib
 import select
@@ -558,6 +559,21 @@ def sh(*argv, **options):
                           stderr=subprocess.STDOUT, **options)
     check(done.returncode == 0, f"{argv[0]} ended with {done.returncode}", done.stdout.decode(errors="replace"))
     return done.stdout.decode(errors="replace")
+
+
+# ---- jobs ----
+
+def jobs():
+    """Name -> what `cairn ps` says."""
+    return {one["name"]: one for one in map(json.loads, cairn("ps", "--json", status=OK).out.splitlines())}
+
+
+def run(*words, directory=".", **options):
+    return start([CAIRN, "run", *words], directory, **options)
+
+
+def job_of(name):
+    return until(lambda: jobs().get(name), f"job {name}")
 
 
 class Terminal:

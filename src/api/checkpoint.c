@@ -6,6 +6,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "api/hooks.h"
 #include "api/operations.h"
 #include "base/log.h"
 #include "capture/capture.h"
@@ -187,6 +188,26 @@ static int save(pid_t pid, const struct cairn_checkpoint_options *options, const
 	return rc;
 }
 
+/* Hooks of the tree's programs run before anything is judged: they may close what stands against a checkpoint. */
+static int survey(pid_t pid, const struct capture_policy *policy, const struct deadline *deadline, struct hooks *hooks,
+		  struct fault_list *refusals, struct fault *fault)
+{
+	struct bulletin_list bulletins = { 0 };
+	int rc = capture_survey(pid, policy, refusals, &bulletins, fault);
+	if (rc == 0)
+		rc = hooks_before(&bulletins, deadline, hooks, fault);
+	vec_finish(&bulletins.places);
+	if (rc == 0 && hooks->told.count && refusals->count) {
+		fault_list_finish(refusals);
+		rc = capture_survey(pid, policy, refusals, NULL, fault);
+	}
+	if (rc < 0) {
+		fault_list_finish(refusals);
+		return rc;
+	}
+	return refusals->count ? -ENOTSUP : 0;
+}
+
 enum cairn_status operation_checkpoint(pid_t pid, const struct cairn_checkpoint_options *options, const struct operation_job *job,
 				       struct cairn_checkpoint_result *result, struct cairn_error *error)
 {
@@ -195,16 +216,19 @@ enum cairn_status operation_checkpoint(pid_t pid, const struct cairn_checkpoint_
 	struct image_file *file = NULL;
 	const struct capture_policy policy = policy_of(options, job);
 	uint64_t begin = clock_now_ns();
+	struct deadline deadline = operation_deadline(options->timeout_s, options->signal_fd);
+	struct hooks hooks = { 0 };
 	*result = (struct cairn_checkpoint_result){ 0 };
 	int rc = capture_check_target(pid, &fault);
 	if (rc == 0)
-		rc = capture_survey(pid, &policy, &refusals, &fault);
-	if (rc == 0 && refusals.count)
-		rc = -ENOTSUP;
+		rc = survey(pid, &policy, &deadline, &hooks, &refusals, &fault);
 	if (rc == 0)
 		rc = image_file_create(options->output, &file, &fault);
 	if (rc == 0)
 		rc = save(pid, options, job, file, result, &refusals, &fault);
+	if (rc < 0 || options->after != CAIRN_KILL)
+		hooks_after(&hooks, rc == 0);
+	hooks_finish(&hooks);
 	image_file_free(file);
 	result->total_ns = clock_now_ns() - begin;
 	enum cairn_status status = rc < 0 ? operation_failed(&refusals, &fault, NULL, error) : CAIRN_DONE;
@@ -225,7 +249,7 @@ enum cairn_status cairn_check_process(pid_t pid, struct cairn_error *error)
 	const struct capture_policy policy = { 0 };
 	int rc = capture_check_target(pid, &fault);
 	if (rc == 0)
-		rc = capture_survey(pid, &policy, &refusals, &fault);
+		rc = capture_survey(pid, &policy, &refusals, NULL, &fault);
 	enum cairn_status status = rc < 0 || refusals.count ? operation_failed(&refusals, &fault, NULL, error) : CAIRN_DONE;
 	fault_list_finish(&refusals);
 	return status;

@@ -52,8 +52,18 @@ int capture_check_target(pid_t target, struct fault *fault)
 	return 0;
 }
 
+static void find_bulletins(const struct harvest *harvest, struct bulletin_list *list)
+{
+	for (size_t i = 0; i < harvest->processes.count; i++) {
+		const struct frozen_process *process = harvest->processes.at[i];
+		uint64_t address = process->space ? bulletin_in(&process->space->maps) : 0;
+		if (address)
+			*vec_add(&list->places) = (struct bulletin_place){ process->pid, address };
+	}
+}
+
 int capture_survey(pid_t target, const struct capture_policy *policy, struct fault_list *refusals,
-		   struct fault *fault)
+		   struct bulletin_list *ret_bulletins, struct fault *fault)
 {
 	struct harvest harvest = { .policy = *policy };
 	int rc = tree_survey(&harvest, target, fault);
@@ -70,6 +80,8 @@ int capture_survey(pid_t target, const struct capture_policy *policy, struct fau
 			}
 		}
 		tree_refusals(&harvest, refusals);
+		if (ret_bulletins)
+			find_bulletins(&harvest, ret_bulletins);
 	}
 	harvest_finish(&harvest);
 	return rc;

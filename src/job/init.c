@@ -6,6 +6,7 @@
 #include <linux/capability.h>
 #include <poll.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,16 +25,24 @@
 #include "job/registry.h"
 #include "job/save.h"
 #include "job/terminal.h"
+#include "kernel/bulletin.h"
 #include "kernel/procfs.h"
 
 enum { MOST_CLIENTS = 16, NAMES_TRIED = 100 };
+
+/* A program of the job that asked for a checkpoint (cairn_checkpoint_me). */
+struct asker {
+	pid_t pid; /* 0: none */
+	uint32_t number;
+};
 
 /* A checkpoint that is being made. */
 struct saving {
 	pid_t worker;     /* 0: none */
 	int answer;       /* pipe from it */
-	int client;       /* who waits for it: a client, the channel, or -1: it was time for one */
+	int client;       /* who waits for it: a client, the channel, or -1: it was time for one, or a program asked */
 	bool ends;        /* the job ends with it */
+	struct asker asker;
 };
 
 struct init {
@@ -50,6 +59,7 @@ struct init {
 	double saved_at;  /* CLOCK_REALTIME, seconds; 0: never */
 	struct saving saving;
 	VEC(int) clients;
+	VEC(struct asker) askers; /* whose turn is still to come */
 };
 
 static const char *spec_text(const struct init *init, const char *key)
@@ -77,14 +87,6 @@ static void say(struct init *init, json_t *message)
 
 /* ---- the start ---- */
 
-static int failed_start(struct init *init, json_t *answer)
-{
-	say(init, answer);
-	if (init->socket_path)
-		unlink(init->socket_path);
-	return 125;
-}
-
 /* Listens under the wanted name or, where the user chose none, under the first free one made from it. */
 static int take_name(struct init *init, const char *wanted, struct fault *fault)
 {
@@ -108,6 +110,37 @@ static int take_name(struct init *init, const char *wanted, struct fault *fault)
 		if (rc != -EADDRINUSE || spec_true(init, "exact") || n == NAMES_TRIED)
 			return rc;
 	}
+}
+
+/* Beside the socket, for scripts: how often the tree has been restored. */
+static char *restored_path(const struct init *init)
+{
+	size_t length = strlen(init->socket_path);
+	return memory_format("%.*s.restored", (int)(length - strlen(".sock")), init->socket_path);
+}
+
+static void note_restored(const struct init *init)
+{
+	_free_ char *path = restored_path(init);
+	_close_ int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd < 0 || dprintf(fd, "%u\n", init->generation) < 0) {
+		/* No more than a convenience: cairn ps says it as well. */
+	}
+}
+
+static void leave_registry(const struct init *init)
+{
+	_free_ char *path = restored_path(init);
+	unlink(path);
+	unlink(init->socket_path);
+}
+
+static int failed_start(struct init *init, json_t *answer)
+{
+	say(init, answer);
+	if (init->socket_path)
+		leave_registry(init);
+	return 125;
 }
 
 /* What the command starts with is what the user's shell gave Cairn. */
@@ -287,7 +320,10 @@ static void start_saving(struct init *init, json_t *request, int fd, int client)
 		answer_to(init, client, control_refused(CAIRN_FAILED, "no process for the checkpoint; try a higher limit of processes"));
 		return;
 	}
-	init->saving = (struct saving){ worker, ends[0], client, json_integer_value(json_object_get(request, "after")) == CAIRN_KILL };
+	init->saving = (struct saving){
+		.worker = worker, .answer = ends[0], .client = client,
+		.ends = json_integer_value(json_object_get(request, "after")) == CAIRN_KILL,
+	};
 }
 
 static void saving_failed(struct init *init, const json_t *answer)
@@ -297,6 +333,44 @@ static void saving_failed(struct init *init, const json_t *answer)
 		say(init, json_pack("{s:s, s:o}", "event", "message", "line",
 				    json_sprintf("checkpoint of %s failed, it runs on: %s", init->name,
 						 json_string_value(json_array_get(lines, i)))));
+}
+
+#define PUT(asker, address, field, value, size) bulletin_write((asker)->pid, (address), offsetof(struct bulletin, field), (value), (size))
+
+/* A program of the job is told what became of the checkpoint that it asked for. */
+static void tell_asker(const struct asker *asker, const json_t *answer)
+{
+	struct bulletin bulletin;
+	uint64_t address = bulletin_find(asker->pid);
+	if (!address || bulletin_read(asker->pid, address, &bulletin) < 0)
+		return;
+	const int32_t status = (int32_t)json_integer_value(json_object_get(answer, "status"));
+	const char *line = json_string_value(json_array_get(json_object_get(answer, "lines"), 0));
+	char text[BULLETIN_ANSWER] = "";
+	snprintf(text, sizeof text, "%s", line ? line : "");
+	PUT(asker, address, answer, text, sizeof text);
+	PUT(asker, address, status, &status, sizeof status);
+	PUT(asker, address, answered, &asker->number, sizeof asker->number);
+	bulletin_wake(asker->pid, bulletin.waiter);
+}
+
+/* One after the other; all that have asked by now were waiting when the checkpoint began. */
+static void serve_askers(struct init *init)
+{
+	if (!init->askers.count || init->saving.worker || init->ended)
+		return;
+	struct asker asker = init->askers.at[0];
+	memmove(&init->askers.at[0], &init->askers.at[1], --init->askers.count * sizeof asker);
+	json_t *request = json_pack("{s:i}", "after", CAIRN_RUN_ON);
+	start_saving(init, request, -1, -1);
+	json_decref(request);
+	init->saving.asker = asker;
+	if (!init->saving.worker) {
+		json_t *answer = control_refused(CAIRN_FAILED, "no process for the checkpoint; try a higher limit of processes");
+		tell_asker(&asker, answer);
+		json_decref(answer);
+		init->saving = (struct saving){ 0 };
+	}
 }
 
 /* The worker has ended: what it said goes to who asked. */
@@ -320,9 +394,11 @@ static void finish_saving(struct init *init)
 		init->saves++;
 		init->saved_at = (double)now.tv_sec + (double)now.tv_nsec / 1e9;
 		init->saved_last = saving.ends;
-	} else if (saving.client < 0) {
+	} else if (saving.client < 0 && !saving.asker.pid) {
 		saving_failed(init, answer);
 	}
+	if (saving.asker.pid)
+		tell_asker(&saving.asker, answer);
 	if (saving.client < 0 && done) {
 		json_object_set_new(answer, "event", json_string("saved"));
 		say(init, json_incref(answer));
@@ -446,6 +522,8 @@ static void hear_signals(struct init *init)
 	while (read(init->signals, &info, sizeof info) == sizeof info) {
 		if (info.ssi_signo == SIGCHLD)
 			reap(init);
+		else if (info.ssi_signo == BULLETIN_REQUEST && info.ssi_code == SI_QUEUE && info.ssi_pid)
+			*vec_add(&init->askers) = (struct asker){ (pid_t)info.ssi_pid, (uint32_t)info.ssi_int };
 		else if (info.ssi_pid == 0 && info.ssi_code <= 0) /* from outside; the terminal reaches the root by itself */
 			kill(init->root, (int)info.ssi_signo);
 	}
@@ -490,6 +568,7 @@ static void live(struct init *init)
 				hear_client(init, watched[i].fd);
 		if (watched[1].revents)
 			accept_client(init);
+		serve_askers(init);
 		if (!init->ended)
 			save_in_time(init);
 	}
@@ -523,6 +602,7 @@ static json_t *begin(struct init *init, char *const command[])
 			return control_refused((enum cairn_status)fault.class, fault.text);
 		}
 	}
+	note_restored(init);
 	json_object_set_new(answer, "name", json_string(init->name));
 	return answer;
 }
@@ -556,7 +636,7 @@ int init_run(int channel, char *const command[])
 	}
 	say(&init, answer);
 	live(&init);
-	unlink(init.socket_path);
+	leave_registry(&init);
 	say(&init, json_pack("{s:s, s:i, s:b}", "event", "ended", "wait", init.root_status, "saved", init.saved_last));
 	return WIFEXITED(init.root_status) ? WEXITSTATUS(init.root_status) : 128 + WTERMSIG(init.root_status);
 }

@@ -23,6 +23,7 @@ const struct kind *const kinds[] = {
 	&kind_thread,
 	&kind_scheduling,
 	&kind_thread_signals,
+	&kind_bulletin,
 	/* ... which end here. */
 	&kind_credentials,
 	&kind_parent_death, /* reset by credentials */

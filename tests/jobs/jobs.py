@@ -1,7 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 """cairn run: jobs of an ordinary user, and what he can do with them."""
-import json
 import os
 import pathlib
 import random
@@ -15,7 +14,7 @@ import traceback
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 from cairn_test import (BUILD, CAIRN, OK, PERMISSION, PYTHON, USAGE, VANISHED, Program, Skip, Terminal, alive,
-                        become_ordinary_user, become_subreaper, cairn, check, equal, fault_line, main, need, need_cairn, reap, sh, start, state,
+                        become_ordinary_user, become_subreaper, cairn, check, equal, fault_line, job_of, jobs, main, need, need_cairn, reap, run, sh, start, state,
                         test, tree_of, until, write)
 
 WORKER = BUILD / "tests" / "badluck" / "worker"
@@ -31,19 +30,6 @@ for round in range(int(sys.argv[1])):
         log.write(f"{round}\n")
 print(value.hex())
 """
-
-
-def jobs():
-    """Name -> what `cairn ps` says."""
-    return {one["name"]: one for one in map(json.loads, cairn("ps", "--json", status=OK).out.splitlines())}
-
-
-def run(*words, directory=".", **options):
-    return start([CAIRN, "run", *words], directory, **options)
-
-
-def job_of(name):
-    return until(lambda: jobs().get(name), f"job {name}")
 
 
 @test("a job sees its user's ids, no capabilities, a PID of its own, and its exit status is cairn's", user=True)
