@@ -58,7 +58,8 @@ CAIRN_API enum cairn_status cairn_checkpoint(pid_t pid, const struct cairn_check
 					     struct cairn_checkpoint_result *result, struct cairn_error *error);
 /* All that stands against a checkpoint of @pid, without touching it. */
 CAIRN_API enum cairn_status cairn_check_process(pid_t pid, struct cairn_error *error);
-enum cairn_pids { CAIRN_PIDS_AUTO, CAIRN_PIDS_SAME, CAIRN_PIDS_PRIVATE };
+/* AUTO: SAME where that is permitted and they are free, otherwise PRIVATE. ANY: those that come, where nothing else is permitted and the program can bear it. */
+enum cairn_pids { CAIRN_PIDS_AUTO, CAIRN_PIDS_SAME, CAIRN_PIDS_PRIVATE, CAIRN_PIDS_ANY };
 
 /* What the image knows as old_path, and all below it, is looked for under new_path. Both are absolute; only whole components
  * count, the longest old_path wins, of equal ones the last. */

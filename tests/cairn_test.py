@@ -280,6 +280,22 @@ def become_ordinary_user():
         raise Skip(f"{CAIRN} lies where an ordinary user cannot come")
 
 
+def deny_namespaces():
+    """For the rest of the test: programs that are executed can make no user namespaces, and have no capabilities (user_namespaces(7):
+    the limit is the namespace's own, and exec takes what its maker has there)."""
+    uid, gid = os.getuid(), os.getgid()
+    if uid == 0:
+        raise Skip("root has capabilities")
+    if _libc.unshare(0x10000000) != 0:
+        raise Skip("no user namespaces here")
+    for path, text in (("/proc/self/setgroups", "deny"), ("/proc/self/uid_map", f"{uid} {uid} 1"), ("/proc/self/gid_map", f"{gid} {gid} 1"),
+                       ("/proc/sys/user/max_user_namespaces", "0")):
+        try:
+            pathlib.Path(path).write_text(text)
+        except OSError as error:
+            raise Skip(f"{path}: {error}")
+
+
 # ---- cairn ----
 
 class Result:

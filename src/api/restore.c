@@ -37,6 +37,7 @@ static int restore_here(const struct restore *restore, struct rebuild_result *re
 	const struct cairn_restore_options *options = restore->options;
 	const struct rebuild_options rebuild_options = {
 		.threads = operation_threads(options->threads),
+		.any_pids = options->pids == CAIRN_PIDS_ANY,
 		.leave_stopped = options->leave_stopped,
 		.roll_back = options->roll_back_files,
 		.terminal = options->terminal,
@@ -98,6 +99,7 @@ static int load(struct restore *restore, struct fault_list *refusals, struct fau
 		.ignore_changed_files = restore->options->ignore_changed_files,
 		.roll_back = restore->options->roll_back_files,
 		.force_cpu = restore->options->force_cpu,
+		.any_pids = restore->options->pids == CAIRN_PIDS_ANY,
 	};
 	struct path_maps maps = { 0 };
 	int rc = take_maps(restore->options, &maps, fault);
@@ -129,7 +131,10 @@ enum cairn_status operation_restore(const struct cairn_restore_options *options,
 	if (rc == 0)
 		log_info("restore: image read and checked: %zu records, %.2f ms", restore.plan.records.count,
 			 (double)(clock_now_ns() - begin) / 1e6);
-	if (rc == 0)
+	if (rc == 0 && options->pids == CAIRN_PIDS_ANY && restore.plan.processes.count > 1)
+		log_warn("%s: its %zu processes get other PIDs; one that remembers its children by theirs (a shell) does not find them; "
+			 "continuing without the old ones", options->image, restore.plan.processes.count);
+	if (rc == 0 && options->pids != CAIRN_PIDS_ANY)
 		rc = rebuild_check_pids(&restore.plan, PID_PATIENCE_NS, &fault);
 	if (rc == 0)
 		rc = restore_here(&restore, &made, &fault);

@@ -118,14 +118,15 @@ static const char *remedy(const char *step, bool user)
 		return "try as root with CAP_SYS_ADMIN";
 	if (sysctl_number("/proc/sys/user/max_user_namespaces", 1) == 0)
 		return "this host has no user namespaces for ordinary users; ask for sysctl user.max_user_namespaces, or for a "
-		       "cairn with the file capability cap_checkpoint_restore";
+		       "cairn with the file capability cap_checkpoint_restore; a restore may do with --pids any";
 	if (sysctl_number("/proc/sys/kernel/unprivileged_userns_clone", 1) == 0)
 		return "ordinary users may make none here; ask for sysctl kernel.unprivileged_userns_clone=1, or for a cairn "
-		       "with the file capability cap_checkpoint_restore";
+		       "with the file capability cap_checkpoint_restore; a restore may do with --pids any";
 	if (sysctl_number("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", 0) == 1)
 		return "AppArmor forbids it; ask for sysctl kernel.apparmor_restrict_unprivileged_userns=0 or a profile for "
-		       "cairn with the rule userns";
-	return "a seccomp filter or security module forbids it, as in Docker's default profile; try `cairn check`";
+		       "cairn with the rule userns; a restore may do with --pids any";
+	return "a seccomp filter or security module forbids it, as in Docker's default profile; try `cairn check`, or a "
+	       "restore with --pids any";
 }
 
 static int start_failed(const struct failure *failure, bool user, struct fault *fault)

@@ -66,14 +66,14 @@ static enum cairn_status restore_by(const struct cairn_restore_options *options,
 				    struct cairn_restore_result *result, struct job *ret_job, struct cairn_error *error)
 {
 	bool automatic = options->pids == CAIRN_PIDS_AUTO;
-	if (options->pids == CAIRN_PIDS_SAME || (automatic && may_choose_pids())) {
+	if (options->pids == CAIRN_PIDS_SAME || options->pids == CAIRN_PIDS_ANY || (automatic && may_choose_pids())) {
 		struct operation_restored restored;
 		int rc;
 		enum cairn_status status = operation_restore(options, result, &restored, &rc, error);
 		free(restored.job);
 		free(restored.command);
 		if (!automatic || rc != -EEXIST) {
-			log_info("restore: in the caller's PID namespace");
+			log_info("restore: in the caller's PID namespace, %s", options->pids == CAIRN_PIDS_ANY ? "with any PIDs" : "with the old PIDs");
 			return status;
 		}
 		log_info("restore: %s", error->count ? error->lines[0] : "");

@@ -194,7 +194,14 @@ struct workshop_item {
 };
 
 /* What a restore has at hand while it makes objects: Cairn's own descriptors by id. */
+struct workshop_number {
+	uint32_t old_id;
+	pid_t new_id;
+};
+
 struct workshop {
+	bool renumber; /* --pids any: every task has the number that came */
+	VEC(struct workshop_number) numbers; /* those that were born, and groups and sessions whose leaders are gone */
 	VEC(struct workshop_item) items; /* by id */
 	uint64_t advance_ns; /* time that passed since the checkpoint by CLOCK_MONOTONIC, same boot */
 	uint64_t boot_clock_ns;
@@ -210,6 +217,8 @@ void workshop_put(struct workshop *workshop, uint32_t id, int fd);
 /* A second descriptor of the same object (a pipe's write end). */
 int workshop_second(const struct workshop *workshop, uint32_t id);
 void workshop_put_second(struct workshop *workshop, uint32_t id, int fd);
+/* A pid, tid, group or session of the image as it is here; for what is made after its owner was born. One that is none of the tree's: itself. */
+pid_t workshop_task(const struct workshop *workshop, uint32_t old_id);
 void workshop_finish(struct workshop *workshop);
 
 /* ---- the contract ---- */

@@ -68,6 +68,9 @@ int newborn_arrive(struct newborn_thread *thread, struct fault *fault);
 int spawn_tree(struct rebuild *rebuild, struct fault *fault);
 int spawn_groups(struct rebuild *rebuild, struct fault *fault);
 int spawn_threads(struct rebuild_process *process, struct fault *fault);
+/* numbers.c: --pids any */
+void numbers_note(struct rebuild_process *process, size_t thread, uint32_t old_id, pid_t new_id);
+int numbers_settle(struct rebuild *rebuild, struct rebuild_process *process, struct fault *fault);
 /* space.c */
 int space_map(struct rebuild *rebuild, struct rebuild_process *process, struct fault *fault);
 int space_settle(struct rebuild *rebuild, struct rebuild_process *process, struct fault *fault);

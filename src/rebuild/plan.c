@@ -371,6 +371,8 @@ void plan_check_host(const struct plan *plan, const struct plan_policy *policy, 
 			continue;
 		fault_list_add(refusals, &fault);
 	}
+	if (policy->any_pids)
+		plan_check_numbers(plan, refusals);
 	for (size_t i = 0; i < plan->processes.count; i++)
 		if (check_session(plan, plan->processes.at[i], &fault) < 0)
 			fault_list_add(refusals, &fault);

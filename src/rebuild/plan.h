@@ -56,10 +56,13 @@ void plan_finish(struct plan *plan);
 struct plan_policy {
 	bool ignore_changed_files;
 	bool roll_back; /* open files that have grown are cut back when it is restored */
+	bool any_pids;  /* --pids any: nothing may lie below the /proc/PID of a process of the tree */
 	bool force_cpu; /* features of the image's processor may be missing here, as long as no register in use is */
 };
 void plan_check_host(const struct plan *plan, const struct plan_policy *policy, struct fault_list *refusals);
 
+/* numbers.c: a part of plan_check_host, for --pids any. */
+void plan_check_numbers(const struct plan *plan, struct fault_list *refusals);
 /* plan_processor.c: a part of plan_load and one of plan_check_host, for images of this architecture. */
 void plan_convert_registers(struct plan *plan);
 void plan_check_processor(const struct plan *plan, bool force, struct fault_list *refusals);

@@ -177,7 +177,7 @@ static void add_process(struct rebuild *rebuild, const struct plan_process *plan
 {
 	struct rebuild_process *process = ARENA_NEW(&rebuild->arena, struct rebuild_process);
 	process->plan = plan;
-	process->newborn.pid = (pid_t)plan->process->pid;
+	process->newborn.pid = rebuild->options.any_pids ? 0 : (pid_t)plan->process->pid;
 	process->newborn.workshop = &rebuild->workshop;
 	process->newborn.code = rebuild->code;
 	process->newborn.area = rebuild->area;
@@ -187,7 +187,7 @@ static void add_process(struct rebuild *rebuild, const struct plan_process *plan
 		struct rebuild_thread *thread = ARENA_NEW(&rebuild->arena, struct rebuild_thread);
 		thread->plan = plan->threads.count ? plan->threads.at[i] : NULL;
 		thread->newborn.process = &process->newborn;
-		thread->newborn.tid = (pid_t)(thread->plan ? thread->plan->tid : plan->process->pid);
+		thread->newborn.tid = rebuild->options.any_pids ? 0 : (pid_t)(thread->plan ? thread->plan->tid : plan->process->pid);
 		*vec_add(&process->threads) = thread;
 	}
 }
@@ -246,6 +246,7 @@ static const struct phase phases[] = {
 	{ "open files", make_files, NULL },
 	{ "memory settled", NULL, space_settle },
 	{ "threads", NULL, phase_threads },     /* before credentials, which forbid choosing TIDs */
+	{ "numbers", NULL, numbers_settle },    /* all are born, and nobody has looked at his own yet */
 	{ "descriptors", NULL, descriptors_place },
 	{ "task state", NULL, finish_thread_state }, /* ends with credentials */
 	{ "registers", NULL, finish_process },  /* nothing runs in it after this */
@@ -277,6 +278,7 @@ int rebuild_prepare(const struct plan *plan, const struct image_reader *reader, 
 	rebuild->begin_ns = clock_now_ns();
 	rebuild->workshop.terminal = options->terminal;
 	rebuild->workshop.roll_back = options->roll_back;
+	rebuild->workshop.renumber = options->any_pids;
 	rebuild->files = memory_new((plan->highest_id + 1) * sizeof *rebuild->files);
 	note_own_rseq(rebuild);
 	/* A Cairn with file capabilities is not dumpable, and newborns, which have its memory first, could not be traced. Others still
@@ -314,7 +316,7 @@ pid_t rebuild_foreground_group(const struct rebuild *rebuild)
 	for (size_t i = 0; i < rebuild->plan->processes.count; i++) {
 		const Cairn__Process *process = rebuild->plan->processes.at[i]->process;
 		if (process->foreground && !process->group_outside)
-			return (pid_t)process->group;
+			return workshop_task(&rebuild->workshop, process->group);
 	}
 	return 0;
 }
@@ -354,9 +356,11 @@ static void kill_newborns(struct rebuild *rebuild)
 	}
 	for (size_t i = rebuild->processes.count; i-- > 0;) {
 		struct rebuild_process *process = rebuild->processes.at[i];
-		for (size_t t = process->threads.count; process->made && t-- > 0;)
-			while (waitpid(process->threads.at[t]->newborn.tid, NULL, __WALL) > 0)
+		for (size_t t = process->threads.count; process->made && t-- > 0;) {
+			pid_t tid = process->threads.at[t]->newborn.tid;
+			while (tid > 0 && waitpid(tid, NULL, __WALL) > 0)
 				;
+		}
 	}
 }
 

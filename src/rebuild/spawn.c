@@ -8,6 +8,7 @@
  *   - so are members of such a session further down: their parent, for that time a subreaper, bears the helper, and gets them from it;
  *   - groups are joined when all processes exist; a group whose leader is gone is led by a helper until it is joined. */
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/sched.h>
 #include <sched.h>
 #include <signal.h>
@@ -21,6 +22,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/fd.h"
 #include "rebuild/newborn.h"
 
 /* Everything but what the end of a batch needs (force_sig resets the action of a blocked signal). */
@@ -33,10 +35,13 @@ static struct clone_args birth_args(uint64_t flags, uint64_t exit_signal, uint64
 	};
 }
 
+/* @pid 0: any; by clone(2), because filters that containers set let clone3 pass for nobody who may not choose. */
 static pid_t clone_with_pid(pid_t pid, uint64_t exit_signal)
 {
 	pid_t tid = pid;
 	struct clone_args args = birth_args(0, exit_signal, (uint64_t)(uintptr_t)&tid);
+	if (!pid)
+		return (pid_t)syscall(SYS_clone, exit_signal, NULL, NULL, NULL, 0UL);
 	return (pid_t)syscall(SYS_clone3, &args, sizeof args);
 }
 
@@ -46,7 +51,8 @@ static int birth_fault(struct fault *fault, pid_t pid, int error)
 		return fault_set(fault, FAULT_FAILED, EEXIST, "PID %d is taken; try --pids private", pid);
 	if (error == EPERM)
 		return fault_set(fault, FAULT_PERMISSION, EPERM,
-				 "process %d: choosing its PID needs CAP_CHECKPOINT_RESTORE; try as root", pid);
+				 "process %d: choosing its PID needs CAP_CHECKPOINT_RESTORE; try --pids private, or --pids any for a "
+				 "program that can bear another", pid);
 	return fault_set(fault, fault_class_of(error), error, "process %d: clone3: %s", pid, strerror(error));
 }
 
@@ -64,23 +70,29 @@ __attribute__((noreturn)) static void wait_to_be_seized(pid_t maker, pid_t helpe
 		syscall(SYS_pause);
 }
 
-/* A helper leads the old session, and the root is its child. */
-static pid_t birth_in_old_session(pid_t session, pid_t root, uint64_t exit_signal)
+/* A helper leads the old session, and the root is its child. *ret_session is the helper's number. */
+static pid_t birth_in_old_session(pid_t session, pid_t root, uint64_t exit_signal, pid_t *ret_session)
 {
-	pid_t maker = getpid();
+	pid_t maker = getpid(), born = 0;
+	int ends[2], status;
+	if (pipe2(ends, O_CLOEXEC) < 0)
+		return -1;
+	_close_ int from = ends[0], to = ends[1];
 	pid_t helper = clone_with_pid(session, SIGCHLD);
 	if (helper == 0) {
-		setsid();
-		pid_t born = clone_with_pid(root, exit_signal);
+		pid_t own = setsid();
+		born = clone_with_pid(root, exit_signal);
 		if (born == 0)
-			wait_to_be_seized(maker, session);
-		_exit(born < 0 ? errno : 0);
+			wait_to_be_seized(maker, own);
+		_exit(born < 0 ? errno : write(to, &born, sizeof born) == sizeof born ? 0 : EIO);
 	}
-	int status;
 	if (helper < 0 || waitpid(helper, &status, __WALL) < 0)
 		return -1;
 	errno = WIFEXITED(status) ? WEXITSTATUS(status) : EIO;
-	return errno ? -1 : root;
+	if (errno || read(from, &born, sizeof born) != sizeof born)
+		return -1;
+	*ret_session = helper;
+	return born;
 }
 
 /* Cairn's own rseq area, which a child inherits: it has to go before its memory does, or the kernel kills the newborn at the next
@@ -118,16 +130,21 @@ static int spawn_root(struct rebuild *rebuild, struct rebuild_process *root, str
 {
 	const Cairn__Process *record = root->plan->process;
 	struct newborn_thread *leader = newborn_leader(root);
-	pid_t pid = (pid_t)record->pid;
+	const bool any = rebuild->options.any_pids;
+	pid_t pid = any ? 0 : (pid_t)record->pid;
 	bool old_session = record->session != record->pid && !record->session_outside;
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
-	pid_t maker = getpid();
-	pid_t born = old_session ? birth_in_old_session((pid_t)record->session, pid, SIGCHLD) :
+	pid_t maker = getpid(), session = 0;
+	pid_t born = old_session ? birth_in_old_session(any ? 0 : (pid_t)record->session, pid, SIGCHLD, &session) :
 				   clone_with_pid(pid, SIGCHLD);
 	if (born == 0)
 		wait_to_be_seized(maker, 0);
 	if (born < 0)
-		return birth_fault(fault, pid, errno);
+		return birth_fault(fault, (pid_t)record->pid, errno);
+	pid = born;
+	numbers_note(root, 0, record->pid, born);
+	if (session)
+		*vec_add(&rebuild->workshop.numbers) = (struct workshop_number){ record->session, session };
 	root->made = true;
 	int rc = ptrace_seize(pid, true, fault);
 	if (rc < 0)
@@ -191,6 +208,17 @@ static bool born_before(const struct rebuild_process *parent, const struct rebui
 	return up->session == up->pid && down->session != up->session && down->session != down->pid;
 }
 
+/* A birth by a newborn. Returns the call's number; it may fail. */
+static size_t add_birth(const struct newborn_process *parent, struct batch *batch, uint64_t flags, uint64_t exit_signal, pid_t pid)
+{
+	if (parent->workshop->renumber)
+		return batch_try(batch, clone, flags | exit_signal, 0, 0, 0, 0);
+	struct batch_place tid = batch_data(batch, &pid, sizeof pid);
+	struct clone_args args = birth_args(flags, exit_signal, tid.address);
+	struct batch_place place = batch_data(batch, &args, sizeof args);
+	return batch_try(batch, clone3, place.address, sizeof args);
+}
+
 static int bear(struct rebuild_process *parent, struct rebuild_process *child, struct fault *fault)
 {
 	const Cairn__Process *record = child->plan->process;
@@ -198,14 +226,14 @@ static int bear(struct rebuild_process *parent, struct rebuild_process *child, s
 	struct pid_list births = { 0 };
 	struct batch batch;
 	newborn_batch(&parent->newborn, &batch);
-	struct batch_place tid = batch_data(&batch, &pid, sizeof pid);
-	struct clone_args args = birth_args(0, record->exit_signal, tid.address);
-	struct batch_place place = batch_data(&batch, &args, sizeof args);
-	size_t call = batch_try(&batch, clone3, place.address, sizeof args);
+	size_t call = add_birth(&parent->newborn, &batch, 0, record->exit_signal, pid);
 	int rc = newborn_run_births(newborn_leader(parent), &batch, &births, fault);
 	if (rc == 0 && batch_result(&batch, call) < 0)
 		rc = birth_fault(fault, pid, (int)-batch_result(&batch, call));
+	if (rc == 0 && births.pids.count != 1)
+		rc = fault_set(fault, FAULT_FAILED, EIO, "process %d: its birth was not seen", pid);
 	if (rc == 0) {
+		numbers_note(child, 0, record->pid, births.pids.at[0]);
 		child->made = true;
 		rc = newborn_arrive(newborn_leader(child), fault);
 	}
@@ -279,7 +307,7 @@ static int helper_end(struct rebuild_process *parent, struct helper *helper, str
 	if (rc == 0) {
 		struct batch batch;
 		newborn_batch(&parent->newborn, &batch);
-		batch_call(&batch, wait4, helper->record.pid, 0, __WALL, 0);
+		batch_call(&batch, wait4, (uint64_t)helper->process.newborn.pid, 0, __WALL, 0);
 		rc = newborn_run(newborn_leader(parent), &batch, fault);
 		batch_finish(&batch);
 	}
@@ -382,7 +410,7 @@ int spawn_tree(struct rebuild *rebuild, struct fault *fault)
 
 static int join_group(struct rebuild_process *process, pid_t group, struct fault *fault)
 {
-	return RUN_ONE(process, setpgid, fault, 0, (uint64_t)group);
+	return RUN_ONE(process, setpgid, fault, 0, (uint64_t)workshop_task(process->newborn.workshop, (uint32_t)group));
 }
 
 /* All members of group @group join it. */
@@ -462,17 +490,22 @@ int spawn_threads(struct rebuild_process *process, struct fault *fault)
 	if (process->threads.count < 2)
 		return 0;
 	newborn_batch(&process->newborn, &batch);
+	_free_ size_t *calls = memory_new(process->threads.count * sizeof *calls);
 	for (size_t i = 1; i < process->threads.count; i++) {
 		pid_t tid = process->threads.at[i]->newborn.tid;
 		batch_group(&batch, 1, 512);
-		struct batch_place tid_place = batch_data(&batch, &tid, sizeof tid);
-		struct clone_args args = birth_args(flags, 0, tid_place.address);
-		struct batch_place place = batch_data(&batch, &args, sizeof args);
-		batch_call(&batch, clone3, place.address, sizeof args);
+		calls[i] = add_birth(&process->newborn, &batch, flags, 0, tid);
 	}
 	int rc = newborn_run_births(newborn_leader(process), &batch, &births, fault);
 	for (size_t i = 1; rc == 0 && i < process->threads.count; i++)
+		if (batch_result(&batch, calls[i]) < 0)
+			rc = birth_fault(fault, process->threads.at[i]->newborn.tid, (int)-batch_result(&batch, calls[i]));
+	if (rc == 0 && births.pids.count + 1 != process->threads.count)
+		rc = fault_set(fault, FAULT_FAILED, EIO, "process %d: not all births of its threads were seen", process->newborn.pid);
+	for (size_t i = 1; rc == 0 && i < process->threads.count; i++) {
+		numbers_note(process, i, process->threads.at[i]->plan->tid, births.pids.at[i - 1]);
 		rc = newborn_arrive(&process->threads.at[i]->newborn, fault);
+	}
 	batch_finish(&batch);
 	vec_finish(&births.pids);
 	return rc;

@@ -40,8 +40,17 @@ bool workshop_inherits_action(const struct workshop *workshop, int signal)
 	return sigaction(signal, NULL, &action) == 0 && action.sa_handler != SIG_DFL;
 }
 
+pid_t workshop_task(const struct workshop *workshop, uint32_t old_id)
+{
+	for (size_t i = 0; i < workshop->numbers.count; i++)
+		if (workshop->numbers.at[i].old_id == old_id)
+			return workshop->numbers.at[i].new_id;
+	return (pid_t)old_id;
+}
+
 void workshop_finish(struct workshop *workshop)
 {
+	vec_finish(&workshop->numbers);
 	for (size_t i = 0; i < workshop->items.count; i++) {
 		if (workshop->items.at[i].fd > 0)
 			close(workshop->items.at[i].fd - 1);

@@ -100,7 +100,7 @@ def hold():
         no_faults(program)
     program.finish()
     no_faults(program)
-    write = "import cairn, os, sys, time\ncairn.hold()\nprint('held', flush=True)\nwhile not os.path.exists('finish'): time.sleep(0.01)\n"
+    write = "import cairn, os\nfrom time import sleep as pause\ncairn.hold()\nprint('held', flush=True)\nwhile not os.path.exists('finish'): pause(0.01)\n"
     program = start([PYTHON, "-c", write], "long", env=MODULE)
     program.wait_text("held")
     fault_line(cairn("checkpoint", program.pid, "-o", "never.cairn", "--timeout", "0.5"), TIMEOUT, "cairn_hold")
@@ -168,7 +168,8 @@ def children():
 
 
 REPORTER = r"""
-import cairn, os, random, sys, time
+import cairn, os, random
+from time import sleep as pause
 assert cairn.cairn_checkpoint_me is cairn.checkpoint_me and len(cairn.restore_id()) == 16
 def say(*words):
     print(*words, flush=True)
@@ -183,7 +184,7 @@ with cairn.hold():
         say("refused", error.errno)
 say("me", cairn.checkpoint_me(), cairn.generation(), random.random())
 while not os.path.exists("finish"):
-    time.sleep(0.01)
+    pause(0.01)
 say("end")
 """
 

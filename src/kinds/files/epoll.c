@@ -110,7 +110,7 @@ static int connect_(struct newborn_thread *thread, int fd, const ProtobufCMessag
 	(void)fault;
 	for (size_t i = 0; i < message->n_watches; i++) {
 		const Cairn__Epoll__Watch *watch = message->watches[i];
-		if (watch->pid != (uint32_t)thread->process->pid)
+		if (workshop_task(thread->process->workshop, watch->pid) != thread->process->pid)
 			continue;
 		struct epoll_event event = { .events = watch->events, .data.u64 = watch->data };
 		batch_group(batch, 1, 64);

@@ -193,7 +193,7 @@ static int connect_(struct newborn_thread *thread, int fd, const ProtobufCMessag
 	(void)fault;
 	for (size_t i = 0; i < message->n_locks; i++) {
 		const Cairn__Lock *lock = message->locks[i];
-		if (lock->type != 1 || lock->pid != (uint32_t)thread->process->pid)
+		if (lock->type != 1 || workshop_task(thread->process->workshop, lock->pid) != thread->process->pid)
 			continue;
 		struct flock range = {
 			.l_type = lock->write ? F_WRLCK : F_RDLCK,

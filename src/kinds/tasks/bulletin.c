@@ -59,17 +59,22 @@ static int rebuild(struct newborn_thread *thread, const ProtobufCMessage *base, 
 {
 	const Cairn__Bulletin *message = (const Cairn__Bulletin *)base;
 	const uint32_t generation = message->generation + 1;
+	const struct workshop *workshop = thread->process->workshop;
 	const pid_t pid = thread->process->pid;
+	const int32_t helper = workshop_task(workshop, message->helper), waiter = workshop_task(workshop, message->waiter);
 	int rc = memory_write(thread->tid, message->address + offsetof(struct bulletin, generation), &generation, sizeof generation,
 			      fault);
+	if (rc == 0 && workshop->renumber)
+		rc = memory_write(thread->tid, message->address + offsetof(struct bulletin, helper), (int32_t[]){ helper, waiter },
+				  2 * sizeof helper, fault);
 	if (rc < 0)
 		return rc;
 	batch_call(batch, getrandom, message->address + offsetof(struct bulletin, restore_id),
 		   sizeof((struct bulletin *)0)->restore_id, 0);
 	if (message->helper)
-		batch_try(batch, tgkill, (uint64_t)pid, message->helper, SIGURG);
+		batch_try(batch, tgkill, (uint64_t)pid, (uint64_t)helper, SIGURG);
 	if (message->waiter)
-		batch_try(batch, tgkill, (uint64_t)pid, message->waiter, SIGURG);
+		batch_try(batch, tgkill, (uint64_t)pid, (uint64_t)waiter, SIGURG);
 	return 0;
 }
 

@@ -105,13 +105,13 @@ static int check(const ProtobufCMessage *base, struct fault *fault)
 }
 
 /* timer_create with the id wanted in *id, as the kernel does while restoring ids. */
-static void add_create(const Cairn__PosixTimers__Timer *timer, struct batch *batch)
+static void add_create(const struct workshop *workshop, const Cairn__PosixTimers__Timer *timer, struct batch *batch)
 {
 	struct sigevent event = { .sigev_signo = (int)timer->signal, .sigev_notify = (int)timer->notify };
 	int32_t id = (int32_t)timer->id;
 	event.sigev_value.sival_ptr = (void *)(uintptr_t)timer->value;
 	if (timer->thread)
-		event._sigev_un._tid = (int)timer->thread;
+		event._sigev_un._tid = workshop_task(workshop, timer->thread);
 	struct batch_place event_place = batch_data(batch, &event, sizeof event);
 	struct batch_place id_place = batch_data(batch, &id, sizeof id);
 	batch_call(batch, timer_create, (uint64_t)(int64_t)timer->clock, event_place.address, id_place.address);
@@ -127,16 +127,16 @@ static void add_arm(const Cairn__PosixTimers__Timer *timer, struct batch *batch)
 }
 
 /* Without the prctl: the next id is one more than the last; those in between are made and deleted. */
-static void add_create_up_to(const Cairn__PosixTimers__Timer *timer, uint32_t *next, struct batch *batch)
+static void add_create_up_to(const struct workshop *workshop, const Cairn__PosixTimers__Timer *timer, uint32_t *next, struct batch *batch)
 {
 	static const Cairn__PosixTimers__Timer none = { .clock = CLOCK_MONOTONIC, .notify = SIGEV_NONE };
 	for (; *next < timer->id; ++*next) {
 		batch_group(batch, 2, 256);
-		add_create(&none, batch);
+		add_create(workshop, &none, batch);
 		batch_call(batch, timer_delete, *next);
 	}
 	batch_group(batch, 2, 512);
-	add_create(timer, batch);
+	add_create(workshop, timer, batch);
 	++*next;
 }
 
@@ -152,17 +152,18 @@ static int rebuild(struct newborn_thread *thread, const ProtobufCMessage *base, 
 		   struct fault *fault)
 {
 	const Cairn__PosixTimers *message = (const Cairn__PosixTimers *)base;
+	const struct workshop *workshop = thread->process->workshop;
 	bool by_id = can_restore_ids();
 	uint32_t next = 0;
-	(void)thread, (void)fault;
+	(void)fault;
 	if (by_id)
 		batch_call(batch, prctl, PR_TIMER_CREATE_RESTORE_IDS_, PR_TIMER_CREATE_RESTORE_IDS_ON_);
 	for (size_t i = 0; i < message->n_timers; i++) {
 		batch_group(batch, 4, 1024);
 		if (by_id)
-			add_create(message->timers[i], batch);
+			add_create(workshop, message->timers[i], batch);
 		else
-			add_create_up_to(message->timers[i], &next, batch);
+			add_create_up_to(workshop, message->timers[i], &next, batch);
 		add_arm(message->timers[i], batch);
 	}
 	if (by_id)

@@ -40,6 +40,21 @@ int siginfo_signal(const ProtobufCBinaryData *pending)
 	return info.si_signo;
 }
 
+static bool has_sender(const siginfo_t *info)
+{
+	return info->si_code == SI_USER || info->si_code == SI_QUEUE || info->si_code == SI_TKILL || info->si_code == SI_MESGQ ||
+	       (info->si_signo == SIGCHLD && info->si_code > 0);
+}
+
+siginfo_t siginfo_here(const struct workshop *workshop, const ProtobufCBinaryData *pending)
+{
+	siginfo_t info;
+	memcpy(&info, pending->data, sizeof info);
+	if (has_sender(&info) && info.si_pid > 0)
+		info.si_pid = workshop_task(workshop, (uint32_t)info.si_pid);
+	return info;
+}
+
 int siginfo_check(const ProtobufCBinaryData *pending, size_t count, struct fault *fault)
 {
 	for (size_t i = 0; i < count; i++)

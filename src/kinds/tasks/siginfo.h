@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 /* Queues of pending signals, of a thread or of a process: the same siginfo_t both ways. */
+#include <signal.h>
+
 #include "kinds/kind.h"
 
 /* All queued signals, oldest first, into the arena. */
@@ -8,3 +10,5 @@ int siginfo_capture(struct harvest *harvest, pid_t tid, bool shared, ProtobufCBi
 		    size_t *ret_count, struct fault *fault);
 int siginfo_check(const ProtobufCBinaryData *pending, size_t count, struct fault *fault);
 int siginfo_signal(const ProtobufCBinaryData *pending);
+/* As it is to be queued here: its sender, if it is one of the tree, under its number. */
+siginfo_t siginfo_here(const struct workshop *workshop, const ProtobufCBinaryData *pending);

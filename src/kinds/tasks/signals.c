@@ -107,7 +107,8 @@ static int rebuild(struct newborn_thread *thread, const ProtobufCMessage *base, 
 	}
 	for (size_t i = 0; i < message->n_pending; i++) {
 		batch_group(batch, 1, 256);
-		struct batch_place place = batch_data(batch, message->pending[i].data, sizeof(siginfo_t));
+		const siginfo_t info = siginfo_here(thread->process->workshop, &message->pending[i]);
+		struct batch_place place = batch_data(batch, &info, sizeof info);
 		batch_call(batch, rt_sigqueueinfo, (uint64_t)thread->process->pid,
 			   (uint64_t)siginfo_signal(&message->pending[i]), place.address);
 	}
