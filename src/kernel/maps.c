@@ -141,6 +141,15 @@ static void name_take(const char *at, struct arena *arena, struct map *map)
 	map->name = name;
 }
 
+/* ipc/shm.c newseg: "SYSV%08x" of the key, in a file system of the kernel's own, and always as if deleted. */
+static void sysv_take(struct map *map)
+{
+	map->sysv = map->deleted && major(map->device) == 0 && strlen(map->name) == 13 && !strncmp(map->name, "/SYSV", 5) &&
+		    strspn(map->name + 5, "0123456789abcdef") == 8 && map->inode <= INT32_MAX;
+	if (map->sysv)
+		map->inode += MAP_SYSV_INODE;
+}
+
 /* "55eb39a4c000-55eb39a51000 r-xp 00002000 fe:00 1234     /usr/bin/cat" */
 static int header_parse(const char *line, struct arena *arena, struct map *map, struct fault *fault)
 {
@@ -154,6 +163,7 @@ static int header_parse(const char *line, struct arena *arena, struct map *map, 
 		name_take(at, arena, map);
 	else
 		map->name = "";
+	sysv_take(map);
 	return 0;
 }
 

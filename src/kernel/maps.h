@@ -36,13 +36,16 @@ enum map_flag {
 	MAP_FLAG_OTHER = 1 << 30,
 };
 
+#define MAP_SYSV_INODE (UINT64_C(1) << 32)
+
 struct map {
 	uint64_t start, end;
 	uint32_t protection; /* PROT_* */
 	bool shared;         /* 's' in the permissions */
 	uint64_t offset;     /* bytes */
 	uint64_t device;     /* makedev() */
-	uint64_t inode;
+	uint64_t inode;      /* of a System V segment: its id, which may be 0, + MAP_SYSV_INODE */
+	bool sysv;           /* a System V shared memory segment */
 	const char *name;    /* in the arena, unescaped (\012 is a newline); "" when there is none */
 	bool deleted;        /* the name ended in " (deleted)", which is cut off */
 	uint32_t flags;      /* enum map_flag; 0 from maps */

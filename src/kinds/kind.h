@@ -191,6 +191,14 @@ int newborn_run(struct newborn_thread *thread, struct batch *batch, struct fault
 
 struct workshop_item {
 	int fd, second; /* one more than the descriptor, 0: none */
+	void *memory;   /* contents that are loaded into memory of Cairn's own */
+	uint64_t size;
+};
+
+/* What has to go when the restore fails. */
+struct workshop_undo {
+	void (*undo)(uint64_t what);
+	uint64_t what;
 };
 
 /* What a restore has at hand while it makes objects: Cairn's own descriptors by id. */
@@ -203,6 +211,9 @@ struct workshop {
 	bool renumber; /* --pids any: every task has the number that came */
 	VEC(struct workshop_number) numbers; /* those that were born, and groups and sessions whose leaders are gone */
 	VEC(struct workshop_item) items; /* by id */
+	VEC(struct workshop_undo) undo;
+	VEC(pid_t) pids; /* of the processes that are to be */
+	bool own_ipc; /* an IPC namespace was made for this restore */
 	uint64_t advance_ns; /* time that passed since the checkpoint by CLOCK_MONOTONIC, same boot */
 	uint64_t boot_clock_ns;
 	bool same_boot;
@@ -219,6 +230,16 @@ int workshop_second(const struct workshop *workshop, uint32_t id);
 void workshop_put_second(struct workshop *workshop, uint32_t id, int fd);
 /* A pid, tid, group or session of the image as it is here; for what is made after its owner was born. One that is none of the tree's: itself. */
 pid_t workshop_task(const struct workshop *workshop, uint32_t old_id);
+/* Memory instead of a descriptor: contents of the object are loaded into it. Kept by the caller until its commit. */
+void workshop_put_memory(struct workshop *workshop, uint32_t id, void *memory, uint64_t size);
+void *workshop_memory(const struct workshop *workshop, uint32_t id, uint64_t *ret_size); /* NULL: none */
+/* Is @pid the number of a process that is to be? */
+bool workshop_will_be(const struct workshop *workshop, pid_t pid);
+/* @undo(@what) is called if the restore fails. */
+void workshop_on_failure(struct workshop *workshop, void (*undo)(uint64_t what), uint64_t what);
+/* In a private PID namespace, IPC objects get a namespace of their own, where every id is free: before the first is made. */
+int workshop_separate_ipc(struct workshop *workshop, struct fault *fault);
+void workshop_fail(struct workshop *workshop);
 void workshop_finish(struct workshop *workshop);
 
 /* ---- the contract ---- */

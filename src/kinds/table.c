@@ -10,6 +10,7 @@ const struct kind *const kinds[] = {
 	/* The tree first: everything else belongs to something in it. */
 	&kind_process,
 	&kind_space,
+	&kind_attachment, /* before the mappings, which may lie in its gaps, and say how it is protected */
 	&kind_vma,
 	&kind_guards,
 	/* While the process still has Cairn's privileges ... */
@@ -17,6 +18,7 @@ const struct kind *const kinds[] = {
 	&kind_attributes,
 	&kind_filesystem,
 	&kind_fd_table,
+	&kind_sysv_semaphore_use,
 	&kind_signals,
 	&kind_itimers,
 	&kind_posix_timers,
@@ -30,9 +32,12 @@ const struct kind *const kinds[] = {
 	&kind_dumpable,     /* reset by credentials */
 	&kind_thread_pointers, /* last: the kernel writes into the rseq area from then on */
 	/* Objects before the files that stand on them. */
+	&kind_sysv_segment,
 	&kind_shared_memory, /* before mapped files, which would take it for one of theirs */
 	&kind_mapped_file,
 	&kind_deleted_file,
+	&kind_sysv_semaphores,
+	&kind_sysv_queue,
 	&kind_pipe,
 	&kind_memfd, /* before regular files, which would take it for one of theirs */
 	&kind_regular_file,

@@ -15,10 +15,12 @@
 #include "base/fd.h"
 #include "rebuild/newborn.h"
 
-/* Where pages of a space go: a newborn, or one of Cairn's own descriptors. */
+/* Where pages of a space go: a newborn, one of Cairn's own descriptors, or its own memory. */
 struct target {
 	pid_t pid;
 	int fd;
+	uint8_t *memory;
+	uint64_t size; /* of memory */
 };
 
 struct filler {
@@ -33,6 +35,19 @@ struct filler {
 	pthread_mutex_t lock;
 	struct fault fault;
 };
+
+static int copy_object(const struct target *target, const struct page_batch *batch, struct fault *fault)
+{
+	for (uint32_t i = 0; i < batch->count; i++) {
+		const struct page_chunk *chunk = &batch->chunks[i];
+		uint64_t size = (uint64_t)chunk->pages * IMAGE_PAGE;
+		if (chunk->address > target->size || size > target->size - chunk->address)
+			return fault_set(fault, FAULT_IMAGE, EINVAL, "damaged: pages at 0x%llx lie beyond object %u",
+					 (unsigned long long)chunk->address, batch->space);
+		memcpy(target->memory + chunk->address, chunk->data, size);
+	}
+	return 0;
+}
 
 static int write_object(const struct target *target, const struct page_batch *batch, struct fault *fault)
 {
@@ -97,10 +112,12 @@ static int fill_block(struct filler *filler, size_t index, void *buffer, struct 
 	if (rc < 0)
 		return rc;
 	const struct target *target = batch.space < filler->target_count ? &filler->targets[batch.space] : NULL;
-	if (!target || (!target->pid && target->fd < 0))
+	if (!target || (!target->pid && target->fd < 0 && !target->memory))
 		return fault_set(fault, FAULT_IMAGE, EINVAL, "damaged: pages of space %u, which does not exist", batch.space);
 	for (uint32_t i = 0; i < batch.count; i++)
 		atomic_fetch_add(&filler->pages, batch.chunks[i].pages);
+	if (target->memory)
+		return copy_object(target, &batch, fault);
 	return target->pid ? write_memory(target, &batch, fault) : write_object(target, &batch, fault);
 }
 
@@ -146,8 +163,11 @@ static void set_targets(struct filler *filler)
 	struct rebuild *rebuild = filler->rebuild;
 	filler->target_count = highest_space(rebuild->plan) + 1;
 	filler->targets = memory_new(filler->target_count * sizeof *filler->targets);
-	for (uint32_t id = 0; id < filler->target_count; id++)
-		filler->targets[id].fd = workshop_fd(&rebuild->workshop, id);
+	for (uint32_t id = 0; id < filler->target_count; id++) {
+		struct target *target = &filler->targets[id];
+		target->fd = workshop_fd(&rebuild->workshop, id);
+		target->memory = workshop_memory(&rebuild->workshop, id, &target->size);
+	}
 	for (size_t i = 0; i < rebuild->processes.count; i++) {
 		struct rebuild_process *process = rebuild->processes.at[i];
 		if (process->plan->space)

@@ -284,6 +284,8 @@ int rebuild_prepare(const struct plan *plan, const struct image_reader *reader, 
 	/* A Cairn with file capabilities is not dumpable, and newborns, which have its memory first, could not be traced. Others still
 	 * cannot trace this one: it has a capability that they have not (security/commoncap.c cap_ptrace_access_check). */
 	prctl(PR_SET_DUMPABLE, 1);
+	for (size_t i = 0; i < plan->processes.count; i++)
+		*vec_add(&rebuild->workshop.pids) = (pid_t)plan->processes.at[i]->process->pid;
 	int rc = make_workshop(rebuild, fault);
 	if (rc == 0)
 		rc = choose_place(rebuild, fault);
@@ -324,6 +326,10 @@ pid_t rebuild_foreground_group(const struct rebuild *rebuild)
 int rebuild_release(struct rebuild *rebuild, struct rebuild_result *ret_result, struct fault *fault)
 {
 	int rc = 0;
+	for (size_t i = 0; rc == 0 && i < rebuild->plan->objects.count; i++) {
+		const struct plan_record *record = &rebuild->plan->objects.at[i];
+		rc = record->kind->commit ? record->kind->commit(&rebuild->workshop, record->message, fault) : 0;
+	}
 	for (size_t i = 0; rc == 0 && i < rebuild->plan->files.count; i++) {
 		const struct plan_record *record = &rebuild->plan->files.at[i];
 		rc = record->kind->commit ? record->kind->commit(&rebuild->workshop, record->message, fault) : 0;
@@ -370,6 +376,8 @@ void rebuild_free(struct rebuild *rebuild)
 		return;
 	if (!rebuild->released)
 		kill_newborns(rebuild);
+	if (!rebuild->released)
+		workshop_fail(&rebuild->workshop);
 	if (rebuild->outbox >= 0)
 		close(rebuild->outbox);
 	if (rebuild->inbox >= 0)

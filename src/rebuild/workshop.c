@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Cairn's own descriptors of what is being made, by id (kinds/kind.h). */
+#include <errno.h>
+#include <sched.h>
 #include <signal.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "kinds/kind.h"
@@ -32,6 +35,50 @@ void workshop_put_second(struct workshop *workshop, uint32_t id, int fd)
 	item(workshop, id)->second = fd + 1;
 }
 
+void workshop_put_memory(struct workshop *workshop, uint32_t id, void *memory, uint64_t size)
+{
+	item(workshop, id)->memory = memory;
+	item(workshop, id)->size = size;
+}
+
+void *workshop_memory(const struct workshop *workshop, uint32_t id, uint64_t *ret_size)
+{
+	if (id >= workshop->items.count || !workshop->items.at[id].memory)
+		return NULL;
+	*ret_size = workshop->items.at[id].size;
+	return workshop->items.at[id].memory;
+}
+
+bool workshop_will_be(const struct workshop *workshop, pid_t pid)
+{
+	for (size_t i = 0; i < workshop->pids.count; i++)
+		if (workshop->pids.at[i] == pid)
+			return true;
+	return false;
+}
+
+void workshop_on_failure(struct workshop *workshop, void (*undo)(uint64_t what), uint64_t what)
+{
+	*vec_add(&workshop->undo) = (struct workshop_undo){ undo, what };
+}
+
+int workshop_separate_ipc(struct workshop *workshop, struct fault *fault)
+{
+	/* PID 1 here is the init of a private namespace, whose saves are made by children of its own. */
+	if (getpid() != 1 || workshop->own_ipc)
+		return 0;
+	if (unshare(CLONE_NEWIPC) < 0)
+		return fault_set(fault, fault_class_of(errno), errno, "make an IPC namespace: %s", strerror(errno));
+	workshop->own_ipc = true;
+	return 0;
+}
+
+void workshop_fail(struct workshop *workshop)
+{
+	for (size_t i = workshop->undo.count; i-- > 0;)
+		workshop->undo.at[i].undo(workshop->undo.at[i].what);
+}
+
 bool workshop_inherits_action(const struct workshop *workshop, int signal)
 {
 	struct sigaction action;
@@ -58,4 +105,6 @@ void workshop_finish(struct workshop *workshop)
 			close(workshop->items.at[i].second - 1);
 	}
 	vec_finish(&workshop->items);
+	vec_finish(&workshop->undo);
+	vec_finish(&workshop->pids);
 }

@@ -25,6 +25,7 @@
 #include "kernel/kcmp.h"
 #include "kernel/maps.h"
 #include "kernel/pagemap.h"
+#include "kernel/sysvipc.h"
 #include "kernel/token.h"
 
 #define PAGE 4096ul
@@ -248,6 +249,40 @@ static void timers_are_parsed(void **state)
 	assert_non_null(strstr(fault.text, "pigeon"));
 	assert_int_equal(proc_timers_parse("", &timers, &fault), 0);
 	assert_int_equal(timers.timers.count, 0);
+}
+
+static void system_v_objects_are_parsed(void **state)
+{
+	(void)state;
+	static const char segments[] =
+		"       key      shmid perms                  size  cpid  lpid nattch   uid   gid  cuid  cgid      atime      dtime      ctime"
+		"                   rss                  swap\n"
+		" -559038737      32769  1640                 98204   501   502      3  1000   100  1001   101 1700000000          0 1700000001"
+		"                 98304                     0\n";
+	static const char queues[] =
+		"       key      msqid perms      cbytes       qnum lspid lrpid   uid   gid  cuid  cgid      stime      rtime      ctime\n"
+		"          7          0   604        4113          4     3     0     1     2     3     4          0          0         99\n";
+	struct sysv_list list;
+	struct fault fault;
+	assert_int_equal(sysv_parse(SYSV_SHM, segments, &list, &fault), 0);
+	assert_int_equal(list.objects.count, 1);
+	const struct sysv_object *object = sysv_find(&list, 32769);
+	assert_non_null(object);
+	assert_int_equal(object->key, -559038737);
+	assert_int_equal(object->mode, 01640);
+	assert_int_equal(object->size, 98204);
+	assert_int_equal(object->attached, 3);
+	assert_int_equal(object->creator_gid, 101);
+	assert_int_equal(object->changed_s, 1700000001);
+	sysv_finish(&list);
+	assert_int_equal(sysv_parse(SYSV_MSG, queues, &list, &fault), 0);
+	assert_int_equal(list.objects.at[0].size, 4);
+	assert_int_equal(list.objects.at[0].sender, 3);
+	assert_int_equal(list.objects.at[0].changed_s, 99);
+	sysv_finish(&list);
+	assert_int_equal(sysv_parse(SYSV_SEM, "head\n 1 2 600 5 0\n", &list, &fault), -EBADMSG);
+	assert_int_equal(sysv_parse(SYSV_SEM, "head\n", &list, &fault), 0);
+	assert_int_equal(list.objects.count, 0);
 }
 
 static void own_timers_are_seen(void **state)
@@ -679,6 +714,7 @@ int main(void)
 		cmocka_unit_test(maps_that_are_malformed_are_quoted),
 		cmocka_unit_test(limits_are_those_of_getrlimit),
 		cmocka_unit_test(timers_are_parsed),
+		cmocka_unit_test(system_v_objects_are_parsed),
 		cmocka_unit_test(own_timers_are_seen),
 		cmocka_unit_test(fdinfo_is_offered_pair_by_pair),
 		cmocka_unit_test(fdinfo_of_an_own_file_is_true),

@@ -75,7 +75,7 @@ static bool is_memory(const struct map *map)
 {
 	struct statfs fs;
 	char directory[4096];
-	if (!strcmp(map->name, "/dev/zero") || !strncmp(map->name, "/memfd:", 7) || !strncmp(map->name, "/SYSV", 5))
+	if (!strcmp(map->name, "/dev/zero") || !strncmp(map->name, "/memfd:", 7) || map->sysv)
 		return true;
 	snprintf(directory, sizeof directory, "%s", map->name);
 	char *slash = strrchr(directory, '/');

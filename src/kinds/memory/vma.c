@@ -2,7 +2,7 @@
 /* A mapping: range, protection, flags and name from /proc/PID/smaps; the object behind it is a record of its own. Put back by
  * mmap(2) and madvise(2) with the protection it had; contents are written from outside, through protections
  * where need be. What the kernel made by itself ([vdso], [vvar]) belongs to space.c. Refused: memory of devices,
- * huge-page files, protection keys, userfaultfd ranges, SysV segments, AIO rings. */
+ * huge-page files, protection keys, userfaultfd ranges, AIO rings. Segments of System V shared memory are mapped by sysv_shm.c. */
 #include <errno.h>
 #include <linux/prctl.h>
 #include <string.h>
@@ -19,6 +19,9 @@
 #define __NR_mseal 462
 #endif
 
+/* Vma.kind */
+enum vma_kind { VMA_MAPPED, VMA_ATTACHED };
+
 static bool is_kernel_made(const struct map *map)
 {
 	return !strcmp(map->name, "[vdso]") || !strncmp(map->name, "[vvar", 5) || !strcmp(map->name, "[vsyscall]");
@@ -30,7 +33,6 @@ static const struct refusal {
 	const char *prefix;
 	const char *why;
 } refusals[] = {
-	{ 0, "/SYSV", "a System V shared memory segment, which this version cannot carry" },
 	{ 0, "/[aio]", "an AIO ring, which this version cannot carry" },
 	{ 0, "anon_inode:[io_uring]", "an io_uring, which this version cannot carry" },
 	{ 0, "/secretmem", "secret memory, which the kernel shows to nobody" },
@@ -103,6 +105,7 @@ static int capture(struct harvest *harvest, struct frozen_thread *thread, const 
 		message->shared = map->shared;
 		message->offset = map->inode ? map->offset : 0;
 		message->file = space->objects[i];
+		message->kind = map->sysv ? VMA_ATTACHED : VMA_MAPPED;
 		message->flags = map->flags;
 		message->name = (char *)anonymous_name(harvest, map);
 		harvest_add(harvest, &kind_vma, &message->base);
@@ -115,7 +118,7 @@ static int check(const ProtobufCMessage *base, struct fault *fault)
 	const Cairn__Vma *message = (const Cairn__Vma *)base;
 	const uint64_t user_end = UINT64_C(1) << 47;
 	if (message->start >= message->end || message->end > user_end || (message->start | message->end) & 4095 ||
-	    message->offset & 4095 || message->protection > 7 || (message->shared && !message->file))
+	    message->offset & 4095 || message->protection > 7 || message->kind > VMA_ATTACHED || (message->shared && !message->file))
 		return fault_set(fault, FAULT_IMAGE, EINVAL, "mapping 0x%llx-0x%llx has impossible values",
 				 (unsigned long long)message->start, (unsigned long long)message->end);
 	return 0;
@@ -123,7 +126,8 @@ static int check(const ProtobufCMessage *base, struct fault *fault)
 
 static uint32_t needs(const ProtobufCMessage *base)
 {
-	return ((const Cairn__Vma *)base)->file;
+	const Cairn__Vma *message = (const Cairn__Vma *)base;
+	return message->kind == VMA_ATTACHED ? 0 : message->file;
 }
 
 static const struct advice {
@@ -149,7 +153,8 @@ static int rebuild(struct newborn_thread *thread, const ProtobufCMessage *base, 
 	const Cairn__Vma *message = (const Cairn__Vma *)base;
 	uint64_t flags = MAP_FIXED | (message->shared ? MAP_SHARED : MAP_PRIVATE), fd = UINT64_MAX;
 	uint64_t size = message->end - message->start;
-	if (message->file) {
+	bool attached = message->kind == VMA_ATTACHED;
+	if (message->file && !attached) {
 		int loan = newborn_loan(thread->process, message->file);
 		if (loan < 0)
 			return fault_set(fault, FAULT_IMAGE, EINVAL, "mapping 0x%llx refers to object %u, which is missing",
@@ -161,7 +166,10 @@ static int rebuild(struct newborn_thread *thread, const ProtobufCMessage *base, 
 	flags |= message->flags & MAP_FLAG_GROWS_DOWN ? MAP_GROWSDOWN | MAP_STACK : 0;
 	flags |= message->flags & MAP_FLAG_NO_RESERVE ? MAP_NORESERVE : 0;
 	batch_group(batch, 16, 256);
-	batch_call(batch, mmap, message->start, size, message->protection, flags, fd, message->offset);
+	if (attached)
+		batch_call(batch, mprotect, message->start, size, message->protection);
+	else
+		batch_call(batch, mmap, message->start, size, message->protection, flags, fd, message->offset);
 	for (size_t i = 0; i < sizeof advices / sizeof *advices; i++)
 		if (message->flags & advices[i].flag)
 			batch_try(batch, madvise, message->start, size, (uint64_t)advices[i].advice);
