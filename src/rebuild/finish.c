@@ -7,7 +7,6 @@
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
 
-#include "kernel/maps.h"
 #include "rebuild/newborn.h"
 
 static int add_records(struct rebuild_thread *thread, const struct kind *kind, const struct plan_record *records,
@@ -89,44 +88,17 @@ static int prepare_thread(struct rebuild_thread *thread, struct fault *fault)
 	return record->timed ? restart_shorten(thread->newborn.tid, &thread->final, record->left_ns, fault) : 0;
 }
 
-static int find_instruction(pid_t pid, uint64_t *ret_address, struct fault *fault)
-{
-	struct arena arena = { 0 };
-	struct map_list list = { 0 };
-	int rc = maps_read(pid, false, &arena, &list, fault);
-	if (rc == 0)
-		rc = foothold_find_instruction(pid, &list, ret_address, fault);
-	maps_finish(&list);
-	arena_finish(&arena);
-	return rc;
-}
-
 /* The stub's own pages go last, by an instruction of the program's. */
 static int unmap_stub(struct rebuild_process *process, struct fault *fault)
 {
-	struct rebuild_thread *leader = process->threads.at[0];
-	const uint64_t args[6] = { process->newborn.code, NEWBORN_CODE_SIZE + BATCH_AREA };
-	struct registers registers = leader->newborn.birth;
-	pid_t tid = leader->newborn.tid;
-	uint64_t instruction;
-	int rc = find_instruction(tid, &instruction, fault);
-	if (rc < 0)
-		return rc;
-	registers_enter(&registers, instruction);
-	registers_call(&registers, __NR_munmap, args, 0);
-	rc = ptrace_set_registers(tid, &registers, fault);
+	struct newborn_thread *leader = newborn_leader(process);
+	long result = 0;
+	int rc = exec_call(leader, __NR_munmap, BATCH_ARGS(process->newborn.code, NEWBORN_CODE_SIZE + BATCH_AREA), &result, fault);
+	if (rc == 0 && result != 0)
+		rc = fault_set(fault, FAULT_FAILED, EIO, "process %d: unmapping the stub gave %ld", process->newborn.pid, result);
 	if (rc == 0)
-		rc = step(tid, PTRACE_SYSCALL, STOP_SYSCALL, fault);
-	if (rc == 0)
-		rc = step(tid, PTRACE_SYSCALL, STOP_SYSCALL, fault);
-	if (rc == 0)
-		rc = ptrace_get_registers(tid, &registers, fault);
-	if (rc == 0 && registers_result(&registers) != 0)
-		rc = fault_set(fault, FAULT_FAILED, EIO, "process %d: unmapping the stub gave %ld", process->newborn.pid,
-			       registers_result(&registers));
-	if (rc == 0)
-		rc = ptrace_interrupt(tid, fault);
-	return rc < 0 ? rc : step(tid, PTRACE_CONT, STOP_INTERRUPT, fault);
+		rc = ptrace_interrupt(leader->tid, fault);
+	return rc < 0 ? rc : step(leader->tid, PTRACE_CONT, STOP_INTERRUPT, fault);
 }
 
 static uint64_t blocked_of(const struct rebuild_thread *thread)

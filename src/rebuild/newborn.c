@@ -21,6 +21,7 @@ int newborn_loan(const struct newborn_process *process, uint32_t object)
 struct newborn_runner {
 	struct newborn_thread *thread;
 	struct pid_list *births;
+	bool *executed; /* NULL: an exec is not expected */
 };
 
 static int run_piece(void *context, uint64_t first, uint64_t end, struct fault *fault)
@@ -47,6 +48,10 @@ static int run_piece(void *context, uint64_t first, uint64_t end, struct fault *
 		if (stop.kind == STOP_SIGNAL)
 			return fault_set(fault, FAULT_FAILED, EFAULT, "newborn %d: signal %d while it was made",
 					 thread->tid, stop.signal);
+		if (stop.kind == STOP_EVENT && stop.event == PTRACE_EVENT_EXEC && runner->executed) {
+			*runner->executed = true;
+			return -ECANCELED; /* the area is gone: nothing can be fetched */
+		}
 		unsigned long birth;
 		if (stop.kind == STOP_EVENT && runner->births &&
 		    ptrace(PTRACE_GETEVENTMSG, thread->tid, NULL, &birth) == 0)
@@ -56,7 +61,7 @@ static int run_piece(void *context, uint64_t first, uint64_t end, struct fault *
 
 int newborn_run(struct newborn_thread *thread, struct batch *batch, struct fault *fault)
 {
-	struct newborn_runner runner = { thread, NULL };
+	struct newborn_runner runner = { thread, NULL, NULL };
 	int rc = batch_run(batch, thread->tid, run_piece, &runner, fault);
 	return rc < 0 ? fault_at(fault, rc, "process %d", thread->process->pid) : 0;
 }
@@ -64,9 +69,18 @@ int newborn_run(struct newborn_thread *thread, struct batch *batch, struct fault
 int newborn_run_births(struct newborn_thread *thread, struct batch *batch, struct pid_list *births,
 		       struct fault *fault)
 {
-	struct newborn_runner runner = { thread, births };
+	struct newborn_runner runner = { thread, births, NULL };
 	int rc = batch_run(batch, thread->tid, run_piece, &runner, fault);
 	return rc < 0 ? fault_at(fault, rc, "process %d", thread->process->pid) : 0;
+}
+
+int newborn_run_exec(struct newborn_thread *thread, struct batch *batch, bool *ret_executed, struct fault *fault)
+{
+	bool executed = false;
+	struct newborn_runner runner = { thread, NULL, &executed };
+	int rc = batch_run(batch, thread->tid, run_piece, &runner, fault);
+	*ret_executed = executed;
+	return rc < 0 && !executed ? fault_at(fault, rc, "process %d", thread->process->pid) : 0;
 }
 
 int newborn_arrive(struct newborn_thread *thread, struct fault *fault)

@@ -61,6 +61,8 @@ void newborn_batch(const struct newborn_process *process, struct batch *ret_batc
 /* Runs a batch in which new tasks are born (clone3): they are stopped when it ends; their ids in order of birth. */
 int newborn_run_births(struct newborn_thread *thread, struct batch *batch, struct pid_list *births,
 		       struct fault *fault);
+/* Runs a batch that may end in an exec: the leader of a process with one thread then stands at its event. */
+int newborn_run_exec(struct newborn_thread *thread, struct batch *batch, bool *ret_executed, struct fault *fault);
 /* A freshly born task: waits for its first stop and takes its registers. */
 int newborn_arrive(struct newborn_thread *thread, struct fault *fault);
 
@@ -71,6 +73,9 @@ int spawn_threads(struct rebuild_process *process, struct fault *fault);
 /* numbers.c: --pids any */
 void numbers_note(struct rebuild_process *process, size_t thread, uint32_t old_id, pid_t new_id);
 int numbers_settle(struct rebuild *rebuild, struct rebuild_process *process, struct fault *fault);
+/* exec.c: --pids any. exec_call: one system call by an instruction that the address space has anyway, from and to a stop without a pending call. */
+int exec_own_program(struct rebuild *rebuild, struct rebuild_process *process, struct fault *fault);
+int exec_call(struct newborn_thread *thread, long number, const uint64_t args[6], long *ret_result, struct fault *fault);
 /* space.c */
 int space_map(struct rebuild *rebuild, struct rebuild_process *process, struct fault *fault);
 int space_settle(struct rebuild *rebuild, struct rebuild_process *process, struct fault *fault);

@@ -35,6 +35,8 @@ int space_map(struct rebuild *rebuild, struct rebuild_process *process, struct f
 	struct batch batch;
 	collect_needs(process);
 	int rc = lend(rebuild, process, fault);
+	if (rc == 0)
+		rc = exec_own_program(rebuild, process, fault);
 	newborn_batch(&process->newborn, &batch);
 	for (size_t i = 0; rc == 0 && i < space->records.count; i++) {
 		const struct plan_record *record = &space->records.at[i];

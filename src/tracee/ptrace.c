@@ -45,7 +45,8 @@ int ptrace_seize(pid_t tid, bool newborn, struct fault *fault)
 {
 	unsigned long options = PTRACE_O_TRACESYSGOOD;
 	if (newborn)
-		options |= PTRACE_O_EXITKILL | PTRACE_O_TRACECLONE | PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK;
+		options |= PTRACE_O_EXITKILL | PTRACE_O_TRACECLONE | PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK |
+			   PTRACE_O_TRACEEXEC;
 	if (ptrace(PTRACE_SEIZE, tid, NULL, options) == 0)
 		return 0;
 	/* EPERM is also what an ending thread gives (kernel/ptrace.c ptrace_attach looks at exit_state). */

@@ -6,7 +6,7 @@ import pathlib
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-from cairn_test import BUILD, PERMISSION, PYTHON, UNSUPPORTED, Skip, cairn, check, deny_namespaces, fault_line, main, need_cairn, start, test, write
+from cairn_test import BUILD, PERMISSION, PYTHON, UNSUPPORTED, Skip, cairn, check, deny_namespaces, equal, fault_line, main, need_cairn, start, test, write
 
 RENUMBERED = BUILD / "tests" / "jobs" / "renumbered"
 MUSL = BUILD / "tests" / "jobs" / "renumbered-musl"
@@ -16,11 +16,12 @@ WORKER = BUILD / "tests" / "badluck" / "worker"
 
 def again(program, *options):
     """Saved, killed, restored at another PID."""
-    old = program.pid
+    old, executable = program.pid, os.readlink(f"/proc/{program.pid}/exe")
     program.checkpoint()
     program.restore("--pids", "any", *options)
     check(program.pid != old, "it has its old PID")
     check(not program.init, "it is in a namespace of its own")
+    equal(os.readlink(f"/proc/{program.pid}/exe"), executable, "its executable")
 
 
 def renumbered(binary):
