@@ -35,12 +35,16 @@ CAIRN_API void cairn_error_free(struct cairn_error *error);
 /* What becomes of the program after its checkpoint. */
 enum cairn_after { CAIRN_RUN_ON, CAIRN_STOP, CAIRN_KILL };
 
+/* What becomes of pipes and Unix sockets whose other end is held outside the tree: the checkpoint is refused, or they come back
+ * closed there, or connected again to the same name (Unix sockets that have one). */
+enum cairn_outside { CAIRN_OUTSIDE_REFUSE, CAIRN_OUTSIDE_CLOSE, CAIRN_OUTSIDE_RECONNECT };
+
 struct cairn_checkpoint_options {
 	const char *output;       /* image file, "-": standard output */
 	enum cairn_after after;
 	unsigned threads;         /* 0: as many as there are processors */
 	double timeout_s;         /* 0: 10 seconds for what passes by itself, no bound for the rest */
-	bool close_outside;       /* pipes to the outside are taken as closed there */
+	enum cairn_outside outside;
 	bool lose_in_flight;      /* what the kernel holds for the program and shows only to who takes it: it is not saved */
 	int signal_fd;            /* signalfd that ends the operation early, -1: none */
 };

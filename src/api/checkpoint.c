@@ -134,7 +134,7 @@ static int save_frozen(struct harvest *harvest, const struct processor *processo
 static struct capture_policy policy_of(const struct cairn_checkpoint_options *options, const struct operation_job *job)
 {
 	return (struct capture_policy){
-		.close_outside = options->close_outside, .lose_in_flight = options->lose_in_flight,
+		.outside = (enum outside_policy)options->outside, .lose_in_flight = options->lose_in_flight,
 		.adopter = job ? job->adopter : 0,
 	};
 }

@@ -236,7 +236,7 @@ static int gather(struct harvest *harvest, struct fault_list *refusals, struct f
 	}
 	harvest->frozen = true;
 	if (rc == 0)
-		rc = tree_read_files(harvest, true, fault);
+		rc = tree_read_files(harvest, fault);
 	if (rc == 0 && tree_refusals(harvest, refusals)) {
 		*fault = refusals->at[0];
 		for (size_t i = 0; i < refusals->count; i++)
@@ -253,14 +253,19 @@ static int gather(struct harvest *harvest, struct fault_list *refusals, struct f
 	return rc;
 }
 
+/* How long a state that passes by itself is waited for before --in-flight lose takes effect. */
+#define LOSE_AFTER_NS UINT64_C(1000000000)
+
 int capture_begin(struct harvest *harvest, pid_t target, const struct capture_policy *policy,
 		  const struct deadline *deadline, uint64_t *ret_frozen_at_ns, struct fault_list *refusals,
 		  struct fault *fault)
 {
 	struct fault last = { 0 }; /* why it was let go the last time */
+	const uint64_t begin_ns = clock_now_ns();
 	for (uint64_t pause_ns = 1000000;;) {
 		fault_list_finish(refusals);
 		*harvest = (struct harvest){ .policy = *policy };
+		harvest->policy.losing = policy->lose_in_flight && clock_now_ns() - begin_ns > LOSE_AFTER_NS;
 		*ret_frozen_at_ns = clock_now_ns();
 		int rc = freeze_tree(harvest, target, deadline, fault);
 		if (rc == 0)

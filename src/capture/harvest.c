@@ -59,6 +59,15 @@ int frozen_file_own(struct frozen_file *file, int *ret_fd, struct fault *fault)
 	return 0;
 }
 
+void frozen_file_put(struct frozen_file *file)
+{
+	/* One in flight has no other descriptor. */
+	if (file->own < 0 || file->carrier)
+		return;
+	close(file->own);
+	file->own = -1;
+}
+
 char *frozen_file_fdinfo(const struct frozen_file *file)
 {
 	return memory_string(file->fdinfo);
@@ -92,6 +101,7 @@ void harvest_finish(struct harvest *harvest)
 	vec_finish(&harvest->spaces);
 	vec_finish(&harvest->guards);
 	vec_finish(&harvest->files);
+	vec_finish(&harvest->sorted);
 	vec_finish(&harvest->contents);
 	vec_finish(&harvest->objects);
 	vec_finish(&harvest->hidden);

@@ -104,19 +104,15 @@ static int file_compare(const struct frozen_file *a, const struct frozen_file *b
 	return *ret_order == -2 ? -EIO : 0;
 }
 
-/* Files met so far, sorted by file_compare. */
-struct file_index {
-	VEC(struct frozen_file *) files;
-};
-
-static int index_place(const struct file_index *index, const struct frozen_file *file, size_t *ret_place,
-		       bool *ret_found, struct fault *fault)
+/* Where in the sorted files one belongs. */
+static int sorted_place(const struct harvest *harvest, const struct frozen_file *file, size_t *ret_place,
+			bool *ret_found, struct fault *fault)
 {
-	size_t low = 0, high = index->files.count;
+	size_t low = 0, high = harvest->sorted.count;
 	*ret_found = false;
 	while (low < high) {
 		size_t middle = (low + high) / 2;
-		int order, rc = file_compare(file, index->files.at[middle], &order, fault);
+		int order, rc = file_compare(file, harvest->sorted.at[middle], &order, fault);
 		if (rc < 0)
 			return rc;
 		if (order == 0) {
@@ -133,12 +129,35 @@ static int index_place(const struct file_index *index, const struct frozen_file 
 	return 0;
 }
 
-static void index_insert(struct file_index *index, size_t place, struct frozen_file *file)
+static void sorted_insert(struct harvest *harvest, size_t place, struct frozen_file *file)
 {
-	vec_add(&index->files);
-	memmove(&index->files.at[place + 1], &index->files.at[place],
-		(index->files.count - 1 - place) * sizeof *index->files.at);
-	index->files.at[place] = file;
+	vec_add(&harvest->sorted);
+	memmove(&harvest->sorted.at[place + 1], &harvest->sorted.at[place],
+		(harvest->sorted.count - 1 - place) * sizeof *harvest->sorted.at);
+	harvest->sorted.at[place] = file;
+}
+
+/* The file that was @seen: a new one, or one that is known. */
+static int meet_file(struct harvest *harvest, const struct frozen_file *seen, struct frozen_file **ret_file,
+		     struct fault *fault)
+{
+	bool found = false;
+	size_t place = 0;
+	/* A running program's descriptors change while they are compared: identity is only asked of a frozen one. */
+	int rc = harvest->frozen ? sorted_place(harvest, seen, &place, &found, fault) : 0;
+	if (rc < 0)
+		return rc;
+	if (found) {
+		*ret_file = harvest->sorted.at[place];
+		return 0;
+	}
+	struct frozen_file *file = arena_copy(&harvest->arena, seen, sizeof *seen);
+	file->id = harvest_new_id(harvest);
+	*vec_add(&harvest->files) = file;
+	if (harvest->frozen)
+		sorted_insert(harvest, place, file);
+	*ret_file = file;
+	return 0;
 }
 
 static int read_file(struct harvest *harvest, pid_t pid, int fd, struct text *text, struct frozen_file *file,
@@ -172,8 +191,7 @@ static int read_file(struct harvest *harvest, pid_t pid, int fd, struct text *te
 	return 0;
 }
 
-static int read_descriptors(struct harvest *harvest, struct frozen_process *process, struct file_index *index,
-			    bool frozen, struct fault *fault)
+static int read_descriptors(struct harvest *harvest, struct frozen_process *process, struct fault *fault)
 {
 	struct pid_list list = { 0 };
 	struct text text = { 0 };
@@ -182,28 +200,18 @@ static int read_descriptors(struct harvest *harvest, struct frozen_process *proc
 		int fd = list.pids.at[i];
 		struct frozen_file seen = { 0 };
 		rc = read_file(harvest, process->pid, fd, &text, &seen, fault);
-		if (rc == -ENOENT && !frozen) {
+		if (rc == -ENOENT && !harvest->frozen) {
 			rc = 0;
 			continue;
 		}
 		if (rc < 0)
 			break;
-		bool close_on_exec = seen.info.flags & O_CLOEXEC, found = false;
+		bool close_on_exec = seen.info.flags & O_CLOEXEC;
 		seen.info.flags &= ~(uint32_t)O_CLOEXEC;
-		size_t place = 0;
-		/* A running program's descriptors change while they are compared: identity is only asked of a frozen one. */
-		if (frozen)
-			rc = index_place(index, &seen, &place, &found, fault);
+		struct frozen_file *file;
+		rc = meet_file(harvest, &seen, &file, fault);
 		if (rc < 0)
 			break;
-		struct frozen_file *file = found ? index->files.at[place] : NULL;
-		if (!found) {
-			file = arena_copy(&harvest->arena, &seen, sizeof seen);
-			file->id = harvest_new_id(harvest);
-			*vec_add(&harvest->files) = file;
-			if (frozen)
-				index_insert(index, place, file);
-		}
 		struct frozen_descriptor *descriptor = vec_add(&process->descriptors);
 		*descriptor = (struct frozen_descriptor){ fd, close_on_exec, file };
 	}
@@ -222,9 +230,46 @@ static bool passes(int rc, int *tries)
 	return true;
 }
 
-int tree_read_files(struct harvest *harvest, bool frozen, struct fault *fault)
+int harvest_in_flight(struct harvest *harvest, struct frozen_file *carrier, int own, struct frozen_file **ret_file,
+		      struct fault *fault)
 {
-	struct file_index index = { 0 };
+	struct frozen_file seen = { 0 };
+	struct text text = { 0 };
+	int rc = read_file(harvest, getpid(), own, &text, &seen, fault);
+	text_finish(&text);
+	seen.info.flags &= ~(uint32_t)O_CLOEXEC;
+	seen.carrier = carrier;
+	if (rc == 0)
+		rc = meet_file(harvest, &seen, ret_file, fault);
+	if (rc < 0 || (*ret_file)->pid != getpid() || (*ret_file)->fd != own)
+		close(own);
+	else
+		(*ret_file)->own = own;
+	return rc;
+}
+
+static void find_kind(struct frozen_file *file)
+{
+	for (const struct kind *const *kind = kinds; *kind && !file->kind; kind++)
+		if ((*kind)->probe && (*kind)->probe(file))
+			file->kind = *kind;
+}
+
+/* Which kind each is of; and those that are in flight in others, and what is in flight in those, and so on. */
+static int find_kinds(struct harvest *harvest, struct fault *fault)
+{
+	for (size_t i = 0; i < harvest->files.count; i++) {
+		struct frozen_file *file = harvest->files.at[i];
+		find_kind(file);
+		int rc = harvest->frozen && file->kind && file->kind->reach ? file->kind->reach(harvest, file, fault) : 0;
+		if (rc < 0)
+			return fault_at(fault, rc, "process %d, fd %d", file->pid, file->fd);
+	}
+	return 0;
+}
+
+int tree_read_files(struct harvest *harvest, struct fault *fault)
+{
 	int rc = 0;
 	for (size_t i = 0; rc == 0 && i < harvest->processes.count; i++) {
 		struct frozen_process *process = harvest->processes.at[i];
@@ -233,21 +278,14 @@ int tree_read_files(struct harvest *harvest, bool frozen, struct fault *fault)
 		int tries = 0;
 		do {
 			process->descriptors.count = 0;
-			rc = read_descriptors(harvest, process, &index, frozen, fault);
-		} while (!frozen && passes(rc, &tries));
-		if (rc < 0 && !frozen && (rc == -ESRCH || rc == -ENOENT))
+			rc = read_descriptors(harvest, process, fault);
+		} while (!harvest->frozen && passes(rc, &tries));
+		if (rc < 0 && !harvest->frozen && (rc == -ESRCH || rc == -ENOENT))
 			rc = 0;
 		if (rc < 0)
 			tree_at_process(process, rc, fault);
 	}
-	for (size_t i = 0; rc == 0 && i < harvest->files.count; i++) {
-		struct frozen_file *file = harvest->files.at[i];
-		for (const struct kind *const *kind = kinds; *kind && !file->kind; kind++)
-			if ((*kind)->probe && (*kind)->probe(file))
-				file->kind = *kind;
-	}
-	vec_finish(&index.files);
-	return rc;
+	return rc < 0 ? rc : find_kinds(harvest, fault);
 }
 
 /* What vanished from a running tree meanwhile is not there any more, that is all. */
@@ -289,7 +327,33 @@ int tree_survey(struct harvest *harvest, pid_t root, struct fault *fault)
 				rc = survey_process(harvest, children.pids.at[c], process, fault);
 		vec_finish(&children.pids);
 	}
-	return rc < 0 ? rc : tree_read_files(harvest, false, fault);
+	return rc < 0 ? rc : tree_read_files(harvest, fault);
+}
+
+static int refuse_file(const struct harvest *harvest, struct frozen_file *file, struct fault *fault)
+{
+	if (!file->kind)
+		return fault_set(fault, FAULT_UNSUPPORTED, ENOTSUP,
+				 "%s: this kind of descriptor cannot be carried by this version; try to "
+				 "checkpoint when the program has closed it", file->link);
+	return file->kind->refuse_file ? file->kind->refuse_file(harvest, file, fault) : 0;
+}
+
+/* Those that no process has. */
+static void refuse_in_flight(const struct harvest *harvest, struct fault_list *refusals)
+{
+	for (size_t i = 0; i < harvest->files.count; i++) {
+		struct frozen_file *file = harvest->files.at[i];
+		struct fault fault;
+		int rc = file->carrier ? refuse_file(harvest, file, &fault) : 0;
+		if (rc == 0 || rc == -ESRCH)
+			continue;
+		const struct frozen_file *carrier = file->carrier;
+		while (carrier->carrier)
+			carrier = carrier->carrier;
+		fault_at(&fault, rc, "process %d, fd %d: a descriptor on its way in it", carrier->pid, carrier->fd);
+		fault_list_add(refusals, &fault);
+	}
 }
 
 static void refuse_files(struct harvest *harvest, struct frozen_process *process, struct fault_list *refusals)
@@ -297,16 +361,10 @@ static void refuse_files(struct harvest *harvest, struct frozen_process *process
 	for (size_t d = 0; d < process->descriptors.count; d++) {
 		struct frozen_file *file = process->descriptors.at[d].file;
 		struct fault fault;
-		int rc = 0;
 		if (file->pid != process->pid || file->fd != process->descriptors.at[d].fd)
 			continue; /* said once, where it was first met */
-		if (!file->kind)
-			rc = fault_set(&fault, FAULT_UNSUPPORTED, ENOTSUP,
-				       "%s: this kind of descriptor cannot be carried by this version; try to "
-				       "checkpoint when the program has closed it", file->link);
-		else if (file->kind->refuse_file)
-			rc = file->kind->refuse_file(harvest, file, &fault);
-		if (rc < 0 && rc != -ESRCH) {
+		int rc = refuse_file(harvest, file, &fault);
+		if (rc < 0 && rc != -ESRCH && (harvest->frozen || !fault.transient)) {
 			fault_at(&fault, rc, "fd %d", file->fd);
 			tree_at_process(process, rc, &fault);
 			fault_list_add(refusals, &fault);
@@ -332,5 +390,6 @@ size_t tree_refusals(struct harvest *harvest, struct fault_list *refusals)
 		}
 		refuse_files(harvest, process, refusals);
 	}
+	refuse_in_flight(harvest, refusals);
 	return refusals->count;
 }

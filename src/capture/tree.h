@@ -8,8 +8,9 @@
 int tree_read_process(struct harvest *harvest, struct frozen_process *process, struct fault *fault);
 /* Adds mappings of the process as a new space. */
 int tree_read_space(struct harvest *harvest, struct frozen_process *process, struct fault *fault);
-/* Adds the descriptors of all processes, and the open file descriptions behind them, each once. */
-int tree_read_files(struct harvest *harvest, bool frozen, struct fault *fault);
+/* Adds the descriptors of all processes, and the open file descriptions behind them, each once; of a frozen tree also those that are in
+ * flight in its sockets. */
+int tree_read_files(struct harvest *harvest, struct fault *fault);
 /* Everything at once for a running tree. */
 int tree_survey(struct harvest *harvest, pid_t root, struct fault *fault);
 

@@ -32,7 +32,8 @@ static const struct cmd_option options[] = {
 	  offsetof(struct checkpoint_options, stop) },
 	{ "threads", 0, CMD_NUMBER, "N", "read memory with N threads (default: one per processor)",
 	  offsetof(struct checkpoint_options, threads) },
-	{ "outside", 0, CMD_CHOICE, "refuse|close", "what to do about pipes whose other end is held outside the tree",
+	{ "outside", 0, CMD_CHOICE, "refuse|close|reconnect",
+	  "what to do about pipes and Unix sockets whose other end is held outside the tree",
 	  offsetof(struct checkpoint_options, outside) },
 	{ "in-flight", 0, CMD_CHOICE, "refuse|lose", "what to do about what only reading away could show: queued inotify "
 	  "events, connections not yet accepted", offsetof(struct checkpoint_options, in_flight) },
@@ -101,9 +102,9 @@ static enum cairn_status checkpoint_job(const struct target *target, const struc
 					struct cairn_error *error)
 {
 	_free_ char *here = output && output[0] != '/' && strcmp(output, "-") ? getcwd(NULL, 0) : NULL;
-	json_t *answer, *request = json_pack("{s:s, s:i, s:i, s:i, s:f, s:b, s:b}", "op", "checkpoint", "pid", (int)target->pid, "after",
+	json_t *answer, *request = json_pack("{s:s, s:i, s:i, s:i, s:f, s:i, s:b}", "op", "checkpoint", "pid", (int)target->pid, "after",
 					     (int)checkpoint->after, "threads", (int)checkpoint->threads, "timeout",
-					     checkpoint->timeout_s, "close_outside", checkpoint->close_outside, "lose_in_flight",
+					     checkpoint->timeout_s, "outside", (int)checkpoint->outside, "lose_in_flight",
 					     checkpoint->lose_in_flight);
 	if (output)
 		json_object_set_new(request, "output", here ? json_sprintf("%s/%s", here, output) : json_string(output));
@@ -166,7 +167,7 @@ int cmd_checkpoint(int argc, char **argv)
 		.after = given.kill ? CAIRN_KILL : given.stop ? CAIRN_STOP : CAIRN_RUN_ON,
 		.threads = (unsigned)given.threads,
 		.timeout_s = common.timeout_s,
-		.close_outside = given.outside == 1,
+		.outside = (enum cairn_outside)given.outside,
 		.lose_in_flight = given.in_flight == 1,
 		.signal_fd = target.job < 0 ? cmd_signal_fd() : -1,
 	};

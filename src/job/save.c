@@ -47,7 +47,7 @@ static json_t *save_to(const struct save_job *job, const json_t *request, const 
 		.after = (enum cairn_after)json_integer_value(json_object_get(request, "after")),
 		.threads = (unsigned)json_integer_value(json_object_get(request, "threads")),
 		.timeout_s = json_number_value(json_object_get(request, "timeout")),
-		.close_outside = json_is_true(json_object_get(request, "close_outside")),
+		.outside = (enum cairn_outside)json_integer_value(json_object_get(request, "outside")),
 		.lose_in_flight = json_is_true(json_object_get(request, "lose_in_flight")),
 		.signal_fd = -1,
 	};

@@ -52,9 +52,11 @@ struct harvest_object {
 };
 
 /* Policies of the user, as far as a kind has to know them. */
+enum outside_policy { OUTSIDE_REFUSE, OUTSIDE_CLOSE, OUTSIDE_RECONNECT };
 struct capture_policy {
-	bool close_outside; /* --outside close: the other end lies outside the tree and is taken as closed */
+	enum outside_policy outside; /* --outside: what becomes of an end whose other end lies outside the tree */
 	bool lose_in_flight; /* --in-flight lose: what can only be read destructively is not in the image; else: a transient fault */
+	bool losing; /* the same, for what passes by itself: after some tries */
 	pid_t adopter;      /* a reaper whose children (but the calling process) belong to the tree too: a job's init; 0: none */
 };
 
@@ -75,6 +77,8 @@ struct harvest {
 	VEC(struct frozen_space *) spaces;
 	VEC(struct frozen_guard) guards;
 	VEC(struct frozen_file *) files; /* one per open file description */
+	VEC(struct frozen_file *) sorted; /* the same in the order of their identity, when frozen */
+	struct socket_scene *sockets;    /* what the kinds of sockets have learnt of all of them; in the arena */
 	struct capture_policy policy;
 	uint32_t last_id, thread_count;
 	uint64_t own_namespaces[NS_COUNT]; /* Cairn's */
@@ -158,11 +162,19 @@ struct frozen_file {
 	const char *fdinfo;  /* the whole text */
 	int own;             /* Cairn's own copy (pidfd_getfd), -1: not taken */
 	const struct kind *kind;
+	struct frozen_file *carrier; /* it is in flight in this socket's queue, and no process has it; pid and fd are Cairn's */
+	void *note;          /* what its kind has learnt of it already; in the arena */
 };
 /* Cairn's own copy of the descriptor; lives as long as the harvest. */
 int frozen_file_own(struct frozen_file *file, int *ret_fd, struct fault *fault);
 /* A private copy of the fdinfo text for fdinfo_next. */
 char *frozen_file_fdinfo(const struct frozen_file *file);
+/* Closes Cairn's own copy before the end of the harvest: there may be more files than Cairn may have descriptors. */
+void frozen_file_put(struct frozen_file *file);
+/* The open file description behind a descriptor of Cairn's own, taken out of the queue of @carrier: one that the tree has, or a further one,
+ * which belongs to the tree from now on. Takes @own. */
+int harvest_in_flight(struct harvest *harvest, struct frozen_file *carrier, int own, struct frozen_file **ret_file,
+		      struct fault *fault);
 
 /* ---- newborn world ---- */
 
@@ -201,6 +213,11 @@ struct workshop_undo {
 	uint64_t what;
 };
 
+struct workshop_end {
+	void (*end)(void *thing);
+	void *thing;
+};
+
 /* What a restore has at hand while it makes objects: Cairn's own descriptors by id. */
 struct workshop_number {
 	uint32_t old_id;
@@ -220,7 +237,16 @@ struct workshop {
 	pid_t root_pid;
 	const char *terminal; /* path of the caller's controlling terminal, NULL: none */
 	bool roll_back;       /* what was appended to open files since the checkpoint is cut off */
+	const ProtobufCMessage *const *files; /* records of open files by id; NULL: none with that id */
+	uint32_t file_space;  /* ids below this */
+	VEC(struct workshop_end) at_births, at_end;
+	struct socket_bench *sockets; /* what the kinds of sockets need while they make them */
 };
+/* The record of an open file, NULL: there is none, or it is of another kind. */
+const ProtobufCMessage *workshop_file(const struct workshop *workshop, uint32_t id,
+				      const ProtobufCMessageDescriptor *descriptor);
+/* What was called before the first process is born, in reverse order, and what ends with the workshop. */
+void workshop_births(struct workshop *workshop);
 /* Would a newborn inherit something else than the default action of @signal from Cairn? */
 bool workshop_inherits_action(const struct workshop *workshop, int signal);
 int workshop_fd(const struct workshop *workshop, uint32_t id); /* -1: none */
@@ -282,6 +308,9 @@ struct kind {
 	int (*refuse_file)(const struct harvest *harvest, struct frozen_file *file, struct fault *fault);
 	int (*capture_file)(struct harvest *harvest, struct frozen_file *file, struct fault *fault);
 
+	/* Frozen, when all descriptors are known: open files that this one leads to, by harvest_in_flight. */
+	int (*reach)(struct harvest *harvest, struct frozen_file *file, struct fault *fault);
+
 	/* Frozen, objects behind mappings (map->inode is not 0). */
 	bool (*probe_map)(const struct map *map);
 	int (*capture_map)(struct harvest *harvest, const struct frozen_process *process, const struct map *map,
@@ -291,11 +320,15 @@ struct kind {
 	uint32_t (*needs)(const ProtobufCMessage *message);
 	int (*check)(const ProtobufCMessage *message, struct fault *fault);
 
+	/* An open file that is made before the first process is born: its maker needs PIDs of the tree for a moment. */
+	bool before_births;
+
 	/* Newborn. rebuild: adds calls to the thread's batch. make: an open file (or object) of Cairn's own, which is then handed over.
-	 * settle: when its contents are there. connect: when all descriptors are in their places; for memory, when the pages are. */
+	 * join: when all files that are made before births are there. settle: when its contents are there; for files, when all files are. connect: when all descriptors are in their places; for memory, when the pages are. */
 	int (*rebuild)(struct newborn_thread *thread, const ProtobufCMessage *message, struct batch *batch,
 		       struct fault *fault);
 	int (*make)(struct workshop *workshop, const ProtobufCMessage *message, struct fault *fault);
+	int (*join)(struct workshop *workshop, const ProtobufCMessage *message, struct fault *fault);
 	int (*settle)(struct workshop *workshop, const ProtobufCMessage *message, struct fault *fault);
 	int (*connect)(struct newborn_thread *thread, int fd, const ProtobufCMessage *message, struct batch *batch,
 		       struct fault *fault);

@@ -47,6 +47,7 @@ const struct kind *const kinds[] = {
 	&kind_timerfd,
 	&kind_device,
 	&kind_terminal,
+	&kind_unix_socket,
 	&kind_epoll, /* watches any of the others */
 	NULL,
 };

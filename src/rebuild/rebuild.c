@@ -30,9 +30,33 @@ static int make_workshop(struct rebuild *rebuild, struct fault *fault)
 	}
 	for (size_t i = 0; i < plan->files.count; i++) {
 		const struct plan_record *record = &plan->files.at[i];
-		rebuild->files[kind_owner(record->kind, record->message)] = record;
+		int rc = record->kind->before_births ? record->kind->make(&rebuild->workshop, record->message, fault) : 0;
+		if (rc < 0)
+			return rc;
 	}
+	for (size_t i = 0; i < plan->files.count; i++) {
+		const struct plan_record *record = &plan->files.at[i];
+		int rc = record->kind->join ? record->kind->join(&rebuild->workshop, record->message, fault) : 0;
+		if (rc < 0)
+			return rc;
+	}
+	workshop_births(&rebuild->workshop);
 	return 0;
+}
+
+static void index_files(struct rebuild *rebuild)
+{
+	const struct plan *plan = rebuild->plan;
+	rebuild->files = memory_new((plan->highest_id + 1) * sizeof *rebuild->files);
+	const ProtobufCMessage **messages = ARENA_ARRAY(&rebuild->arena, const ProtobufCMessage *, plan->highest_id + 1);
+	for (size_t i = 0; i < plan->files.count; i++) {
+		const struct plan_record *record = &plan->files.at[i];
+		uint32_t id = kind_owner(record->kind, record->message);
+		rebuild->files[id] = record;
+		messages[id] = record->message;
+	}
+	rebuild->workshop.files = messages;
+	rebuild->workshop.file_space = plan->highest_id + 1;
 }
 
 /* Open files are made when the contents of the objects are there: a sealed or deleted one is opened through its object. */
@@ -41,7 +65,13 @@ static int make_files(struct rebuild *rebuild, struct fault *fault)
 	const struct plan *plan = rebuild->plan;
 	for (size_t i = 0; i < plan->files.count; i++) {
 		const struct plan_record *record = &plan->files.at[i];
-		int rc = record->kind->make(&rebuild->workshop, record->message, fault);
+		int rc = record->kind->before_births ? 0 : record->kind->make(&rebuild->workshop, record->message, fault);
+		if (rc < 0)
+			return rc;
+	}
+	for (size_t i = 0; i < plan->files.count; i++) {
+		const struct plan_record *record = &plan->files.at[i];
+		int rc = record->kind->settle ? record->kind->settle(&rebuild->workshop, record->message, fault) : 0;
 		if (rc < 0)
 			return rc;
 	}
@@ -135,6 +165,17 @@ static void unmap_stub_here(struct rebuild *rebuild)
 	rebuild->stub_here = false;
 }
 
+/* Cairn holds every object and open file for a while. */
+static void raise_descriptors(const struct plan *plan)
+{
+	struct rlimit limit;
+	size_t most = plan->objects.count * 2 + plan->files.count * 2 + plan->highest_fd + 64;
+	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && most >= limit.rlim_cur) {
+		limit.rlim_cur = most < limit.rlim_max ? most : limit.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &limit);
+	}
+}
+
 static int open_inbox(struct rebuild *rebuild, struct fault *fault)
 {
 	const struct plan *plan = rebuild->plan;
@@ -143,11 +184,7 @@ static int open_inbox(struct rebuild *rebuild, struct fault *fault)
 	size_t number = plan->highest_fd + 1;
 	if (number < plan->objects.count + 1)
 		number = plan->objects.count + 1;
-	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && number >= limit.rlim_cur && number < limit.rlim_max) {
-		limit.rlim_cur = limit.rlim_max;
-		setrlimit(RLIMIT_NOFILE, &limit);
-	}
-	if (number >= limit.rlim_cur)
+	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && number >= limit.rlim_cur)
 		return fault_set(fault, FAULT_FAILED, EMFILE,
 				 "needs %zu descriptors, and the limit here is %llu; try to raise `ulimit -Hn`", number,
 				 (unsigned long long)limit.rlim_cur);
@@ -279,7 +316,8 @@ int rebuild_prepare(const struct plan *plan, const struct image_reader *reader, 
 	rebuild->workshop.terminal = options->terminal;
 	rebuild->workshop.roll_back = options->roll_back;
 	rebuild->workshop.renumber = options->any_pids;
-	rebuild->files = memory_new((plan->highest_id + 1) * sizeof *rebuild->files);
+	index_files(rebuild);
+	raise_descriptors(plan);
 	note_own_rseq(rebuild);
 	/* A Cairn with file capabilities is not dumpable, and newborns, which have its memory first, could not be traced. Others still
 	 * cannot trace this one: it has a capability that they have not (security/commoncap.c cap_ptrace_access_check). */

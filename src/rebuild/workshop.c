@@ -95,9 +95,31 @@ pid_t workshop_task(const struct workshop *workshop, uint32_t old_id)
 	return (pid_t)old_id;
 }
 
+const ProtobufCMessage *workshop_file(const struct workshop *workshop, uint32_t id,
+				      const ProtobufCMessageDescriptor *descriptor)
+{
+	const ProtobufCMessage *message = id < workshop->file_space ? workshop->files[id] : NULL;
+	return message && (!descriptor || message->descriptor == descriptor) ? message : NULL;
+}
+
+void workshop_births(struct workshop *workshop)
+{
+	while (workshop->at_births.count) {
+		struct workshop_end end = workshop->at_births.at[--workshop->at_births.count];
+		end.end(end.thing);
+	}
+}
+
 void workshop_finish(struct workshop *workshop)
 {
 	vec_finish(&workshop->numbers);
+	workshop_births(workshop);
+	while (workshop->at_end.count) {
+		struct workshop_end end = workshop->at_end.at[--workshop->at_end.count];
+		end.end(end.thing);
+	}
+	vec_finish(&workshop->at_births);
+	vec_finish(&workshop->at_end);
 	for (size_t i = 0; i < workshop->items.count; i++) {
 		if (workshop->items.at[i].fd > 0)
 			close(workshop->items.at[i].fd - 1);

@@ -52,7 +52,7 @@ static int refuse_file(const struct harvest *harvest, struct frozen_file *file, 
 {
 	int own;
 	/* A running tree makes and closes pipes while it is looked at: only a frozen one can be judged. */
-	if (!harvest->frozen || other_end_inside(harvest, file) || harvest->policy.close_outside)
+	if (!harvest->frozen || other_end_inside(harvest, file) || harvest->policy.outside == OUTSIDE_CLOSE)
 		return 0;
 	int rc = frozen_file_own(file, &own, fault);
 	if (rc < 0 || other_end_closed(own, access_mode(file)))

@@ -73,7 +73,7 @@ static int find_segment(uint32_t id, struct sysv_object *ret_object, struct faul
 static int check_outside(const struct harvest *harvest, const struct sysv_object *object, struct fault *fault)
 {
 	size_t inside = count_attached(harvest, object->id);
-	if (object->attached <= inside || harvest->policy.close_outside)
+	if (object->attached <= inside || harvest->policy.outside == OUTSIDE_CLOSE)
 		return 0;
 	return fault_set(fault, FAULT_UNSUPPORTED, ENOTSUP,
 			 "shared memory segment %u (key 0x%x): processes outside the tree have it attached as well; try to checkpoint a "

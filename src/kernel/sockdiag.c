@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "kernel/sockdiag.h"
+
+#include <errno.h>
+#include <libmnl/libmnl.h>
+#include <linux/netlink.h>
+#include <linux/sock_diag.h>
+#include <linux/unix_diag.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+struct dump {
+	struct arena *arena;
+	VEC(struct unix_socket) sockets;
+};
+
+/* The kernel's own dev_t (linux/kdev_t.h), 12 and 20 bits. */
+static uint64_t device_of(uint32_t kernel_device)
+{
+	return makedev(kernel_device >> 20, kernel_device & 0xfffff);
+}
+
+static int take_attribute(const struct nlattr *attribute, void *context)
+{
+	struct dump *dump = context;
+	struct unix_socket *socket = &dump->sockets.at[dump->sockets.count - 1];
+	const void *payload = mnl_attr_get_payload(attribute);
+	size_t size = mnl_attr_get_payload_len(attribute);
+	switch (mnl_attr_get_type(attribute)) {
+	case UNIX_DIAG_NAME:
+		socket->name = arena_copy(dump->arena, payload, size);
+		socket->name_size = (uint32_t)size;
+		break;
+	case UNIX_DIAG_VFS:
+		if (size >= sizeof(struct unix_diag_vfs)) {
+			struct unix_diag_vfs file;
+			memcpy(&file, payload, sizeof file);
+			socket->has_file = true;
+			socket->file_inode = file.udiag_vfs_ino;
+			socket->file_device = device_of(file.udiag_vfs_dev);
+		}
+		break;
+	case UNIX_DIAG_PEER:
+		socket->has_peer = size >= sizeof(uint32_t);
+		memcpy(&socket->peer, payload, size >= sizeof(uint32_t) ? sizeof(uint32_t) : 0);
+		break;
+	case UNIX_DIAG_ICONS:
+		socket->waiting = arena_copy(dump->arena, payload, size);
+		socket->waiting_count = (uint32_t)(size / sizeof(uint32_t));
+		break;
+	case UNIX_DIAG_RQLEN:
+		if (size >= sizeof(struct unix_diag_rqlen)) {
+			struct unix_diag_rqlen length;
+			memcpy(&length, payload, sizeof length);
+			socket->receive_queue = length.udiag_rqueue;
+			socket->send_queue = length.udiag_wqueue;
+		}
+		break;
+	case UNIX_DIAG_SHUTDOWN:
+		socket->shutdown = size ? *(const uint8_t *)payload : 0;
+		break;
+	}
+	return MNL_CB_OK;
+}
+
+static int take_socket(const struct nlmsghdr *header, void *context)
+{
+	struct dump *dump = context;
+	if (header->nlmsg_type != SOCK_DIAG_BY_FAMILY || header->nlmsg_len < NLMSG_LENGTH(sizeof(struct unix_diag_msg)))
+		return MNL_CB_OK;
+	const struct unix_diag_msg *message = mnl_nlmsg_get_payload(header);
+	struct unix_socket *socket = vec_add(&dump->sockets);
+	socket->inode = message->udiag_ino;
+	socket->type = message->udiag_type;
+	socket->state = message->udiag_state;
+	return mnl_attr_parse(header, sizeof *message, take_attribute, dump);
+}
+
+/* Sends the request and hands every answer to @take. */
+static int run_dump(struct nlmsghdr *request, mnl_cb_t take, void *context)
+{
+	_free_ char *buffer = memory_new(1 << 16);
+	struct mnl_socket *netlink = mnl_socket_open2(NETLINK_SOCK_DIAG, SOCK_CLOEXEC);
+	int rc = MNL_CB_OK;
+	if (!netlink)
+		return -errno;
+	if (mnl_socket_bind(netlink, 0, MNL_SOCKET_AUTOPID) < 0 ||
+	    mnl_socket_sendto(netlink, request, request->nlmsg_len) < 0)
+		rc = -errno;
+	while (rc > 0) {
+		ssize_t size = mnl_socket_recvfrom(netlink, buffer, 1 << 16);
+		rc = size < 0 ? -errno : mnl_cb_run(buffer, (size_t)size, request->nlmsg_seq, 0, take, context);
+		if (rc == MNL_CB_ERROR)
+			rc = errno ? -errno : -EIO;
+	}
+	mnl_socket_close(netlink);
+	return rc;
+}
+
+static int compare(const void *a, const void *b)
+{
+	uint32_t x = ((const struct unix_socket *)a)->inode, y = ((const struct unix_socket *)b)->inode;
+	return (x > y) - (x < y);
+}
+
+int sockdiag_unix(struct arena *arena, struct unix_sockets *ret_sockets, struct fault *fault)
+{
+	struct {
+		struct nlmsghdr header;
+		struct unix_diag_req request;
+	} ask = {
+		.header = { .nlmsg_len = sizeof ask, .nlmsg_type = SOCK_DIAG_BY_FAMILY,
+			    .nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP, .nlmsg_seq = 1 },
+		.request = { .sdiag_family = AF_UNIX, .udiag_states = UINT32_MAX,
+			     .udiag_show = UDIAG_SHOW_NAME | UDIAG_SHOW_VFS | UDIAG_SHOW_PEER | UDIAG_SHOW_ICONS |
+					   UDIAG_SHOW_RQLEN },
+	};
+	struct dump dump = { .arena = arena };
+	int rc = run_dump(&ask.header, take_socket, &dump);
+	if (rc < 0) {
+		vec_finish(&dump.sockets);
+		return fault_set(fault, fault_class_of(-rc), -rc,
+				 "cannot list the Unix sockets by sock_diag: %s; try a kernel with CONFIG_UNIX_DIAG",
+				 strerror(-rc));
+	}
+	if (dump.sockets.count)
+		qsort(dump.sockets.at, dump.sockets.count, sizeof *dump.sockets.at, compare);
+	ret_sockets->at = arena_copy(arena, dump.sockets.at, dump.sockets.count * sizeof *dump.sockets.at);
+	ret_sockets->count = dump.sockets.count;
+	vec_finish(&dump.sockets);
+	return 0;
+}
+
+const struct unix_socket *unix_sockets_find(const struct unix_sockets *sockets, uint32_t inode)
+{
+	const struct unix_socket key = { .inode = inode };
+	return sockets->count ? bsearch(&key, sockets->at, sockets->count, sizeof key, compare) : NULL;
+}

@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/* Sockets of this network namespace as sock_diag(7) lists them: one request for all, however many there are. */
+#include "base/fault.h"
+#include "base/memory.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* linux/unix_diag.h. */
+struct unix_socket {
+	uint32_t inode;
+	uint8_t type, state; /* TCP_ESTABLISHED: connected, TCP_LISTEN, TCP_CLOSE */
+	uint8_t shutdown;    /* RCV_SHUTDOWN 1, SEND_SHUTDOWN 2 */
+	bool has_peer, has_file;
+	uint32_t peer;       /* inode of the other end; 0: it is gone, or was not accepted yet */
+	uint32_t file_inode; /* of the file that its name made */
+	uint64_t file_device;
+	uint32_t receive_queue, send_queue; /* of a listening one: connections that wait, and the most that may */
+	uint8_t *name;       /* sun_path */
+	uint32_t name_size;
+	uint32_t *waiting;   /* of a listening one: inodes of the sockets that connected; 0: closed again */
+	uint32_t waiting_count;
+};
+
+struct unix_sockets {
+	struct unix_socket *at; /* ascending by inode; in the arena */
+	size_t count;
+};
+
+int sockdiag_unix(struct arena *arena, struct unix_sockets *ret_sockets, struct fault *fault);
+const struct unix_socket *unix_sockets_find(const struct unix_sockets *sockets, uint32_t inode); /* NULL: none */

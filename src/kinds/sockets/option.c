@@ -1,0 +1,377 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The table of socket options, and the two loops over it. Only values that differ from a fresh socket's are kept: the others
+ * are the host's own defaults. */
+#include "kinds/sockets/option.h"
+
+#include <errno.h>
+#include <linux/filter.h>
+#include <linux/if_packet.h>
+#include <linux/in6.h>
+#include <linux/netlink.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <netinet/udp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+#include "base/log.h"
+
+/* Newer than the headers here (include/uapi of Linux 6.18). */
+enum {
+	OPTION_SO_TXREHASH = 74, OPTION_SO_RCVMARK = 75, OPTION_SO_PASSPIDFD = 76, OPTION_SO_RCVPRIORITY = 82,
+	OPTION_SO_PASSRIGHTS = 83, OPTION_SO_RESERVE_MEM = 73, OPTION_SO_BUF_LOCK = 72,
+	OPTION_IP_LOCAL_PORT_RANGE = 51, OPTION_IPV6_RECVERR_RFC4884 = 31, OPTION_IP_RECVERR_RFC4884 = 26,
+	OPTION_TCP_TX_DELAY = 37, OPTION_TCP_RTO_MAX_MS = 44, OPTION_TCP_RTO_MIN_US = 45, OPTION_TCP_DELACK_MAX_US = 46,
+	OPTION_UDPLITE_SEND_CSCOV = 10, OPTION_UDPLITE_RECV_CSCOV = 11, OPTION_SOL_UDPLITE = 136, OPTION_SOL_RAW = 255,
+	OPTION_SOL_ICMPV6 = 58,
+};
+
+#define ANY(name, form, when) { SOL_SOCKET, name, 0, 0, 0, form, when, #name }
+#define IP4(name, form, when) { IPPROTO_IP, name, 0, 0, 0, form, when, #name }
+#define IP6(name, form, when) { IPPROTO_IPV6, name, 0, AF_INET6, 0, form, when, #name }
+#define TCP(name, form, when) { IPPROTO_TCP, name, 0, 0, SOCK_STREAM, form, when, #name }
+#define UDP(name, form, when) { IPPROTO_UDP, name, 0, 0, SOCK_DGRAM, form, when, #name }
+#define INT OPTION_INT
+
+/* In the order in which they are put back. */
+const struct socket_option socket_options[] = {
+	ANY(SO_REUSEADDR, INT, OPTION_FIRST),
+	ANY(SO_REUSEPORT, INT, OPTION_FIRST),
+	ANY(SO_BINDTODEVICE, OPTION_BYTES, OPTION_FIRST),
+	ANY(SO_MARK, INT, OPTION_FIRST),
+	ANY(SO_DEBUG, INT, OPTION_MADE),
+	ANY(SO_DONTROUTE, INT, OPTION_MADE),
+	ANY(SO_BROADCAST, INT, OPTION_MADE),
+	ANY(SO_KEEPALIVE, INT, OPTION_MADE),
+	ANY(SO_OOBINLINE, INT, OPTION_MADE),
+	ANY(SO_NO_CHECK, INT, OPTION_MADE),
+	ANY(SO_PRIORITY, INT, OPTION_LAST), /* after IP_TOS, which sets it */
+	ANY(SO_LINGER, OPTION_FIELDS, OPTION_LAST),
+	ANY(SO_PASSCRED, INT, OPTION_LAST), /* connect(2) and sendmsg(2) of one without a name would give it one */
+	ANY(SO_PASSSEC, INT, OPTION_MADE),
+	ANY(OPTION_SO_PASSPIDFD, INT, OPTION_LAST),
+	ANY(OPTION_SO_PASSRIGHTS, INT, OPTION_LAST),
+	ANY(SO_RCVLOWAT, INT, OPTION_LAST),
+	ANY(SO_RCVTIMEO, OPTION_TIME, OPTION_LAST),
+	ANY(SO_SNDTIMEO, OPTION_TIME, OPTION_LAST),
+	ANY(SO_TIMESTAMP, INT, OPTION_MADE),
+	ANY(SO_TIMESTAMPNS, INT, OPTION_MADE),
+	ANY(SO_TIMESTAMPING, INT, OPTION_MADE),
+	ANY(SO_RXQ_OVFL, INT, OPTION_MADE),
+	ANY(SO_WIFI_STATUS, INT, OPTION_MADE),
+	ANY(SO_NOFCS, INT, OPTION_MADE),
+	ANY(SO_SELECT_ERR_QUEUE, INT, OPTION_MADE),
+	ANY(SO_BUSY_POLL, INT, OPTION_MADE),
+	ANY(SO_PREFER_BUSY_POLL, INT, OPTION_MADE),
+	ANY(SO_BUSY_POLL_BUDGET, INT, OPTION_MADE),
+	ANY(SO_MAX_PACING_RATE, OPTION_BYTES, OPTION_MADE),
+	ANY(SO_INCOMING_CPU, INT, OPTION_MADE),
+	ANY(SO_ZEROCOPY, INT, OPTION_MADE),
+	ANY(SO_TXTIME, OPTION_FIELDS, OPTION_MADE),
+	ANY(OPTION_SO_TXREHASH, INT, OPTION_MADE),
+	ANY(OPTION_SO_RCVMARK, INT, OPTION_MADE),
+	ANY(OPTION_SO_RCVPRIORITY, INT, OPTION_MADE),
+	ANY(OPTION_SO_RESERVE_MEM, INT, OPTION_MADE),
+
+	IP4(IP_FREEBIND, INT, OPTION_FIRST),
+	IP4(IP_TRANSPARENT, INT, OPTION_FIRST),
+	IP4(IP_BIND_ADDRESS_NO_PORT, INT, OPTION_FIRST),
+	IP4(OPTION_IP_LOCAL_PORT_RANGE, INT, OPTION_FIRST),
+	IP4(IP_TOS, INT, OPTION_MADE),
+	IP4(IP_TTL, INT, OPTION_MADE),
+	IP4(IP_HDRINCL, INT, OPTION_MADE),
+	IP4(IP_OPTIONS, OPTION_BYTES, OPTION_MADE),
+	IP4(IP_RECVOPTS, INT, OPTION_MADE),
+	IP4(IP_RETOPTS, INT, OPTION_MADE),
+	IP4(IP_PKTINFO, INT, OPTION_MADE),
+	IP4(IP_MTU_DISCOVER, INT, OPTION_MADE),
+	IP4(IP_RECVERR, INT, OPTION_MADE),
+	IP4(OPTION_IP_RECVERR_RFC4884, INT, OPTION_MADE),
+	IP4(IP_RECVTTL, INT, OPTION_MADE),
+	IP4(IP_RECVTOS, INT, OPTION_MADE),
+	IP4(IP_PASSSEC, INT, OPTION_MADE),
+	IP4(IP_RECVORIGDSTADDR, INT, OPTION_MADE),
+	IP4(IP_MINTTL, INT, OPTION_LAST),
+	IP4(IP_NODEFRAG, INT, OPTION_MADE),
+	IP4(IP_CHECKSUM, INT, OPTION_MADE),
+	IP4(IP_RECVFRAGSIZE, INT, OPTION_MADE),
+	IP4(IP_MULTICAST_IF, INT, OPTION_MADE),
+	IP4(IP_MULTICAST_TTL, INT, OPTION_MADE),
+	IP4(IP_MULTICAST_LOOP, INT, OPTION_MADE),
+	IP4(IP_MULTICAST_ALL, INT, OPTION_MADE),
+	IP4(IP_UNICAST_IF, INT, OPTION_MADE),
+
+	IP6(IPV6_V6ONLY, INT, OPTION_FIRST),
+	IP6(IPV6_FREEBIND, INT, OPTION_FIRST),
+	IP6(IPV6_TRANSPARENT, INT, OPTION_FIRST),
+	IP6(IPV6_2292PKTINFO, INT, OPTION_MADE),
+	IP6(IPV6_2292HOPOPTS, INT, OPTION_MADE),
+	IP6(IPV6_2292DSTOPTS, INT, OPTION_MADE),
+	IP6(IPV6_2292RTHDR, INT, OPTION_MADE),
+	IP6(IPV6_2292HOPLIMIT, INT, OPTION_MADE),
+	IP6(IPV6_CHECKSUM, INT, OPTION_MADE),
+	IP6(IPV6_UNICAST_HOPS, INT, OPTION_MADE),
+	IP6(IPV6_MULTICAST_IF, INT, OPTION_MADE),
+	IP6(IPV6_MULTICAST_HOPS, INT, OPTION_MADE),
+	IP6(IPV6_MULTICAST_LOOP, INT, OPTION_MADE),
+	IP6(IPV6_MULTICAST_ALL, INT, OPTION_MADE),
+	IP6(IPV6_UNICAST_IF, INT, OPTION_MADE),
+	IP6(IPV6_MTU_DISCOVER, INT, OPTION_MADE),
+	IP6(IPV6_RECVERR, INT, OPTION_MADE),
+	IP6(OPTION_IPV6_RECVERR_RFC4884, INT, OPTION_MADE),
+	IP6(IPV6_AUTOFLOWLABEL, INT, OPTION_MADE),
+	IP6(IPV6_HDRINCL, INT, OPTION_MADE),
+	IP6(IPV6_RECVPKTINFO, INT, OPTION_MADE),
+	IP6(IPV6_RECVHOPLIMIT, INT, OPTION_MADE),
+	IP6(IPV6_RECVHOPOPTS, INT, OPTION_MADE),
+	IP6(IPV6_HOPOPTS, OPTION_BYTES, OPTION_MADE),
+	IP6(IPV6_RTHDRDSTOPTS, OPTION_BYTES, OPTION_MADE),
+	IP6(IPV6_RECVRTHDR, INT, OPTION_MADE),
+	IP6(IPV6_RTHDR, OPTION_BYTES, OPTION_MADE),
+	IP6(IPV6_RECVDSTOPTS, INT, OPTION_MADE),
+	IP6(IPV6_DSTOPTS, OPTION_BYTES, OPTION_MADE),
+	IP6(IPV6_RECVPATHMTU, INT, OPTION_MADE),
+	IP6(IPV6_DONTFRAG, INT, OPTION_MADE),
+	IP6(IPV6_RECVTCLASS, INT, OPTION_MADE),
+	IP6(IPV6_TCLASS, INT, OPTION_MADE),
+	IP6(IPV6_ADDR_PREFERENCES, INT, OPTION_MADE),
+	IP6(IPV6_MINHOPCOUNT, INT, OPTION_LAST),
+	IP6(IPV6_RECVORIGDSTADDR, INT, OPTION_MADE),
+	IP6(IPV6_RECVFRAGSIZE, INT, OPTION_MADE),
+	{ OPTION_SOL_ICMPV6, 1, 0, AF_INET6, SOCK_RAW, OPTION_FIELDS, OPTION_MADE, "ICMPV6_FILTER" },
+	{ OPTION_SOL_RAW, 1, 0, AF_INET, SOCK_RAW, OPTION_FIELDS, OPTION_MADE, "ICMP_FILTER" },
+
+	TCP(TCP_MAXSEG, INT, OPTION_FIRST),
+	TCP(TCP_CONGESTION, OPTION_BYTES, OPTION_FIRST),
+	TCP(TCP_SAVE_SYN, INT, OPTION_FIRST),
+	TCP(TCP_FASTOPEN_CONNECT, INT, OPTION_FIRST),
+	TCP(TCP_FASTOPEN_NO_COOKIE, INT, OPTION_FIRST),
+	TCP(TCP_FASTOPEN_KEY, OPTION_BYTES, OPTION_FIRST),
+	TCP(TCP_DEFER_ACCEPT, INT, OPTION_MADE),
+	TCP(TCP_FASTOPEN, INT, OPTION_MADE),
+	TCP(TCP_WINDOW_CLAMP, INT, OPTION_MADE),
+	TCP(TCP_NODELAY, INT, OPTION_LAST),
+	TCP(TCP_KEEPIDLE, INT, OPTION_MADE),
+	TCP(TCP_KEEPINTVL, INT, OPTION_MADE),
+	TCP(TCP_KEEPCNT, INT, OPTION_MADE),
+	TCP(TCP_SYNCNT, INT, OPTION_MADE),
+	TCP(TCP_LINGER2, INT, OPTION_MADE),
+	TCP(TCP_THIN_LINEAR_TIMEOUTS, INT, OPTION_MADE),
+	TCP(TCP_USER_TIMEOUT, INT, OPTION_MADE),
+	TCP(TCP_NOTSENT_LOWAT, INT, OPTION_MADE),
+	TCP(TCP_INQ, INT, OPTION_MADE),
+	TCP(OPTION_TCP_TX_DELAY, INT, OPTION_MADE),
+	TCP(OPTION_TCP_RTO_MAX_MS, INT, OPTION_MADE),
+	TCP(OPTION_TCP_RTO_MIN_US, INT, OPTION_MADE),
+	TCP(OPTION_TCP_DELACK_MAX_US, INT, OPTION_MADE),
+	TCP(TCP_CORK, INT, OPTION_LAST), /* what is sent before it would wait */
+
+	UDP(UDP_ENCAP, INT, OPTION_MADE),
+	UDP(UDP_NO_CHECK6_TX, INT, OPTION_MADE),
+	UDP(UDP_NO_CHECK6_RX, INT, OPTION_MADE),
+	UDP(103 /* UDP_SEGMENT */, INT, OPTION_MADE),
+	UDP(104 /* UDP_GRO */, INT, OPTION_MADE),
+	{ OPTION_SOL_UDPLITE, OPTION_UDPLITE_SEND_CSCOV, 0, 0, SOCK_DGRAM, INT, OPTION_MADE, "UDPLITE_SEND_CSCOV" },
+	{ OPTION_SOL_UDPLITE, OPTION_UDPLITE_RECV_CSCOV, 0, 0, SOCK_DGRAM, INT, OPTION_MADE, "UDPLITE_RECV_CSCOV" },
+
+	{ SOL_NETLINK, NETLINK_PKTINFO, 0, AF_NETLINK, 0, INT, OPTION_MADE, "NETLINK_PKTINFO" },
+	{ SOL_NETLINK, NETLINK_BROADCAST_ERROR, 0, AF_NETLINK, 0, INT, OPTION_MADE, "NETLINK_BROADCAST_ERROR" },
+	{ SOL_NETLINK, NETLINK_NO_ENOBUFS, 0, AF_NETLINK, 0, INT, OPTION_MADE, "NETLINK_NO_ENOBUFS" },
+	{ SOL_NETLINK, NETLINK_LISTEN_ALL_NSID, 0, AF_NETLINK, 0, INT, OPTION_MADE, "NETLINK_LISTEN_ALL_NSID" },
+	{ SOL_NETLINK, NETLINK_CAP_ACK, 0, AF_NETLINK, 0, INT, OPTION_MADE, "NETLINK_CAP_ACK" },
+	{ SOL_NETLINK, NETLINK_EXT_ACK, 0, AF_NETLINK, 0, INT, OPTION_MADE, "NETLINK_EXT_ACK" },
+	{ SOL_NETLINK, NETLINK_GET_STRICT_CHK, 0, AF_NETLINK, 0, INT, OPTION_MADE, "NETLINK_GET_STRICT_CHK" },
+
+	{ SOL_PACKET, PACKET_AUXDATA, 0, AF_PACKET, 0, INT, OPTION_MADE, "PACKET_AUXDATA" },
+	{ SOL_PACKET, PACKET_ORIGDEV, 0, AF_PACKET, 0, INT, OPTION_MADE, "PACKET_ORIGDEV" },
+	{ SOL_PACKET, PACKET_VERSION, 0, AF_PACKET, 0, INT, OPTION_MADE, "PACKET_VERSION" },
+	{ SOL_PACKET, PACKET_RESERVE, 0, AF_PACKET, 0, INT, OPTION_MADE, "PACKET_RESERVE" },
+	{ SOL_PACKET, PACKET_LOSS, 0, AF_PACKET, 0, INT, OPTION_MADE, "PACKET_LOSS" },
+	{ SOL_PACKET, PACKET_TIMESTAMP, 0, AF_PACKET, 0, INT, OPTION_MADE, "PACKET_TIMESTAMP" },
+	{ SOL_PACKET, PACKET_QDISC_BYPASS, 0, AF_PACKET, 0, INT, OPTION_MADE, "PACKET_QDISC_BYPASS" },
+	{ SOL_PACKET, PACKET_IGNORE_OUTGOING, 0, AF_PACKET, 0, INT, OPTION_MADE, "PACKET_IGNORE_OUTGOING" },
+
+	ANY(SO_SNDBUF, OPTION_BUFFER, OPTION_LAST),
+	ANY(SO_RCVBUF, OPTION_BUFFER, OPTION_LAST),
+	ANY(SO_PEEK_OFF, INT, OPTION_LAST),
+	ANY(SO_GET_FILTER, OPTION_FILTER, OPTION_LAST),
+	ANY(SO_LOCK_FILTER, INT, OPTION_LAST), /* after the filter, for ever */
+};
+const size_t socket_option_count = sizeof socket_options / sizeof *socket_options;
+
+const struct socket_option *socket_option_find(uint32_t level, uint32_t name)
+{
+	for (size_t i = 0; i < socket_option_count; i++)
+		if (socket_options[i].level == level && socket_options[i].name == name)
+			return &socket_options[i];
+	return NULL;
+}
+
+static bool applies(const struct socket_option *option, int domain, int type, int protocol)
+{
+	if ((option->domain && option->domain != domain) || (option->type && option->type != type))
+		return false;
+	switch (option->level) {
+	case SOL_SOCKET: return true;
+	case IPPROTO_IP: return domain == AF_INET || domain == AF_INET6;
+	case IPPROTO_TCP: return domain != AF_UNIX && (protocol == IPPROTO_TCP || protocol == IPPROTO_MPTCP);
+	case IPPROTO_UDP: return domain != AF_UNIX && (protocol == IPPROTO_UDP || protocol == IPPROTO_UDPLITE);
+	case OPTION_SOL_UDPLITE: return domain != AF_UNIX && protocol == IPPROTO_UDPLITE;
+	case OPTION_SOL_RAW: return domain == AF_INET && protocol == IPPROTO_ICMP;
+	case OPTION_SOL_ICMPV6: return protocol == IPPROTO_ICMPV6;
+	default: return true;
+	}
+}
+
+/* The value's bytes, 0: it has none. A filter counts in instructions. */
+static size_t get(int fd, const struct socket_option *option, uint8_t value[OPTION_MOST])
+{
+	socklen_t size = option->form == OPTION_INT || option->form == OPTION_BUFFER ? sizeof(int) : OPTION_MOST;
+	if (option->form == OPTION_FILTER) {
+		size = 0;
+		if (getsockopt(fd, option->level, option->name, NULL, &size) < 0 ||
+		    size * sizeof(struct sock_filter) > OPTION_MOST)
+			return 0;
+		if (size && getsockopt(fd, option->level, option->name, value, &size) < 0)
+			return 0;
+		return size * sizeof(struct sock_filter);
+	}
+	return getsockopt(fd, option->level, option->name, value, &size) < 0 ? 0 : size;
+}
+
+/* Which of its buffers a program has set itself (SO_BUF_LOCK, 5.14); the others grow and shrink by themselves. */
+static bool buffer_is_set(int fd, int name)
+{
+	int locks = 3;
+	socklen_t size = sizeof locks;
+	getsockopt(fd, SOL_SOCKET, OPTION_SO_BUF_LOCK, &locks, &size);
+	return locks & (name == SO_SNDBUF ? 1 : 2);
+}
+
+static const struct socket_defaults *defaults_of(struct harvest *harvest, int domain, int type, int protocol)
+{
+	struct socket_scene *scene = socket_scene(harvest);
+	for (size_t i = 0; i < scene->defaults.count; i++) {
+		struct socket_defaults *known = &scene->defaults.at[i];
+		if (known->domain == domain && known->type == type && known->protocol == protocol)
+			return known;
+	}
+	struct socket_defaults *defaults = vec_add(&scene->defaults);
+	*defaults = (struct socket_defaults){ domain, type, protocol,
+					      ARENA_ARRAY(&harvest->arena, ProtobufCBinaryData, socket_option_count) };
+	int fd = socket(domain, type | SOCK_CLOEXEC, protocol);
+	for (size_t i = 0; fd >= 0 && i < socket_option_count; i++) {
+		uint8_t value[OPTION_MOST];
+		size_t size = applies(&socket_options[i], domain, type, protocol) ? get(fd, &socket_options[i], value) : 0;
+		defaults->values[i] = (ProtobufCBinaryData){ size, arena_copy(&harvest->arena, value, size) };
+	}
+	if (fd >= 0)
+		close(fd);
+	return defaults;
+}
+
+void options_capture(struct harvest *harvest, int own, Cairn__Socket *message)
+{
+	const struct socket_defaults *defaults =
+		defaults_of(harvest, (int)message->domain, (int)message->type, (int)message->protocol);
+	Cairn__SocketOption *found[sizeof socket_options / sizeof *socket_options];
+	size_t count = 0;
+	for (size_t i = 0; i < socket_option_count; i++) {
+		const struct socket_option *option = &socket_options[i];
+		uint8_t value[OPTION_MOST];
+		if (!applies(option, (int)message->domain, (int)message->type, (int)message->protocol))
+			continue;
+		size_t size = get(own, option, value);
+		bool same = size == defaults->values[i].len && !memcmp(value, defaults->values[i].data, size);
+		if (!size || (option->form == OPTION_BUFFER ? !buffer_is_set(own, option->name) : same))
+			continue;
+		Cairn__SocketOption *one = HARVEST_MESSAGE(harvest, Cairn__SocketOption, cairn__socket_option__init);
+		one->level = option->level;
+		one->name = option->name;
+		one->value = (ProtobufCBinaryData){ size, arena_copy(&harvest->arena, value, size) };
+		found[count++] = one;
+	}
+	message->options = arena_copy(&harvest->arena, found, count * sizeof *found);
+	message->n_options = count;
+}
+
+int options_check(const Cairn__Socket *message, struct fault *fault)
+{
+	if (message->n_options > socket_option_count)
+		return fault_set(fault, FAULT_IMAGE, EINVAL, "socket %llu has %zu options",
+				 (unsigned long long)message->inode, message->n_options);
+	for (size_t i = 0; i < message->n_options; i++) {
+		const Cairn__SocketOption *one = message->options[i];
+		const struct socket_option *option = socket_option_find(one->level, one->name);
+		size_t wanted = !option ? 0 : option->form == OPTION_INT || option->form == OPTION_BUFFER ? sizeof(int) :
+				option->form == OPTION_TIME ? sizeof(struct timeval) : 0;
+		/* Some options of one byte: IP_TTL of old kernels and the like are ints for the kernel too. */
+		if (!option || one->value.len > OPTION_MOST || (wanted && one->value.len != wanted && one->value.len != 1) ||
+		    (option->form == OPTION_FILTER && one->value.len % sizeof(struct sock_filter)))
+			return fault_set(fault, FAULT_IMAGE, EINVAL, "socket %llu has an impossible option %u of level %u",
+					 (unsigned long long)message->inode, one->name, one->level);
+	}
+	return 0;
+}
+
+static int set_buffer(int fd, const struct socket_option *option, int doubled)
+{
+	int value = doubled / 2, force = option->name == SO_SNDBUF ? SO_SNDBUFFORCE : SO_RCVBUFFORCE;
+	return setsockopt(fd, SOL_SOCKET, force, &value, sizeof value) == 0 ? 0 :
+	       setsockopt(fd, SOL_SOCKET, option->name, &value, sizeof value);
+}
+
+static int set(int fd, const struct socket_option *option, const ProtobufCBinaryData *value)
+{
+	if (option->form == OPTION_BUFFER) {
+		int doubled;
+		memcpy(&doubled, value->data, sizeof doubled);
+		return set_buffer(fd, option, doubled);
+	}
+	if (option->form == OPTION_FILTER) {
+		const struct sock_fprog program = { (unsigned short)(value->len / sizeof(struct sock_filter)),
+						    (struct sock_filter *)(void *)value->data };
+		return setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program);
+	}
+	return setsockopt(fd, option->level, option->set ? option->set : option->name, value->data, (socklen_t)value->len);
+}
+
+int options_set(int fd, const Cairn__Socket *message, enum option_when when, struct fault *fault)
+{
+	for (size_t i = 0; i < message->n_options; i++) {
+		const Cairn__SocketOption *one = message->options[i];
+		const struct socket_option *option = socket_option_find(one->level, one->name);
+		if (option->when != when || set(fd, option, &one->value) == 0)
+			continue;
+		int error = errno;
+		uint8_t now[OPTION_MOST];
+		size_t size = get(fd, option, now);
+		if (size == one->value.len && !memcmp(now, one->value.data, size))
+			continue;
+		/* What only shapes traffic and is not permitted here is worth less than the program. */
+		if (error == ENOPROTOOPT || (error == EPERM && option->name != SO_BINDTODEVICE && option->name != SO_LOCK_FILTER)) {
+			log_warn("socket %llu: %s: %s; continuing without it", (unsigned long long)message->inode,
+				 option->text, strerror(error));
+			continue;
+		}
+		return fault_set(fault, fault_class_of(error), error, "socket %llu: option %s: %s",
+				 (unsigned long long)message->inode, option->text, strerror(error));
+	}
+	return 0;
+}
+
+int options_int(const Cairn__Socket *message, int level, int name, int otherwise)
+{
+	for (size_t i = 0; i < message->n_options; i++) {
+		const Cairn__SocketOption *one = message->options[i];
+		int value;
+		if ((int)one->level != level || (int)one->name != name || one->value.len != sizeof value)
+			continue;
+		memcpy(&value, one->value.data, sizeof value);
+		return value;
+	}
+	return otherwise;
+}

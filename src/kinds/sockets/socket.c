@@ -1,0 +1,170 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "kinds/sockets/socket.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "kinds/sockets/option.h"
+
+struct socket_scene *socket_scene(struct harvest *harvest)
+{
+	if (!harvest->sockets)
+		harvest->sockets = ARENA_NEW(&harvest->arena, struct socket_scene);
+	return harvest->sockets;
+}
+
+int socket_scene_unix(struct harvest *harvest, struct unix_sockets **ret_sockets, struct fault *fault)
+{
+	struct socket_scene *scene = socket_scene(harvest);
+	int rc = scene->has_unix ? 0 : sockdiag_unix(&harvest->arena, &scene->unix_sockets, fault);
+	scene->has_unix = rc == 0;
+	*ret_sockets = &scene->unix_sockets;
+	return rc;
+}
+
+bool socket_is(const struct frozen_file *file)
+{
+	return S_ISSOCK(file->stat.st_mode) && !(file->info.flags & O_PATH);
+}
+
+static int by_inode(const void *a, const void *b)
+{
+	ino_t x = (*(struct frozen_file *const *)a)->stat.st_ino, y = (*(struct frozen_file *const *)b)->stat.st_ino;
+	return (x > y) - (x < y);
+}
+
+struct frozen_file *socket_inside(struct harvest *harvest, uint64_t inode)
+{
+	struct socket_scene *scene = socket_scene(harvest);
+	if (scene->files_seen != harvest->files.count) {
+		scene->files_seen = harvest->files.count;
+		scene->by_inode = ARENA_ARRAY(&harvest->arena, struct frozen_file *, harvest->files.count);
+		scene->by_inode_count = 0;
+		for (size_t i = 0; i < harvest->files.count; i++)
+			if (socket_is(harvest->files.at[i]))
+				scene->by_inode[scene->by_inode_count++] = harvest->files.at[i];
+		if (scene->by_inode_count)
+			qsort(scene->by_inode, scene->by_inode_count, sizeof *scene->by_inode, by_inode);
+	}
+	struct frozen_file key = { .stat.st_ino = inode }, *wanted = &key;
+	struct frozen_file **found = inode && scene->by_inode_count ?
+		bsearch(&wanted, scene->by_inode, scene->by_inode_count, sizeof *scene->by_inode, by_inode) : NULL;
+	return found ? *found : NULL;
+}
+
+int socket_identify(struct frozen_file *file, struct socket_identity *ret_identity, int *ret_own, struct fault *fault)
+{
+	int rc = frozen_file_own(file, ret_own, fault);
+	if (rc < 0)
+		return rc;
+	socklen_t size = sizeof(int);
+	if (getsockopt(*ret_own, SOL_SOCKET, SO_DOMAIN, &ret_identity->domain, &size) < 0 ||
+	    getsockopt(*ret_own, SOL_SOCKET, SO_TYPE, &ret_identity->type, &size) < 0 ||
+	    getsockopt(*ret_own, SOL_SOCKET, SO_PROTOCOL, &ret_identity->protocol, &size) < 0)
+		return fault_set(fault, FAULT_UNSUPPORTED, ENOTSUP, "%s: does not say what it is: %s; try to checkpoint when the "
+				 "program has closed it", file->link, strerror(errno));
+	return 0;
+}
+
+Cairn__Socket *socket_capture(struct harvest *harvest, const struct frozen_file *file,
+			      const struct socket_identity *identity, int own)
+{
+	Cairn__Socket *message = HARVEST_MESSAGE(harvest, Cairn__Socket, cairn__socket__init);
+	message->domain = (uint32_t)identity->domain;
+	message->type = (uint32_t)identity->type;
+	message->protocol = (uint32_t)identity->protocol;
+	message->inode = file->stat.st_ino;
+	message->uid = file->stat.st_uid;
+	message->gid = file->stat.st_gid;
+	options_capture(harvest, own, message);
+	return message;
+}
+
+static bool has_socket(pid_t pid, uint64_t inode)
+{
+	struct pid_list list = { 0 };
+	bool found = false;
+	char wanted[64];
+	snprintf(wanted, sizeof wanted, "socket:[%llu]", (unsigned long long)inode);
+	if (proc_descriptors(pid, &list, NULL) == 0)
+		for (size_t i = 0; i < list.pids.count && !found; i++) {
+			char path[64], link[64];
+			snprintf(path, sizeof path, "/proc/%d/fd/%d", pid, list.pids.at[i]);
+			ssize_t length = readlink(path, link, sizeof link - 1);
+			if (length > 0) {
+				link[length] = 0;
+				found = !strcmp(link, wanted);
+			}
+		}
+	vec_finish(&list.pids);
+	return found;
+}
+
+const char *socket_holder(struct harvest *harvest, uint64_t inode, pid_t *ret_pid)
+{
+	struct pid_list list = { 0 };
+	struct proc_stat stat;
+	const char *text = NULL;
+	if (ret_pid)
+		*ret_pid = 0;
+	if (inode && proc_processes(&list, NULL) == 0)
+		for (size_t i = 0; i < list.pids.count && !text; i++) {
+			pid_t pid = list.pids.at[i];
+			if (pid == getpid() || !has_socket(pid, inode) || proc_stat_read(pid, 0, &stat, NULL) < 0)
+				continue;
+			text = arena_format(&harvest->arena, "process %d (%s)", pid, stat.command);
+			if (ret_pid)
+				*ret_pid = pid;
+		}
+	vec_finish(&list.pids);
+	return text ? text : "a process that cannot be seen from here";
+}
+
+int socket_check(const Cairn__OpenFile *open_, const Cairn__Socket *socket, int domain, struct fault *fault)
+{
+	if (!open_ || !open_->file || !socket || (int)socket->domain != domain)
+		return fault_set(fault, FAULT_IMAGE, EINVAL, "a socket has impossible values");
+	return options_check(socket, fault);
+}
+
+int socket_make(const Cairn__Socket *message, int *ret_fd, struct fault *fault)
+{
+	_close_ int fd = socket((int)message->domain, (int)message->type | SOCK_CLOEXEC, (int)message->protocol);
+	if (fd < 0)
+		return fault_set(fault, fault_class_of(errno), errno, "socket %llu (domain %u, type %u, protocol %u): %s",
+				 (unsigned long long)message->inode, message->domain, message->type, message->protocol,
+				 strerror(errno));
+	int rc = options_set(fd, message, OPTION_FIRST, fault);
+	if (rc < 0)
+		return rc;
+	*ret_fd = fd_steal(&fd);
+	return 0;
+}
+
+int socket_finish(struct workshop *workshop, const Cairn__OpenFile *open_, const Cairn__Socket *socket, struct fault *fault)
+{
+	int fd = workshop_fd(workshop, open_->file);
+	if (fd < 0)
+		return fault_set(fault, FAULT_IMAGE, EINVAL, "damaged: socket %llu is not made by what says it would",
+				 (unsigned long long)socket->inode);
+	int rc = options_set(fd, socket, OPTION_LAST, fault);
+	if (rc < 0)
+		return rc;
+	int flags = fcntl(fd, F_GETFL), want = (flags & ~O_NONBLOCK) | ((int)open_->flags & O_NONBLOCK);
+	if ((flags != want && fcntl(fd, F_SETFL, want) < 0) ||
+	    (open_->owner_signal && fcntl(fd, F_SETSIG, (int)open_->owner_signal) < 0))
+		return fault_set(fault, fault_class_of(errno), errno, "socket %llu: flags 0%o: %s",
+				 (unsigned long long)socket->inode, open_->flags, strerror(errno));
+	/* Only what fstat(2) and ss(8) show; an ordinary user's are his own already. */
+	if ((socket->uid != geteuid() || socket->gid != getegid()) && fchown(fd, socket->uid, socket->gid) < 0) {
+	}
+	return 0;
+}

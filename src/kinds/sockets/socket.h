@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/* What the kinds of sockets share: what every socket has, and what is known of all of them together. */
+#include "kernel/sockdiag.h"
+#include "kinds/files/open_file.h"
+#include "kinds/kind.h"
+#include "sockets.pb-c.h"
+
+/* ---- frozen ---- */
+
+enum { SOCKET_DEFAULTS_MOST = 64 };
+struct socket_defaults {
+	int domain, type, protocol;
+	ProtobufCBinaryData *values; /* one per option in the table; data NULL: it has none */
+};
+
+/* Learnt once per harvest. */
+struct socket_scene {
+	bool has_unix;
+	struct unix_sockets unix_sockets;
+	VEC(struct socket_defaults) defaults;
+	struct frozen_file **by_inode; /* the tree's sockets, ascending by inode */
+	size_t by_inode_count, files_seen;
+	bool has_waits;
+	struct socket_wait *waits; /* ascending by client */
+	size_t wait_count;
+};
+/* A client of a listening Unix socket that was not accepted yet. */
+struct socket_wait {
+	uint32_t client, listener; /* inodes */
+};
+struct socket_scene *socket_scene(struct harvest *harvest);
+int socket_scene_unix(struct harvest *harvest, struct unix_sockets **ret_sockets, struct fault *fault);
+/* The tree's own socket with that inode, NULL: there is none. */
+struct frozen_file *socket_inside(struct harvest *harvest, uint64_t inode);
+
+struct socket_identity {
+	int domain, type, protocol;
+};
+/* SO_DOMAIN, SO_TYPE, SO_PROTOCOL of a socket, and Cairn's own copy of it. Files that are no sockets: -ENOTSOCK without a fault. */
+int socket_identify(struct frozen_file *file, struct socket_identity *ret_identity, int *ret_own, struct fault *fault);
+bool socket_is(const struct frozen_file *file);
+Cairn__Socket *socket_capture(struct harvest *harvest, const struct frozen_file *file,
+			      const struct socket_identity *identity, int own);
+
+/* "process 12 (sshd)" that has the socket with that inode, as text in the arena; "a process that cannot be seen". @ret_pid may be NULL. */
+const char *socket_holder(struct harvest *harvest, uint64_t inode, pid_t *ret_pid);
+
+/* ---- image, newborn ---- */
+
+int socket_check(const Cairn__OpenFile *open, const Cairn__Socket *socket, int domain, struct fault *fault);
+/* A fresh one, with the options that go before bind(2). */
+int socket_make(const Cairn__Socket *socket, int *ret_fd, struct fault *fault);
+/* Status flags, SIGIO's signal, owner and remaining options: the last step of making one. Given to the workshop by its file's id already. */
+int socket_finish(struct workshop *workshop, const Cairn__OpenFile *open, const Cairn__Socket *socket, struct fault *fault);

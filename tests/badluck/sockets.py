@@ -1,0 +1,271 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""Sockets whose other end is not in the tree, queues that cannot be looked at, and programs that must notice nothing."""
+import os
+import pathlib
+import socket
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+from cairn_test import (FAILED, PYTHON, TIMEOUT, UNSUPPORTED, check, equal, fault_line, main, need_cairn, start, test,
+                        unharmed, write)
+
+HEAD = r'''
+import os, socket, sys, time
+PAUSE = 0.002
+def wait(name):
+    while not os.path.exists(name):
+        time.sleep(PAUSE)
+'''
+
+
+def client(script):
+    need_cairn()
+    write("client.py", HEAD + script)
+    program = start([PYTHON, "client.py"])
+    program.wait_text("ready")
+    return program
+
+
+def listener(name="server", kind=socket.SOCK_STREAM):
+    server = socket.socket(socket.AF_UNIX, kind)
+    server.bind(name)
+    if kind != socket.SOCK_DGRAM:
+        server.listen(5)
+    return server
+
+
+STREAM = r'''
+c = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+c.connect("server")
+c.sendall(b"hello")
+print("ready", flush=True)
+wait("go")
+c.settimeout(10)
+got = b""
+while True:
+    data = c.recv(100)
+    if not data:
+        break
+    got += data
+    if got.endswith(b"!"):
+        break
+print("got", got.decode(), flush=True)
+'''
+
+
+@test("a Unix stream to the outside is refused with its peer's PID and command, and harmed by nothing", quick=True)
+def outside_refused():
+    server = listener()
+    program = client(STREAM)
+    other, _ = server.accept()
+    result = program.checkpoint(status=None, kill=False)
+    line = fault_line(result, UNSUPPORTED, str(program.pid), f"process {os.getpid()} (", "--outside close", "--outside reconnect")
+    check("server" in line, "the line does not name the socket", line)
+    unharmed(program.pid)
+    equal(other.recv(100), b"hello", "what the program sent")
+    other.sendall(b"still there!")
+    program.path("go").touch()
+    program.succeed()
+    check("got still there!" in program.text(), "wrong output", program.text())
+
+
+@test("--outside close: what had arrived is read, then the stream ends", quick=True)
+def outside_closed():
+    server = listener()
+    program = client(STREAM)
+    other, _ = server.accept()
+    other.sendall(b"arrived")
+    program.checkpoint("--outside", "close")
+    equal(other.recv(100), b"hello", "what the program sent")
+    try:
+        equal(other.recv(100), b"", "end of the stream at the peer")
+    except ConnectionResetError:
+        pass  # the program had not read all
+    program.restore()
+    program.path("go").touch()
+    program.succeed()
+    check("got arrived" in program.text(), "wrong output", program.text())
+
+
+@test("--outside reconnect: a stream is connected to the same name again", quick=True)
+def outside_reconnected():
+    server = listener()
+    program = client(STREAM)
+    other, _ = server.accept()
+    program.checkpoint("--outside", "reconnect")
+    other.close()
+    program.restore()
+    again, _ = server.accept()
+    credentials = again.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    equal(int.from_bytes(credentials[4:8], "little"), os.getuid(), "uid that the server sees")
+    again.sendall(b"welcome back!")
+    program.path("go").touch()
+    program.succeed()
+    check("got welcome back!" in program.text(), "wrong output", program.text())
+
+
+@test("--outside reconnect without anybody there fails before a process exists, and says who is missing", quick=True)
+def outside_missing():
+    server = listener()
+    program = client(STREAM)
+    other, _ = server.accept()
+    program.checkpoint("--outside", "reconnect")
+    other.close()
+    server.close()
+    os.unlink("server")
+    result = program.restore(status=None)
+    check(result.status in (FAILED, UNSUPPORTED) and "server" in result.err and "; try" in result.err, "wrong refusal", result)
+
+
+@test("a datagram client of a logger outside (syslog) is connected to it again", quick=True)
+def logger():
+    log = listener("log", socket.SOCK_DGRAM)
+    program = client(r'''
+c = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+c.connect("log")
+c.send(b"<13>before")
+print("ready", flush=True)
+wait("go")
+c.send(b"<13>after")
+''')
+    line = fault_line(program.checkpoint(status=None, kill=False), UNSUPPORTED, f"process {os.getpid()} (", "datagram")
+    check("reconnect" in line, "the remedy is not named", line)
+    program.checkpoint("--outside", "reconnect")
+    program.restore()
+    program.path("go").touch()
+    program.succeed()
+    equal([log.recv(100), log.recv(100)], [b"<13>before", b"<13>after"], "what was logged")
+
+
+@test("a live socket of another program under the old name is not taken away", quick=True)
+def name_taken():
+    program = client(r'''
+s = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+s.bind("mine"); s.listen(1)
+print("ready", flush=True)
+wait("go")
+s.settimeout(10)
+s.accept()[0].sendall(b"mine")
+''')
+    program.checkpoint()
+    os.unlink("mine")
+    intruder = listener("mine")
+    result = program.restore(status=None)
+    check(result.status == FAILED and "mine" in result.err and "another program" in result.err, "wrong refusal", result)
+    probe = socket.socket(socket.AF_UNIX)
+    probe.connect("mine")
+    intruder.accept()[0].close()
+    intruder.close()
+    # Stale now: it goes.
+    program.restore()
+    probe = socket.socket(socket.AF_UNIX)
+    probe.connect("mine")
+    program.path("go").touch()
+    equal(probe.recv(10), b"mine", "what the restored server sends")
+    program.succeed()
+
+
+@test("a failed restore leaves no socket's file", quick=True)
+def nothing_left():
+    server = listener("outside")
+    program = client(r'''
+s = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+s.bind("mine"); s.listen(1)
+c = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+c.connect("outside")
+print("ready", flush=True)
+''' + "wait('go')\n")
+    other, _ = server.accept()
+    program.checkpoint("--outside", "reconnect")
+    other.close()
+    server.close()
+    os.unlink("outside")
+    os.unlink("mine")
+    result = program.restore(status=None)
+    check(result.status != 0, "restored", result)
+    check(not os.path.exists("mine"), "the socket's file is there")
+
+
+@test("data sent before it was accepted: tried again, refused by name, or lost if the user says so", quick=True)
+def before_accept():
+    program = client(r'''
+s = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+s.bind("both"); s.listen(3)
+c = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+c.connect("both")
+c.sendall(b"early")
+print("ready", flush=True)
+wait("go")
+s.settimeout(10)
+a = s.accept()[0]
+c.sendall(b"late")
+print("got", a.recv(100).decode(), flush=True)
+''')
+    result = program.checkpoint("--timeout", "0.5", status=None, kill=False)
+    line = fault_line(result, TIMEOUT, str(program.pid), "accepted")
+    check("--in-flight lose" in line, "the remedy is not named", line)
+    unharmed(program.pid)
+    program.checkpoint("--in-flight", "lose")
+    program.restore()
+    program.path("go").touch()
+    program.succeed()
+    check("got late" in program.text(), "wrong output", program.text())
+
+
+@test("a pair that talks at full speed is saved fifty times and notices nothing")
+def talkers():
+    need_cairn()
+    write("talkers.py", HEAD + r'''
+import hashlib
+for kind in (socket.SOCK_STREAM, socket.SOCK_SEQPACKET):
+    a, b = socket.socketpair(socket.AF_UNIX, kind)
+    if os.fork() == 0:
+        a.close()
+        seen, n = hashlib.sha256(), 0
+        while True:
+            data = b.recv(3000)
+            if not data:
+                break
+            seen.update(data)
+            b.sendall(str(len(data)).encode() + b"\n")
+        print("reader", kind, seen.hexdigest(), flush=True)
+        os._exit(0)
+    b.close()
+    sent, n, pending = hashlib.sha256(), 0, 0
+    while not os.path.exists("go%d" % kind):
+        data = os.urandom(1 + n * 37 % 2500)
+        a.sendall(data)
+        sent.update(data)
+        n += 1
+        if n % 3 == 0:
+            for _ in range(3 if kind == socket.SOCK_SEQPACKET else 1):
+                a.recv(4096)
+        if n % 100 == 0:
+            print("round", n, flush=True)
+    a.shutdown(socket.SHUT_WR)
+    while a.recv(4096):
+        pass
+    os.wait()
+    print("writer", kind, sent.hexdigest(), flush=True)
+''')
+    program = start([PYTHON, "talkers.py"])
+    for kind in (socket.SOCK_STREAM, socket.SOCK_SEQPACKET):
+        program.wait_progress(2)
+        for _ in range(25):
+            program.checkpoint(kill=False, image="image.cairn")
+            program.wait_progress(1)
+        for _ in range(3):
+            program.round_trip()
+            program.wait_progress(1)
+        program.path(f"go{int(kind)}").touch()
+        program.wait_text(f"writer {int(kind)}", timeout=60)
+    program.succeed()
+    words = [line.split() for line in program.text().splitlines() if line.startswith(("reader", "writer"))]
+    for kind in ("1", "5"):
+        hashes = {word[2] for word in words if word[1] == kind}
+        check(len(hashes) == 1, "what was sent is not what was received", program.text()[-2000:])
+
+
+if __name__ == "__main__":
+    main()
