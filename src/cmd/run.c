@@ -24,7 +24,10 @@ struct run_options {
 	const char *name, *image, *on_signal;
 	double every;
 	uint64_t keep;
-	bool exit_after, resume;
+	bool resume;
+	int file_changed; /* index in the option's words */
+	int exit_after; /* -1: not given; 0: after a checkpoint by signal, or by time if there is none; 1: after any */
+	struct cmd_list maps;
 };
 
 static const struct cmd_option options[] = {
@@ -35,10 +38,13 @@ static const struct cmd_option options[] = {
 	{ "keep", 0, CMD_NUMBER, "N", "keep N generations: FILE, FILE.1, ...", offsetof(struct run_options, keep) },
 	{ "on-signal", 0, CMD_STRING, "SIGNAL", "checkpoint it when this cairn gets SIGNAL (USR1, TERM ...)",
 	  offsetof(struct run_options, on_signal) },
-	{ "exit-after-checkpoint", 0, CMD_FLAG, NULL, "end after a checkpoint by --on-signal (without that: by --every), with status 85",
-	  offsetof(struct run_options, exit_after) },
+	{ "exit-after-checkpoint", 0, CMD_CHOICE, "signal|any", "end after a checkpoint by --on-signal (without that: by --every), or after any, with "
+	  "status 85", offsetof(struct run_options, exit_after), true },
 	{ "resume", 0, CMD_FLAG, NULL, "restore it from --image if that exists, instead of starting COMMAND",
 	  offsetof(struct run_options, resume) },
+	{ "map-path", 0, CMD_LIST, "OLD=NEW", "when it is resumed, as with cairn restore", offsetof(struct run_options, maps) },
+	{ "file-changed", 0, CMD_CHOICE, "refuse|ignore|rollback", "when it is resumed, as with cairn restore (default: rollback)",
+	  offsetof(struct run_options, file_changed) },
 	{ NULL },
 };
 
@@ -73,7 +79,7 @@ static int check_options(const struct run_options *given, int *ret_signal, struc
 {
 	if ((given->every > 0 || given->on_signal || given->resume || given->keep) && !given->image)
 		return fault_set(fault, FAULT_USAGE, EINVAL, "--every, --keep, --on-signal and --resume need a place; try --image FILE");
-	if (given->exit_after && !given->on_signal && given->every <= 0)
+	if (given->exit_after >= 0 && !given->on_signal && given->every <= 0)
 		return fault_set(fault, FAULT_USAGE, EINVAL, "--exit-after-checkpoint needs --on-signal or --every");
 	if (given->name && !registry_name_valid(given->name))
 		return fault_set(fault, FAULT_USAGE, EINVAL,
@@ -93,7 +99,7 @@ static json_t *spec_of(const struct run_options *given, const char *image, const
 	const char *base = strrchr(command, '/');
 	json_t *spec = json_pack("{s:b, s:b, s:b, s:f, s:i, s:b}", "exact", given->name != NULL, "user",
 				 !feature_capability(CAP_SYS_ADMIN), "ours", terminal->ours, "every", given->every, "keep",
-				 (int)given->keep, "exit_after", given->exit_after && !given->on_signal);
+				 (int)given->keep, "exit_after", given->exit_after == 1 || (given->exit_after == 0 && !given->on_signal));
 	json_object_set_new(spec, "mask", json_sprintf("%llx", (unsigned long long)mask));
 	if (given->name)
 		json_object_set_new(spec, "name", json_string(given->name));
@@ -105,8 +111,8 @@ static json_t *spec_of(const struct run_options *given, const char *image, const
 }
 
 /* The youngest image that is whole. */
-static enum cairn_status resume(const char *image, const struct run_options *given, const json_t *spec, const struct terminal *terminal,
-				struct job *ret_job, struct cairn_error *error)
+static enum cairn_status resume(const char *image, const struct run_options *given, const struct path_words *maps, const json_t *spec,
+				const struct terminal *terminal, struct job *ret_job, struct cairn_error *error)
 {
 	enum cairn_status status = CAIRN_BAD_IMAGE;
 	for (uint64_t n = 0; status == CAIRN_BAD_IMAGE && n < (given->keep ? given->keep : 1); n++) {
@@ -114,7 +120,9 @@ static enum cairn_status resume(const char *image, const struct run_options *giv
 		if (n && access(path, F_OK) < 0)
 			break;
 		const struct cairn_restore_options restore = {
-			.image = path, .pids = CAIRN_PIDS_PRIVATE, .roll_back_files = true, .signal_fd = -1,
+			.image = path, .pids = CAIRN_PIDS_PRIVATE, .signal_fd = -1,
+			.ignore_changed_files = given->file_changed == 1, .roll_back_files = given->file_changed == 2,
+			.path_maps = maps->maps, .path_map_count = maps->count,
 			.terminal = terminal->path[0] ? terminal->path : NULL,
 		};
 		const struct restore_way way = { .program = "/proc/self/exe", .spec = spec, .terminal_ours = terminal->ours };
@@ -129,49 +137,65 @@ static enum cairn_status resume(const char *image, const struct run_options *giv
 	return status;
 }
 
+static enum cairn_status begin(const struct run_options *given, const char *image, const struct path_words *maps, const json_t *spec,
+			       char *const command[], struct foreground *foreground, struct cairn_error *error)
+{
+	if (image)
+		save_rotate(image, (unsigned)given->keep);
+	if (given->resume && image && access(image, F_OK) == 0)
+		return resume(image, given, maps, spec, foreground->terminal, &foreground->job, error);
+	return job_start("/proc/self/exe", spec, command, &foreground->job, error);
+}
+
+static int run_as_told(const struct run_options *given, const char *image, const struct path_words *maps, int signal,
+		       const struct cmd_common *common)
+{
+	struct terminal terminal;
+	terminal_open(&terminal);
+	json_t *spec = spec_of(given, image, common->operands[0], &terminal);
+	struct foreground foreground = {
+		.terminal = &terminal, .common = common, .save_signal = signal, .exit_after = given->exit_after >= 0,
+	};
+	struct cairn_error error = { 0 };
+	enum cairn_status status = begin(given, image, maps, spec, common->operands, &foreground, &error);
+	json_decref(spec);
+	if (status != CAIRN_DONE) {
+		terminal_give(&terminal, getpgrp());
+		cmd_report_error(common, status, &error);
+		cairn_error_free(&error);
+		return OWN_FAILURE;
+	}
+	if (common->verbosity)
+		fprintf(stderr, "cairn: job %s, process %d\n",
+			json_string_value(json_object_get(foreground.job.state, "name")), foreground.job.root);
+	return foreground_wait(&foreground);
+}
+
 int cmd_run(int argc, char **argv)
 {
-	struct run_options given = { 0 };
+	struct run_options given = { .exit_after = -1, .file_changed = 2 };
+	struct path_words maps = { 0 };
 	struct cmd_common common;
-	struct terminal terminal;
 	struct fault fault;
 	int signal = 0;
 	_free_ char *image = NULL;
 	int rc = cmd_parse(&syntax, argc, argv, &given, &common, &fault);
-	if (rc > 0)
-		return 0;
+	int status = 0;
 	if (rc == 0)
 		rc = check_options(&given, &signal, &fault);
 	if (rc == 0 && given.image)
 		rc = absolute_path(given.image, &image, &fault);
+	if (rc == 0)
+		rc = path_words_of(&given.maps, &maps, &fault);
+	if (rc == 0)
+		status = run_as_told(&given, image, &maps, signal, &common);
 	if (rc < 0) {
 		cmd_report(&common, &fault);
-		return OWN_FAILURE;
+		status = OWN_FAILURE;
 	}
-	terminal_open(&terminal);
-	json_t *spec = spec_of(&given, image, common.operands[0], &terminal);
-	struct foreground foreground = {
-		.terminal = &terminal, .common = &common, .save_signal = signal, .exit_after = given.exit_after,
-	};
-	struct cairn_error error = { 0 };
-	enum cairn_status status;
-	if (image)
-		save_rotate(image, (unsigned)given.keep);
-	if (given.resume && image && access(image, F_OK) == 0)
-		status = resume(image, &given, spec, &terminal, &foreground.job, &error);
-	else
-		status = job_start("/proc/self/exe", spec, common.operands, &foreground.job, &error);
-	json_decref(spec);
-	if (status != CAIRN_DONE) {
-		terminal_give(&terminal, getpgrp());
-		cmd_report_error(&common, status, &error);
-		cairn_error_free(&error);
-		return OWN_FAILURE;
-	}
-	if (common.verbosity)
-		fprintf(stderr, "cairn: job %s, process %d\n",
-			json_string_value(json_object_get(foreground.job.state, "name")), foreground.job.root);
-	return foreground_wait(&foreground);
+	path_words_finish(&maps);
+	cmd_list_finish(&given.maps);
+	return status;
 }
 
 int cmd_init(int argc, char **argv)

@@ -10,10 +10,11 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 import traceback
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-from cairn_test import (BUILD, CAIRN, OK, PERMISSION, PYTHON, USAGE, VANISHED, Program, Skip, Terminal, alive,
+from cairn_test import (BUILD, CAIRN, OK, PATIENCE, PERMISSION, PYTHON, USAGE, VANISHED, Program, Skip, Terminal, alive,
                         become_ordinary_user, become_subreaper, cairn, check, equal, fault_line, job_of, jobs, main, need, need_cairn, reap, run, sh, start, state,
                         test, tree_of, until, write)
 
@@ -160,11 +161,18 @@ def completes():
     reference = start([PYTHON, "../chain.py", "900"], "reference")
     reference.succeed()
     dice = random.Random(7)
+    image = pathlib.Path("job/job.image")
     words = ["--image", "job.image", "--every", "0.3", "--keep", "3", "--resume", "--on-signal", "TERM", "--exit-after-checkpoint",
              "--", PYTHON, "../chain.py", "900"]
     kills = lost = 0
     while True:
+        rounds = program.text("log").splitlines() if kills else []
         program = run(*words, directory="job")
+        if kills:
+            until(lambda: reap() or not alive(program.pid) or program.lines("log") > len(rounds), "the first round of a resumed run")
+            repeated = len(rounds) and int(rounds[-1]) + 1 - int(program.text("log").splitlines()[len(rounds)])
+            check(repeated >= 0 and (not graceful or repeated == 0), f"{repeated} rounds were lost after a "
+                  f"{'SIGTERM' if graceful else 'SIGKILL'}")
         wanted = dice.randrange(40, 260)
         begin = program.lines("log")
         until(lambda: reap() or not alive(program.pid) or program.lines("log") >= begin + wanted, "progress")
@@ -172,6 +180,9 @@ def completes():
             equal(program.wait(), 0, "exit status of the last run")
             break
         graceful = dice.random() < 0.5
+        age = time.time() - image.stat().st_mtime if image.exists() else 0
+        # One period, and what a save and this busy machine may take.
+        check(age < 0.3 + 2 * PATIENCE, f"the last image is {age:.2f} s old: more than a period's work would be lost")
         program.signal(signal.SIGTERM if graceful else signal.SIGKILL)
         status = program.wait()
         check(status in ((85, 0) if graceful else (-9,)), f"exit status {status} after a {'SIGTERM' if graceful else 'SIGKILL'}",
