@@ -336,6 +336,14 @@ struct kind {
 	int (*commit)(struct workshop *workshop, const ProtobufCMessage *message, struct fault *fault);
 };
 
+/* What all open file descriptions have (files/open_file.h). check: is it there, and possible. Owner: whom SIGIO goes to; when all tasks
+ * exist. A file is made asynchronous by a process that has it as descriptor @fd, which the kernel puts in siginfo: by the owner, if possible
+ * (@ret_owner: a task of the image, 0: none). */
+int kind_check_open(const struct kind *kind, const ProtobufCMessage *message, struct fault *fault);
+int kind_set_owner(struct workshop *workshop, const struct kind *kind, const ProtobufCMessage *message, struct fault *fault);
+bool kind_is_asynchronous(const struct kind *kind, const ProtobufCMessage *message, uint32_t *ret_owner);
+void kind_set_asynchronous(int fd, const struct kind *kind, const ProtobufCMessage *message, struct batch *batch);
+
 /* Every kind, in the order in which they are put back. Ends with NULL. */
 extern const struct kind *const kinds[];
 const struct kind *kind_by_tag(uint32_t tag); /* NULL: unknown */

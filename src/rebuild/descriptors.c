@@ -99,22 +99,46 @@ static void add_moves(const Cairn__FdTable *table, uint64_t inbox, struct batch 
 		batch_call(batch, close_range, next, inbox - 1, 0);
 }
 
+static bool has_file(const struct rebuild_process *process, uint32_t file)
+{
+	const Cairn__FdTable *table = process->plan->descriptors;
+	for (size_t i = 0; table && i < table->n_entries; i++)
+		if (table->entries[i]->file == file)
+			return true;
+	return false;
+}
+
+/* By the first that has it, then, if that was another, by the owner: the last descriptor is what the kernel remembers. */
+static void add_asynchronous(struct rebuild *rebuild, struct rebuild_process *process, const Cairn__FdTable__Entry *entry,
+			     const struct plan_record *record, struct batch *batch)
+{
+	uint32_t owner;
+	if (!kind_is_asynchronous(record->kind, record->message, &owner))
+		return;
+	size_t first = 0;
+	while (!has_file(rebuild->processes.at[first], entry->file))
+		first++;
+	if (rebuild->processes.at[first] == process || owner == process->plan->process->pid)
+		kind_set_asynchronous((int)entry->fd, record->kind, record->message, batch);
+}
+
 static int add_connects(struct rebuild *rebuild, struct rebuild_process *process, struct batch *batch,
 			struct fault *fault)
 {
 	const Cairn__FdTable *table = process->plan->descriptors;
 	for (size_t i = 0; i < table->n_entries; i++) {
 		const struct plan_record *record = rebuild_file(rebuild, table->entries[i]->file);
-		if (!record->kind->connect)
-			continue;
 		/* One descriptor of several to the same description is enough. */
 		bool earlier = false;
 		for (size_t j = 0; j < i && !earlier; j++)
 			earlier = table->entries[j]->file == table->entries[i]->file;
-		int rc = earlier ? 0 : record->kind->connect(&process->threads.at[0]->newborn, (int)table->entries[i]->fd,
-							     record->message, batch, fault);
+		if (earlier)
+			continue;
+		int rc = record->kind->connect ? record->kind->connect(&process->threads.at[0]->newborn, (int)table->entries[i]->fd,
+								       record->message, batch, fault) : 0;
 		if (rc < 0)
 			return rc;
+		add_asynchronous(rebuild, process, table->entries[i], record, batch);
 	}
 	return 0;
 }

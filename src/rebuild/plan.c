@@ -223,7 +223,9 @@ static int check_values(const struct plan *plan, struct fault *fault)
 {
 	for (size_t i = 0; i < plan->records.count; i++) {
 		const struct plan_record *record = &plan->records.at[i];
-		int rc = record->kind->check ? record->kind->check(record->message, fault) : 0;
+		int rc = record->kind->scope == SCOPE_FILE ? kind_check_open(record->kind, record->message, fault) : 0;
+		if (rc == 0 && record->kind->check)
+			rc = record->kind->check(record->message, fault);
 		if (rc < 0 && fault->class == FAULT_IMAGE)
 			return fault_at(fault, rc, "damaged");
 	}

@@ -78,6 +78,15 @@ static int make_files(struct rebuild *rebuild, struct fault *fault)
 	return 0;
 }
 
+static int set_owners(struct rebuild *rebuild, struct fault *fault)
+{
+	const struct plan *plan = rebuild->plan;
+	int rc = 0;
+	for (size_t i = 0; rc == 0 && i < plan->files.count; i++)
+		rc = kind_set_owner(&rebuild->workshop, plan->files.at[i].kind, plan->files.at[i].message, fault);
+	return rc;
+}
+
 static int settle_objects(struct rebuild *rebuild, struct fault *fault)
 {
 	const struct plan *plan = rebuild->plan;
@@ -284,6 +293,7 @@ static const struct phase phases[] = {
 	{ "memory settled", NULL, space_settle },
 	{ "threads", NULL, phase_threads },     /* before credentials, which forbid choosing TIDs */
 	{ "numbers", NULL, numbers_settle },    /* all are born, and nobody has looked at his own yet */
+	{ "owners", set_owners, NULL },         /* when all tasks exist; before leases, which would make their holder the owner */
 	{ "descriptors", NULL, descriptors_place },
 	{ "task state", NULL, finish_thread_state }, /* ends with credentials */
 	{ "registers", NULL, finish_process },  /* nothing runs in it after this */

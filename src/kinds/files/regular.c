@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Regular files and directories: path, flags and position from /proc/PID/fd and fdinfo. Opened again by path after their identity was
  * checked: a file that the program only reads must be the same, one that it writes must have the size it had. A
- * deleted file's contents are in the image; it comes back without a name. Locks: flock and POSIX locks from fdinfo, taken
- * again; OFD locks as well. A file that has other links than the one opened keeps its contents only in the copy. */
+ * deleted file's contents are in the image; it comes back without a name. Locks: flock, POSIX and OFD locks and leases, from
+ * fdinfo (of every process that has the file: each sees its own), taken again before anything runs; one that somebody else holds now
+ * is a fault with his PID. A file that has other links than the one opened keeps its contents only in the copy. */
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/magic.h>
@@ -15,9 +16,13 @@
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "kernel/locks.h"
 #include "kinds/files/open_file.h"
 #include "kinds/identity.h"
 #include "kinds/table.h"
+
+/* Lock.type */
+enum { LOCK_FLOCK, LOCK_POSIX, LOCK_OFD, LOCK_LEASE };
 
 static bool probe(const struct frozen_file *file)
 {
@@ -50,35 +55,58 @@ static int refuse_file(const struct harvest *harvest, struct frozen_file *file, 
 			 "program has closed it", file->link);
 }
 
-/* One "lock:" line of fdinfo: "1: FLOCK  ADVISORY  WRITE 4121 fe:00:1234 0 EOF" (fs/locks.c lock_get_status). */
-static void add_lock(struct harvest *harvest, Cairn__RegularFile *message, const char *value)
+static bool is_known(const Cairn__RegularFile *message, const Cairn__Lock *lock)
 {
-	char type[16], access[16], end[32];
-	int pid;
-	unsigned long long start;
-	if (sscanf(value, "%*d: %15s %*15s %15s %d %*s %llu %31s", type, access, &pid, &start, end) != 5)
-		return;
+	for (size_t i = 0; i < message->n_locks; i++) {
+		const Cairn__Lock *other = message->locks[i];
+		if (other->type == lock->type && other->pid == lock->pid && other->start == lock->start && other->end == lock->end &&
+		    other->write == lock->write)
+			return true;
+	}
+	return false;
+}
+
+/* One "lock:" line of fdinfo. Seen through several descriptors of a process, a lock is said several times. */
+static int add_lock(struct harvest *harvest, Cairn__RegularFile *message, const char *value, struct fault *fault)
+{
+	static const uint32_t types[] = {
+		[LOCK_TYPE_FLOCK] = LOCK_FLOCK, [LOCK_TYPE_POSIX] = LOCK_POSIX, [LOCK_TYPE_OFD] = LOCK_OFD,
+		[LOCK_TYPE_LEASE] = LOCK_LEASE,
+	};
+	struct file_lock seen;
+	if (!lock_parse(value, &seen) || seen.type == LOCK_TYPE_OTHER)
+		return fault_set(fault, FAULT_UNSUPPORTED, ENOTSUP, "%s: a lock of an unknown sort (%s); try again when the program has "
+				 "given it up", message->path, value);
+	if (seen.breaking)
+		return fault_set_transient(fault, FAULT_UNSUPPORTED, EBUSY, "%s: its lease is being broken; try again when the program "
+					   "has given it up", message->path);
 	Cairn__Lock *lock = HARVEST_MESSAGE(harvest, Cairn__Lock, cairn__lock__init);
-	lock->type = !strcmp(type, "FLOCK") ? 0 : !strcmp(type, "OFDLCK") ? 2 : 1;
-	lock->write = !strcmp(access, "WRITE");
-	lock->pid = pid > 0 ? (uint32_t)pid : 0;
-	lock->start = start;
-	lock->end = strcmp(end, "EOF") ? strtoull(end, NULL, 10) : UINT64_MAX;
+	lock->type = types[seen.type];
+	lock->write = seen.write;
+	lock->pid = seen.pid > 0 ? (uint32_t)seen.pid : 0;
+	lock->start = seen.start;
+	lock->end = seen.end;
+	if (is_known(message, lock))
+		return 0;
 	Cairn__Lock **locks = ARENA_ARRAY(&harvest->arena, Cairn__Lock *, message->n_locks + 1);
 	if (message->n_locks)
 		memcpy(locks, message->locks, message->n_locks * sizeof *locks);
 	locks[message->n_locks++] = lock;
 	message->locks = locks;
+	return 0;
 }
 
-static void capture_locks(struct harvest *harvest, struct frozen_file *file, Cairn__RegularFile *message)
+static int capture_locks(struct harvest *harvest, struct frozen_file *file, Cairn__RegularFile *message,
+			 struct fault *fault)
 {
 	_free_ char *text = frozen_file_fdinfo(file);
 	char *cursor = text;
 	const char *key, *value;
-	while (fdinfo_next(&cursor, &key, &value))
+	int rc = 0;
+	while (rc == 0 && fdinfo_next(&cursor, &key, &value))
 		if (!strcmp(key, "lock"))
-			add_lock(harvest, message, value);
+			rc = add_lock(harvest, message, value, fault);
+	return rc;
 }
 
 static int capture_deleted(struct harvest *harvest, struct frozen_file *file, Cairn__RegularFile *message,
@@ -115,7 +143,8 @@ static int capture_file(struct harvest *harvest, struct frozen_file *file, struc
 		message->deleted = true;
 		rc = capture_deleted(harvest, file, message, fault);
 	}
-	capture_locks(harvest, file, message);
+	if (rc == 0)
+		rc = capture_locks(harvest, file, message, fault);
 	if (rc == 0)
 		harvest_add(harvest, &kind_regular_file, &message->base);
 	return rc;
@@ -127,30 +156,61 @@ static int check(const ProtobufCMessage *base, struct fault *fault)
 	if (!message->open || !message->identity || !identity_path_valid(message->path) ||
 	    (message->deleted && !message->contents))
 		return fault_set(fault, FAULT_IMAGE, EINVAL, "a regular file has impossible values");
+	for (size_t i = 0; i < message->n_locks; i++)
+		if (message->locks[i]->type > LOCK_LEASE || message->locks[i]->start > INT64_MAX ||
+		    message->locks[i]->end < message->locks[i]->start)
+			return fault_set(fault, FAULT_IMAGE, EINVAL, "%s: a lock has impossible values", message->path);
 	if (message->deleted)
 		return 0;
 	return identity_check(message->path, message->identity, is_made_up(message->path), fault);
 }
 
+static struct flock range_of(const Cairn__Lock *lock)
+{
+	return (struct flock){
+		.l_type = lock->write ? F_WRLCK : F_RDLCK,
+		.l_whence = SEEK_SET,
+		.l_start = (off_t)lock->start,
+		.l_len = lock->end == UINT64_MAX ? 0 : (off_t)(lock->end - lock->start + 1),
+	};
+}
+
+static int lock_refused(const Cairn__RegularFile *message, const Cairn__Lock *lock, int fd, int error, struct fault *fault)
+{
+	static const enum lock_type types[] = { LOCK_TYPE_FLOCK, LOCK_TYPE_POSIX, LOCK_TYPE_OFD, LOCK_TYPE_LEASE };
+	struct file_lock wanted = { .type = types[lock->type], .write = lock->write, .start = lock->start, .end = lock->end };
+	struct proc_stat holder_stat = { .command = "?" };
+	struct stat file;
+	if (error != EAGAIN && error != EACCES)
+		return fault_set(fault, fault_class_of(error), error, "%s: take its lock: %s", message->path, strerror(error));
+	if (fstat(fd, &file) == 0)
+		wanted.inode = file.st_ino, wanted.device = file.st_dev;
+	pid_t holder = lock_holder(&wanted);
+	if (!holder)
+		return fault_set(fault, FAULT_FAILED, error, "%s: its lock is held by a process that is not seen here; try `lslocks` outside, "
+				 "and end that process", message->path);
+	proc_stat_read(holder, 0, &holder_stat, NULL);
+	return fault_set(fault, FAULT_FAILED, error, "%s: its lock is held by process %d (%s) now; try to end that process", message->path,
+			 holder, holder_stat.command);
+}
+
+/* Locks of the open file description are taken now; a process takes its POSIX locks itself, when it has the descriptor: now they must
+ * be free. */
 static int take_locks(const Cairn__RegularFile *message, int fd, struct fault *fault)
 {
 	for (size_t i = 0; i < message->n_locks; i++) {
 		const Cairn__Lock *lock = message->locks[i];
-		struct flock range = {
-			.l_type = lock->write ? F_WRLCK : F_RDLCK,
-			.l_whence = SEEK_SET,
-			.l_start = (off_t)lock->start,
-			.l_len = lock->end == UINT64_MAX ? 0 : (off_t)(lock->end - lock->start + 1),
-		};
-		int rc = 0;
-		if (lock->type == 0)
+		struct flock range = range_of(lock);
+		int rc = 0, error;
+		if (lock->type == LOCK_FLOCK)
 			rc = flock(fd, (lock->write ? LOCK_EX : LOCK_SH) | LOCK_NB);
-		else if (lock->type == 2)
+		else if (lock->type == LOCK_OFD)
 			rc = fcntl(fd, F_OFD_SETLK, &range);
-		if (rc < 0)
-			return fault_set(fault, FAULT_FAILED, errno,
-					 "%s: its lock is held by somebody else now (%s); try `lslocks`, and end that "
-					 "process", message->path, strerror(errno));
+		else if (lock->type == LOCK_POSIX)
+			rc = fcntl(fd, F_GETLK, &range);
+		error = rc < 0 ? errno : EAGAIN;
+		if (rc < 0 || (lock->type == LOCK_POSIX && range.l_type != F_UNLCK))
+			return lock_refused(message, lock, fd, error, fault);
 	}
 	return 0;
 }
@@ -185,7 +245,7 @@ static int commit(struct workshop *workshop, const ProtobufCMessage *base, struc
 	return 0;
 }
 
-/* POSIX locks belong to a process: it takes them itself. */
+/* POSIX locks belong to a process, and a lease's holder is told of its breaking: it takes them itself. */
 static int connect_(struct newborn_thread *thread, int fd, const ProtobufCMessage *base, struct batch *batch,
 		    struct fault *fault)
 {
@@ -193,17 +253,14 @@ static int connect_(struct newborn_thread *thread, int fd, const ProtobufCMessag
 	(void)fault;
 	for (size_t i = 0; i < message->n_locks; i++) {
 		const Cairn__Lock *lock = message->locks[i];
-		if (lock->type != 1 || workshop_task(thread->process->workshop, lock->pid) != thread->process->pid)
+		if (workshop_task(thread->process->workshop, lock->pid) != thread->process->pid)
 			continue;
-		struct flock range = {
-			.l_type = lock->write ? F_WRLCK : F_RDLCK,
-			.l_whence = SEEK_SET,
-			.l_start = (off_t)lock->start,
-			.l_len = lock->end == UINT64_MAX ? 0 : (off_t)(lock->end - lock->start + 1),
-		};
+		struct flock range = range_of(lock);
 		batch_group(batch, 1, 64);
-		struct batch_place place = batch_data(batch, &range, sizeof range);
-		batch_call(batch, fcntl, (uint64_t)fd, F_SETLK, place.address);
+		if (lock->type == LOCK_POSIX)
+			batch_call(batch, fcntl, (uint64_t)fd, F_SETLK, batch_data(batch, &range, sizeof range).address);
+		else if (lock->type == LOCK_LEASE)
+			batch_call(batch, fcntl, (uint64_t)fd, F_SETLEASE, lock->write ? F_WRLCK : F_RDLCK);
 	}
 	return 0;
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* System V semaphores. A set belongs to no process: sysv.h says which are the tree's. State: id, key, owner, mode, values, and who
  * changed each last (GETPID), which that process sets again itself. Not to be seen are the adjustments of SEM_UNDO: a process that has
- * such a list (kcmp(2) tells it from none) is refused while the tree has sets.
+ * such a list (kcmp(2) tells it from none) is refused while the tree has sets. Processes with threads always have a list, mostly an empty
+ * one (ipc/sem.c copy_semundo): a warning.
  *
  * A set outlives the program. One that is still there is taken if nobody else has changed it since, and gets its old values in the
  * very last step. In a private PID namespace sets lie in an IPC namespace of its own. Times are not put back. */
@@ -12,6 +13,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/log.h"
 #include "ipc.pb-c.h"
 #include "kernel/kcmp.h"
 #include "kinds/sysv.h"
@@ -48,12 +50,20 @@ static int refuse(const struct harvest *harvest, const struct frozen_process *pr
 	if (order == 0 || order == -2 || sysv_read(SYSV_SEM, &list, NULL) < 0)
 		return 0;
 	int rc = 0;
-	for (size_t i = 0; rc == 0 && i < list.objects.count; i++)
-		if (is_of_tree(harvest, &list.objects.at[i]))
+	for (size_t i = 0; rc == 0 && i < list.objects.count; i++) {
+		if (!is_of_tree(harvest, &list.objects.at[i]))
+			continue;
+		if (process->stat.threads == 1) {
 			rc = fault_set(fault, FAULT_UNSUPPORTED, ENOTSUP,
 				       "semaphore set %u (key 0x%x): it has used semaphores with SEM_UNDO, and the kernel shows the "
 				       "adjustments to nobody; try a program that does without them", list.objects.at[i].id,
 				       (unsigned)list.objects.at[i].key);
+		} else if (harvest->frozen) {
+			log_warn("process %d (%s): has threads, so nobody can tell whether it has used semaphores with SEM_UNDO; "
+				 "continuing without the adjustments", process->pid, process->stat.command);
+			break;
+		}
+	}
 	sysv_finish(&list);
 	return rc;
 }
