@@ -45,6 +45,8 @@ struct cairn_checkpoint_options {
 	unsigned threads;         /* 0: as many as there are processors */
 	double timeout_s;         /* 0: 10 seconds for what passes by itself, no bound for the rest */
 	enum cairn_outside outside;
+	const char *const *reopen_devices; /* paths of devices for which opening them again is enough */
+	size_t reopen_device_count;
 	bool lose_in_flight;      /* what the kernel holds for the program and shows only to who takes it: it is not saved */
 	int signal_fd;            /* signalfd that ends the operation early, -1: none */
 };

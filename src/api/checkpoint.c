@@ -135,6 +135,7 @@ static struct capture_policy policy_of(const struct cairn_checkpoint_options *op
 {
 	return (struct capture_policy){
 		.outside = (enum outside_policy)options->outside, .lose_in_flight = options->lose_in_flight,
+		.reopen = options->reopen_devices, .reopen_count = options->reopen_device_count,
 		.adopter = job ? job->adopter : 0,
 	};
 }

@@ -21,6 +21,7 @@ struct checkpoint_options {
 	bool kill, stop;
 	uint64_t threads;
 	int outside, in_flight;
+	struct cmd_list devices;
 };
 
 static const struct cmd_option options[] = {
@@ -37,6 +38,8 @@ static const struct cmd_option options[] = {
 	  offsetof(struct checkpoint_options, outside) },
 	{ "in-flight", 0, CMD_CHOICE, "refuse|lose", "what to do about what only reading away could show: queued inotify "
 	  "events, connections not yet accepted", offsetof(struct checkpoint_options, in_flight) },
+	{ "device-reopen", 0, CMD_LIST, "PATH", "opening the device PATH again is enough to bring it back; repeatable",
+	  offsetof(struct checkpoint_options, devices) },
 	{ NULL },
 };
 
@@ -106,6 +109,10 @@ static enum cairn_status checkpoint_job(const struct target *target, const struc
 					     (int)checkpoint->after, "threads", (int)checkpoint->threads, "timeout",
 					     checkpoint->timeout_s, "outside", (int)checkpoint->outside, "lose_in_flight",
 					     checkpoint->lose_in_flight);
+	json_t *devices = json_array();
+	for (size_t i = 0; i < checkpoint->reopen_device_count; i++)
+		json_array_append_new(devices, json_string(checkpoint->reopen_devices[i]));
+	json_object_set_new(request, "reopen_devices", devices);
 	if (output)
 		json_object_set_new(request, "output", here ? json_sprintf("%s/%s", here, output) : json_string(output));
 	struct fault fault;
@@ -169,6 +176,8 @@ int cmd_checkpoint(int argc, char **argv)
 		.timeout_s = common.timeout_s,
 		.outside = (enum cairn_outside)given.outside,
 		.lose_in_flight = given.in_flight == 1,
+		.reopen_devices = (const char *const *)given.devices.at,
+		.reopen_device_count = given.devices.count,
 		.signal_fd = target.job < 0 ? cmd_signal_fd() : -1,
 	};
 	struct cairn_checkpoint_result result;
@@ -184,5 +193,6 @@ int cmd_checkpoint(int argc, char **argv)
 		print_result(&common, image ? image : output, &result);
 	cairn_error_free(&error);
 	target_finish(&target);
+	cmd_list_finish(&given.devices);
 	return (int)status;
 }

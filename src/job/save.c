@@ -42,6 +42,12 @@ static json_t *succeeded(const char *image, const struct cairn_checkpoint_result
 static json_t *save_to(const struct save_job *job, const json_t *request, const char *output)
 {
 	pid_t pid = (pid_t)json_integer_value(json_object_get(request, "pid"));
+	json_t *devices = json_object_get(request, "reopen_devices");
+	_free_ const char **paths = memory_new((json_array_size(devices) + 1) * sizeof *paths);
+	for (size_t i = 0; i < json_array_size(devices); i++) {
+		const char *path = json_string_value(json_array_get(devices, i));
+		paths[i] = path ? path : "";
+	}
 	const struct cairn_checkpoint_options options = {
 		.output = output,
 		.after = (enum cairn_after)json_integer_value(json_object_get(request, "after")),
@@ -49,6 +55,8 @@ static json_t *save_to(const struct save_job *job, const json_t *request, const 
 		.timeout_s = json_number_value(json_object_get(request, "timeout")),
 		.outside = (enum cairn_outside)json_integer_value(json_object_get(request, "outside")),
 		.lose_in_flight = json_is_true(json_object_get(request, "lose_in_flight")),
+		.reopen_devices = paths,
+		.reopen_device_count = json_array_size(devices),
 		.signal_fd = -1,
 	};
 	const struct operation_job within = {

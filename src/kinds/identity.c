@@ -89,7 +89,7 @@ int identity_check(const char *path, const Cairn__FileIdentity *identity, bool a
 	struct stat now;
 	if (!identity_path_valid(path))
 		return fault_set(fault, FAULT_IMAGE, EINVAL, "impossible path");
-	if (stat(path, &now) < 0)
+	if ((identity && S_ISLNK(identity->mode) ? lstat(path, &now) : stat(path, &now)) < 0)
 		return fault_set(fault, errno == EACCES ? FAULT_PERMISSION : FAULT_FAILED, errno,
 				 "%s: %s; try to put the file back that was there at the checkpoint, or --map-path", path,
 				 errno == ENOENT ? "is missing here" : strerror(errno));

@@ -55,6 +55,8 @@ struct harvest_object {
 enum outside_policy { OUTSIDE_REFUSE, OUTSIDE_CLOSE, OUTSIDE_RECONNECT };
 struct capture_policy {
 	enum outside_policy outside; /* --outside: what becomes of an end whose other end lies outside the tree */
+	const char *const *reopen; /* devices that may be opened again by path */
+	size_t reopen_count;
 	bool lose_in_flight; /* --in-flight lose: what can only be read destructively is not in the image; else: a transient fault */
 	bool losing; /* the same, for what passes by itself: after some tries */
 	pid_t adopter;      /* a reaper whose children (but the calling process) belong to the tree too: a job's init; 0: none */

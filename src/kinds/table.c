@@ -45,8 +45,8 @@ const struct kind *const kinds[] = {
 	&kind_eventfd,
 	&kind_signalfd,
 	&kind_timerfd,
-	&kind_device,
 	&kind_terminal,
+	&kind_device, /* any that is none of the above */
 	&kind_unix_socket,
 	&kind_epoll, /* watches any of the others */
 	NULL,

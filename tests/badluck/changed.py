@@ -8,7 +8,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 import os
 import shutil
 
-from cairn_test import BUILD, FAILED, cairn, check, children_of, fault_line, main, need, need_cairn, sh, start, test, write
+from cairn_test import BUILD, FAILED, PYTHON, Program, cairn, check, children_of, fault_line, main, need, need_cairn, sh, start, test, write
 
 WORKER = BUILD / "tests" / "badluck" / "worker"
 
@@ -16,7 +16,7 @@ WORKER = BUILD / "tests" / "badluck" / "worker"
 def refused(program, *named):
     result = cairn("restore", "-d", program.image)
     fault_line(result, FAILED, *named)
-    check(not children_of(os.getpid()), "a process remains", result)
+    check(not [pid for pid in children_of(os.getpid()) if pid not in [one.pid for one in Program.running]], "a process remains", result)
 
 
 def goes_on(program):
@@ -51,6 +51,26 @@ def changed_executable():
     refused(program, "/worker")
     os.rename("away", "worker")
     goes_on(program)
+
+
+@test("a lock that somebody else holds at the restore is named with his PID, and nothing remains", quick=True)
+def lock_held():
+    need_cairn()
+    code = ("import fcntl, os, sys, time\nf = open(sys.argv[1], 'r+')\n{}\nprint('locked', flush=True)\n"
+            "while not os.path.exists('go'): time.sleep(0.01)\n")
+    for number, call in enumerate(("fcntl.flock(f, fcntl.LOCK_EX)", "fcntl.lockf(f, fcntl.LOCK_EX, 10, 5)")):
+        locked = write(f"locked-{number}", "0123456789").resolve()
+        programs = [start([PYTHON, "-c", code.format(call), locked], f"job-{number}")]
+        programs[0].wait_text("locked")
+        programs[0].checkpoint()
+        programs.append(start([PYTHON, "-c", code.format(call), locked], f"other-{number}"))
+        programs[1].wait_text("locked")
+        refused(programs[0], f"locked-{number}", programs[1].pid)
+        programs[1].path("go").touch()
+        programs[1].succeed()
+        programs[0].restore()
+        programs[0].path("go").touch()
+        programs[0].succeed()
 
 
 def with_library():

@@ -3,7 +3,9 @@
  * checked: a file that the program only reads must be the same, one that it writes must have the size it had. A
  * deleted file's contents are in the image; it comes back without a name. Locks: flock, POSIX and OFD locks and leases, from
  * fdinfo (of every process that has the file: each sees its own), taken again before anything runs; one that somebody else holds now
- * is a fault with his PID. A file that has other links than the one opened keeps its contents only in the copy. */
+ * is a fault with his PID. A file that lost the name
+ * by which it was opened, but has others, is opened by one of those in the same directory; a copy would be another file. */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/magic.h>
@@ -39,17 +41,57 @@ static bool is_made_up(const char *path)
 		fs.f_type == CGROUP2_SUPER_MAGIC || fs.f_type == DEBUGFS_MAGIC || fs.f_type == TRACEFS_MAGIC);
 }
 
-static int refuse_file(const struct harvest *harvest, struct frozen_file *file, struct fault *fault)
+/* /proc/PID/...: it comes with the process. */
+static bool is_of_process(const char *path)
+{
+	return !strncmp(path, "/proc/", 6) && path[6] >= '0' && path[6] <= '9';
+}
+
+static bool is_named(const struct frozen_file *file, const char *path)
 {
 	struct stat named;
+	return lstat(path, &named) == 0 && named.st_dev == file->stat.st_dev && named.st_ino == file->stat.st_ino;
+}
+
+/* A file that lost the name by which it was opened, but has others: one of them, in the same directory, into the arena; NULL: none found. */
+static char *find_other_name(struct arena *arena, const struct frozen_file *file)
+{
+	_free_ char *directory = memory_string(file->link);
+	char *slash = strrchr(directory, '/'), *found = NULL;
+	if (!slash)
+		return NULL;
+	slash[slash == directory] = 0;
+	DIR *listing = opendir(directory);
+	if (!listing)
+		return NULL;
+	for (struct dirent *entry; !found && (entry = readdir(listing));) {
+		/* On an overlay the number in the directory may be another file system's. */
+		if (entry->d_type != DT_REG && entry->d_type != DT_UNKNOWN)
+			continue;
+		_free_ char *path = memory_format("%s/%s", slash == directory ? "" : directory, entry->d_name);
+		if (is_named(file, path))
+			found = arena_string(arena, path);
+	}
+	closedir(listing);
+	return found;
+}
+
+static int refuse_file(const struct harvest *harvest, struct frozen_file *file, struct fault *fault)
+{
+	struct arena arena = { 0 };
+	bool regular = S_ISREG(file->stat.st_mode);
 	(void)harvest;
-	if (!file->deleted && stat(file->link, &named) == 0 && named.st_dev == file->stat.st_dev &&
-	    named.st_ino == file->stat.st_ino)
+	if (is_named(file, file->link) || is_made_up(file->link) || (regular && file->stat.st_nlink == 0))
 		return 0;
-	if (file->deleted && S_ISREG(file->stat.st_mode) && !(file->info.flags & O_PATH))
+	bool found = regular && find_other_name(&arena, file);
+	arena_finish(&arena);
+	if (found)
 		return 0;
-	if (!file->deleted && S_ISREG(file->stat.st_mode))
-		return 0; /* another file has its name now, or it lies under a mount: as if deleted */
+	if (regular)
+		return fault_set(fault, FAULT_UNSUPPORTED, ENOTSUP,
+				 "%s: this name means something else here, and of its %lu others none is in that directory: a copy would be "
+				 "another file; try to give the file its name again (ln), or to close it", file->link,
+				 (unsigned long)file->stat.st_nlink);
 	return fault_set(fault, FAULT_UNSUPPORTED, ENOTSUP,
 			 "%s: is deleted or hidden, and no regular file whose contents could be kept; try again when the "
 			 "program has closed it", file->link);
@@ -133,16 +175,17 @@ static int capture_deleted(struct harvest *harvest, struct frozen_file *file, Ca
 static int capture_file(struct harvest *harvest, struct frozen_file *file, struct fault *fault)
 {
 	Cairn__RegularFile *message = HARVEST_MESSAGE(harvest, Cairn__RegularFile, cairn__regular_file__init);
-	struct stat named;
 	int rc = 0;
 	message->open = open_file_capture(harvest, file);
 	message->path = (char *)file->link;
 	message->identity = identity_capture(harvest, -1, &file->stat);
-	if (file->deleted || stat(file->link, &named) < 0 || named.st_dev != file->stat.st_dev ||
-	    named.st_ino != file->stat.st_ino) {
-		message->deleted = true;
+	message->deleted = S_ISREG(file->stat.st_mode) && file->stat.st_nlink == 0;
+	if (message->deleted)
 		rc = capture_deleted(harvest, file, message, fault);
-	}
+	else if (!is_named(file, file->link) && !is_made_up(file->link))
+		message->path = find_other_name(&harvest->arena, file);
+	if (!message->path)
+		return fault_set_transient(fault, FAULT_VANISHED, ESTALE, "%s: its other name is gone; try again", file->link);
 	if (rc == 0)
 		rc = capture_locks(harvest, file, message, fault);
 	if (rc == 0)
@@ -160,7 +203,7 @@ static int check(const ProtobufCMessage *base, struct fault *fault)
 		if (message->locks[i]->type > LOCK_LEASE || message->locks[i]->start > INT64_MAX ||
 		    message->locks[i]->end < message->locks[i]->start)
 			return fault_set(fault, FAULT_IMAGE, EINVAL, "%s: a lock has impossible values", message->path);
-	if (message->deleted)
+	if (message->deleted || is_of_process(message->path))
 		return 0;
 	return identity_check(message->path, message->identity, is_made_up(message->path), fault);
 }
