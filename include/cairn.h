@@ -39,6 +39,9 @@ enum cairn_after { CAIRN_RUN_ON, CAIRN_STOP, CAIRN_KILL };
  * closed there, or connected again to the same name (Unix sockets that have one). */
 enum cairn_outside { CAIRN_OUTSIDE_REFUSE, CAIRN_OUTSIDE_CLOSE, CAIRN_OUTSIDE_RECONNECT };
 
+/* How page contents are stored; what does not shrink by it is stored as it is. */
+enum cairn_codec { CAIRN_CODEC_NONE, CAIRN_CODEC_LZ4, CAIRN_CODEC_ZSTD };
+
 struct cairn_checkpoint_options {
 	const char *output;       /* image file, "-": standard output */
 	enum cairn_after after;
@@ -49,6 +52,10 @@ struct cairn_checkpoint_options {
 	size_t reopen_device_count;
 	bool lose_in_flight;      /* what the kernel holds for the program and shows only to who takes it: it is not saved */
 	int signal_fd;            /* signalfd that ends the operation early, -1: none */
+	bool no_live;             /* all memory is copied while the program stands still */
+	uint64_t max_extra_memory; /* bytes that a live save may hold back in memory; 0: 256 MiB */
+	enum cairn_codec codec;
+	int codec_level;          /* of zstd, 1 to 19; 0: 1 */
 };
 
 struct cairn_checkpoint_result {

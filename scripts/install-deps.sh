@@ -4,7 +4,8 @@
 # one dpkg-query. Arguments: build (default), test, ci; each includes the ones before it.
 set -eu
 
-build="gcc libc6-dev meson ninja-build pkg-config libprotobuf-c-dev protobuf-c-compiler libxxhash-dev libmnl-dev libcap-dev
+build="gcc libc6-dev meson ninja-build pkg-config libprotobuf-c-dev protobuf-c-compiler libxxhash-dev liblz4-dev libzstd-dev libmnl-dev
+	libcap-dev
 	libjansson-dev libcmocka-dev"
 tests="python3 musl-tools busybox-static golang-go nodejs default-jdk-headless perl make xz-utils stress-ng gdb strace libcap2-bin
 	sqlite3 util-linux slurmctld slurmd slurm-client munge systemd dbus passt"

@@ -10,6 +10,7 @@
 #include "api/operations.h"
 #include "base/log.h"
 #include "capture/capture.h"
+#include "capture/tree.h"
 #include "image.pb-c.h"
 #include "image/image.h"
 #include "kernel/host.h"
@@ -57,11 +58,33 @@ static void fill_processor(const struct processor *processor, struct processor_r
 	info->n_xstate_components = processor->component_count;
 }
 
-static int write_info(const struct harvest *harvest, const struct processor *processor, const struct operation_job *job,
-		      struct image_writer *writer,
-		      struct fault *fault)
+/* What a live save holds back in memory while the program stands still, if nobody says. */
+#define DEFAULT_EXTRA_MEMORY (UINT64_C(256) << 20)
+
+/* One save, from end to end. */
+struct save {
+	pid_t pid;
+	const struct cairn_checkpoint_options *options;
+	const struct operation_job *job;
+	struct capture_policy policy;
+	struct deadline bound;    /* transient states get some time even if the operation has no bound */
+	struct deadline deadline;
+	struct processor processor;
+	struct image_writer *writer;
+	struct snapshot snapshot;
+	struct track track;
+	struct harvest harvest;
+	bool is_live;             /* as much as can be is done while the program runs */
+	bool is_frozen;
+	uint64_t frozen_at_ns, frozen_ns;
+	uint64_t realtime_ns, monotonic_ns, boottime_ns; /* at the freeze */
+};
+
+static int write_info(const struct save *save, struct fault *fault)
 {
 	Cairn__ImageInfo info = CAIRN__IMAGE_INFO__INIT;
+	const struct operation_job *job = save->job;
+	const struct frozen_process *root = save->harvest.processes.at[0];
 	struct processor_record record;
 	struct utsname system;
 	char boot_id[37];
@@ -75,26 +98,43 @@ static int write_info(const struct harvest *harvest, const struct processor *pro
 	info.kernel_release = system.release;
 	info.host = system.nodename;
 	info.boot_id = boot_id;
-	info.realtime_ns = clock_ns(CLOCK_REALTIME);
-	info.monotonic_ns = clock_ns(CLOCK_MONOTONIC);
-	info.boottime_ns = clock_ns(CLOCK_BOOTTIME);
-	info.root_pid = (uint32_t)harvest->processes.at[0]->pid;
-	info.command = harvest->processes.at[0]->stat.command;
+	info.realtime_ns = save->realtime_ns;
+	info.monotonic_ns = save->monotonic_ns;
+	info.boottime_ns = save->boottime_ns;
+	info.root_pid = (uint32_t)root->pid;
+	info.command = (char *)root->stat.command;
 	info.vdso_hash = vdso.hash;
 	info.vdso_size = vdso.size;
-	fill_processor(processor, &record, &info);
+	fill_processor(&save->processor, &record, &info);
 	info.job = (char *)(job && job->name ? job->name : "");
 	info.generation = job ? job->generation : 0;
-	return image_writer_record(writer, kind_image.tag, &info.base, fault);
+	return image_writer_record(save->writer, kind_image.tag, &info.base, fault);
 }
 
-static int write_records(const struct harvest *harvest, size_t first, struct image_writer *writer,
-			 struct fault *fault)
+static int write_records(struct save *save, struct fault *fault)
 {
-	int rc = 0;
-	for (size_t i = first; rc == 0 && i < harvest->records.count; i++)
-		rc = image_writer_record(writer, harvest->records.at[i].kind->tag, harvest->records.at[i].message, fault);
+	const struct harvest *harvest = &save->harvest;
+	int rc = snapshot_late_records(&save->harvest, fault);
+	if (rc == 0)
+		rc = write_info(save, fault);
+	for (size_t i = 0; rc == 0 && i < harvest->records.count; i++)
+		rc = image_writer_record(save->writer, harvest->records.at[i].kind->tag, harvest->records.at[i].message, fault);
 	return rc;
+}
+
+static void write_places(struct save *save)
+{
+	const struct snapshot_store *stores = save->snapshot.stores.at;
+	for (size_t i = 0; i < save->harvest.spaces.count; i++) {
+		const struct frozen_space *space = save->harvest.spaces.at[i];
+		const page_places *places = &stores[space->store].places;
+		image_writer_places(save->writer, space->id, places->at, places->count);
+	}
+	for (size_t i = 0; i < save->harvest.contents.count; i++) {
+		const struct contents *contents = &save->harvest.contents.at[i];
+		const page_places *places = &stores[contents->store].places;
+		image_writer_places(save->writer, contents->space, places->at, places->count);
+	}
 }
 
 static uint32_t count_threads(const struct harvest *harvest)
@@ -105,29 +145,148 @@ static uint32_t count_threads(const struct harvest *harvest)
 	return count;
 }
 
-static int put_pages(void *context, const struct page_batch *batch, struct fault *fault)
+static int put_pages(void *context, const struct page_batch *batch, uint64_t *ret_block, struct fault *fault)
 {
-	return image_writer_pages(context, batch, fault);
+	return image_writer_pages(context, batch, ret_block, fault);
 }
 
-/* The frozen part: everything is in the image's file (not yet on disk) when it ends. */
-static int save_frozen(struct harvest *harvest, const struct processor *processor, const struct operation_job *job,
-		       struct image_writer *writer, unsigned threads,
-		       const struct deadline *deadline, struct fault *fault)
+static void thaw(struct save *save, enum freeze_end end)
 {
+	if (save->is_frozen)
+		freeze_thaw(&save->harvest, end);
+	save->frozen_ns = clock_now_ns() - save->frozen_at_ns;
+	save->is_frozen = false;
+}
+
+/* Freezes, gathers and copies; everything is in memory or in the image's file (not yet on disk) when it ends. @known: NULL, or the look
+ * just before. On success the tree stands still. */
+static int take(struct save *save, const struct harvest *known, struct fault_list *refusals, struct fault *fault)
+{
+	const struct capture_live live = { known, &save->track };
+	int rc = capture_begin(&save->harvest, save->pid, &save->policy, &live, &save->bound, &save->frozen_at_ns, refusals, fault);
+	if (rc < 0)
+		return rc;
+	save->is_frozen = true;
+	save->realtime_ns = clock_ns(CLOCK_REALTIME);
+	save->monotonic_ns = clock_ns(CLOCK_MONOTONIC);
+	save->boottime_ns = clock_ns(CLOCK_BOOTTIME);
+	log_info("checkpoint: frozen and read: %zu processes, %u threads, %.2f ms", save->harvest.processes.count,
+		 count_threads(&save->harvest), (double)(clock_now_ns() - save->frozen_at_ns) / 1e6);
 	uint64_t begin = clock_now_ns();
-	const struct page_sink sink = { put_pages, writer };
-	size_t before = harvest->records.count;
-	int rc = write_info(harvest, processor, job, writer, fault);
+	track_doubt(&save->harvest, &save->snapshot);
+	rc = snapshot_tree(&save->snapshot, &save->harvest, fault);
 	if (rc == 0)
-		rc = write_records(harvest, 0, writer, fault);
+		log_info("checkpoint: pages: %.2f ms", (double)(clock_now_ns() - begin) / 1e6);
+	return rc;
+}
+
+/* Takes the tree while its mappings' flags are known only from a look before; the look after says whether that was right. */
+static int take_live(struct save *save, struct fault_list *refusals, struct fault *fault)
+{
+	struct harvest known = { .policy = save->policy }, now = { .policy = save->policy };
+	int rc = tree_survey_spaces(&known, save->pid, fault);
 	if (rc == 0)
-		rc = snapshot_pages(harvest, &sink, threads, deadline, fault);
+		rc = take(save, &known, refusals, fault);
+	harvest_finish(&known);
+	if (save->is_frozen)
+		thaw(save, FREEZE_RUN);
+	if (rc < 0)
+		return rc;
+	bool good = tree_survey_spaces(&now, save->pid, NULL) == 0 && tree_flags_stayed(&save->harvest, &now);
+	harvest_finish(&now);
+	if (good)
+		return 0;
+	log_info("checkpoint: mappings changed around the freeze: taken again");
+	harvest_finish(&save->harvest);
+	save->harvest = (struct harvest){ 0 };
+	rc = snapshot_give_out(&save->snapshot, fault);
+	return rc < 0 ? rc : take(save, NULL, refusals, fault);
+}
+
+/* Bytes that will have to be copied while the tree stands still: what is not tracked, and twice what the last round found. */
+static uint64_t expect_copies(const struct save *save, const struct harvest *survey, uint64_t left_pages)
+{
+	uint64_t bytes = (UINT64_C(1) << 20) + 2 * left_pages * PAGES_SIZE;
+	for (size_t i = 0; i < survey->spaces.count; i++) {
+		const struct frozen_space *space = survey->spaces.at[i];
+		for (size_t m = 0; m < space->maps.maps.count; m++)
+			bytes += track_has(&save->track, space->pid, space->maps.maps.at[m].start) ? 0 : space->maps.maps.at[m].anonymous;
+	}
+	return bytes;
+}
+
+static int collect(struct save *save, const struct harvest *survey, struct fault_list *refusals, struct fault *fault)
+{
+	int rc = 0;
+	if (!save->is_live)
+		return take(save, NULL, refusals, fault);
+	rc = track_begin(&save->track, survey, save->pid, &save->snapshot, &save->deadline, fault);
+	uint64_t left = 0;
 	if (rc == 0)
-		rc = write_records(harvest, before, writer, fault);
+		rc = track_copy(&save->track, &save->snapshot, &left, fault);
+	if (rc < 0)
+		return rc;
+	uint64_t expected = expect_copies(save, survey, left), most = save->options->max_extra_memory;
+	most = most ? most : DEFAULT_EXTRA_MEMORY;
+	snapshot_hold_back(&save->snapshot, (size_t)(expected < most ? expected : most));
+	return take_live(save, refusals, fault);
+}
+
+static enum freeze_end end_of(const struct save *save, int rc)
+{
+	return rc < 0 || save->options->after == CAIRN_RUN_ON ? FREEZE_RUN :
+	       save->options->after == CAIRN_KILL	       ? FREEZE_KILL : FREEZE_STOP;
+}
+
+static int finish_image(struct save *save, struct image_file *file, struct image_stats *ret_stats, struct fault *fault)
+{
+	int rc = snapshot_give_out(&save->snapshot, fault);
+	if (rc == 0) {
+		write_places(save);
+		rc = write_records(save, fault);
+	}
 	if (rc == 0)
-		log_info("checkpoint: records and pages: %zu records, %.2f ms", harvest->records.count,
-			 (double)(clock_now_ns() - begin) / 1e6);
+		rc = image_writer_finish(save->writer, ret_stats, fault);
+	return rc < 0 ? rc : image_file_commit(file, fault);
+}
+
+static void save_finish(struct save *save)
+{
+	track_finish(&save->track);
+	snapshot_finish(&save->snapshot);
+	harvest_finish(&save->harvest);
+	image_writer_free(save->writer);
+}
+
+static int save_tree(struct save *save, const struct harvest *survey, struct image_file *file,
+		     struct cairn_checkpoint_result *result, struct fault_list *refusals, struct fault *fault)
+{
+	const struct cairn_checkpoint_options *options = save->options;
+	const struct image_compression compression = { (enum image_codec)options->codec, options->codec_level };
+	struct image_stats stats = { 0 };
+	int rc = image_writer_new(image_file_fd(file), &compression, &save->writer, fault);
+	if (rc < 0)
+		return rc;
+	const struct page_sink sink = { put_pages, save->writer };
+	save->snapshot = (struct snapshot){ .sink = &sink, .deadline = &save->deadline,
+					    .threads = operation_threads(options->threads) };
+	processor_read(&save->processor); /* while nothing stands still */
+	rc = collect(save, survey, refusals, fault);
+	/* A program that runs on need not wait for the disk; one that is to end must not end before its image is safe. */
+	if (save->is_frozen && (rc < 0 || options->after == CAIRN_RUN_ON))
+		thaw(save, FREEZE_RUN);
+	track_finish(&save->track);
+	if (rc == 0)
+		rc = finish_image(save, file, &stats, fault);
+	if (rc < 0)
+		fault_at(fault, rc, "%s", options->output);
+	if (save->is_frozen)
+		thaw(save, end_of(save, rc));
+	result->bytes = stats.bytes;
+	result->pages = stats.pages;
+	result->frozen_ns = save->frozen_ns;
+	result->processes = (uint32_t)save->harvest.processes.count;
+	result->threads = save->harvest.thread_count;
 	return rc;
 }
 
@@ -140,67 +299,19 @@ static struct capture_policy policy_of(const struct cairn_checkpoint_options *op
 	};
 }
 
-static int save(pid_t pid, const struct cairn_checkpoint_options *options, const struct operation_job *job, struct image_file *file,
-		struct cairn_checkpoint_result *result, struct fault_list *refusals, struct fault *fault)
-{
-	/* Transient states get some time even if the operation has no bound. */
-	struct deadline bound = operation_deadline(options->timeout_s > 0 ? options->timeout_s : 10, options->signal_fd);
-	struct deadline deadline = operation_deadline(options->timeout_s, options->signal_fd);
-	const struct capture_policy policy = policy_of(options, job);
-	struct image_writer *writer;
-	struct harvest harvest;
-	struct image_stats stats = { 0 };
-	int rc = image_writer_new(image_file_fd(file), &writer, fault);
-	if (rc < 0)
-		return rc;
-	uint64_t frozen_at = 0;
-	struct processor processor;
-	processor_read(&processor); /* while nothing stands still */
-	rc = capture_begin(&harvest, pid, &policy, &bound, &frozen_at, refusals, fault);
-	if (rc < 0) {
-		image_writer_free(writer);
-		return rc;
-	}
-	log_info("checkpoint: frozen and read: %zu processes, %u threads, %.2f ms", harvest.processes.count,
-		 count_threads(&harvest), (double)(clock_now_ns() - frozen_at) / 1e6);
-	rc = save_frozen(&harvest, &processor, job, writer, operation_threads(options->threads), &deadline, fault);
-	/* A program that runs on need not wait for the disk; one that is to end must not end before its image is safe. */
-	if (rc < 0 || options->after == CAIRN_RUN_ON) {
-		freeze_thaw(&harvest, FREEZE_RUN);
-		result->frozen_ns = clock_now_ns() - frozen_at;
-	}
-	if (rc == 0)
-		rc = image_writer_finish(writer, &stats, fault);
-	if (rc == 0)
-		rc = image_file_commit(file, fault);
-	if (rc < 0)
-		fault_at(fault, rc, "%s", options->output);
-	if (options->after != CAIRN_RUN_ON && result->frozen_ns == 0) {
-		enum freeze_end end = rc < 0 ? FREEZE_RUN : options->after == CAIRN_KILL ? FREEZE_KILL : FREEZE_STOP;
-		freeze_thaw(&harvest, end);
-		result->frozen_ns = clock_now_ns() - frozen_at;
-	}
-	result->bytes = stats.bytes;
-	result->pages = stats.pages;
-	result->processes = (uint32_t)harvest.processes.count;
-	result->threads = harvest.thread_count;
-	harvest_finish(&harvest);
-	image_writer_free(writer);
-	return rc;
-}
-
 /* Hooks of the tree's programs run before anything is judged: they may close what stands against a checkpoint. */
-static int survey(pid_t pid, const struct capture_policy *policy, const struct deadline *deadline, struct hooks *hooks,
-		  struct fault_list *refusals, struct fault *fault)
+static int look_first(struct save *save, struct harvest *survey, struct hooks *hooks, struct fault_list *refusals,
+		      struct fault *fault)
 {
 	struct bulletin_list bulletins = { 0 };
-	int rc = capture_survey(pid, policy, refusals, &bulletins, fault);
+	int rc = capture_survey(survey, save->pid, &save->policy, refusals, &bulletins, fault);
 	if (rc == 0)
-		rc = hooks_before(&bulletins, deadline, hooks, fault);
+		rc = hooks_before(&bulletins, &save->deadline, hooks, fault);
 	vec_finish(&bulletins.places);
 	if (rc == 0 && hooks->told.count && refusals->count) {
 		fault_list_finish(refusals);
-		rc = capture_survey(pid, policy, refusals, NULL, fault);
+		harvest_finish(survey);
+		rc = capture_survey(survey, save->pid, &save->policy, refusals, NULL, fault);
 	}
 	if (rc < 0) {
 		fault_list_finish(refusals);
@@ -215,21 +326,28 @@ enum cairn_status operation_checkpoint(pid_t pid, const struct cairn_checkpoint_
 	struct fault_list refusals = { 0 };
 	struct fault fault = { 0 };
 	struct image_file *file = NULL;
-	const struct capture_policy policy = policy_of(options, job);
+	struct save save = {
+		.pid = pid, .options = options, .job = job, .policy = policy_of(options, job),
+		.bound = operation_deadline(options->timeout_s > 0 ? options->timeout_s : 10, options->signal_fd),
+		.deadline = operation_deadline(options->timeout_s, options->signal_fd),
+		.is_live = options->after == CAIRN_RUN_ON && !options->no_live,
+	};
+	struct harvest survey = { 0 };
 	uint64_t begin = clock_now_ns();
-	struct deadline deadline = operation_deadline(options->timeout_s, options->signal_fd);
 	struct hooks hooks = { 0 };
 	*result = (struct cairn_checkpoint_result){ 0 };
 	int rc = capture_check_target(pid, &fault);
 	if (rc == 0)
-		rc = survey(pid, &policy, &deadline, &hooks, &refusals, &fault);
+		rc = look_first(&save, &survey, &hooks, &refusals, &fault);
 	if (rc == 0)
 		rc = image_file_create(options->output, &file, &fault);
 	if (rc == 0)
-		rc = save(pid, options, job, file, result, &refusals, &fault);
+		rc = save_tree(&save, &survey, file, result, &refusals, &fault);
 	if (rc < 0 || options->after != CAIRN_KILL)
 		hooks_after(&hooks, rc == 0);
 	hooks_finish(&hooks);
+	harvest_finish(&survey);
+	save_finish(&save);
 	image_file_free(file);
 	result->total_ns = clock_now_ns() - begin;
 	enum cairn_status status = rc < 0 ? operation_failed(&refusals, &fault, NULL, error) : CAIRN_DONE;
@@ -249,8 +367,10 @@ enum cairn_status cairn_check_process(pid_t pid, struct cairn_error *error)
 	struct fault fault = { 0 };
 	const struct capture_policy policy = { 0 };
 	int rc = capture_check_target(pid, &fault);
+	struct harvest survey = { 0 };
 	if (rc == 0)
-		rc = capture_survey(pid, &policy, &refusals, NULL, &fault);
+		rc = capture_survey(&survey, pid, &policy, &refusals, NULL, &fault);
+	harvest_finish(&survey);
 	enum cairn_status status = rc < 0 || refusals.count ? operation_failed(&refusals, &fault, NULL, error) : CAIRN_DONE;
 	fault_list_finish(&refusals);
 	return status;

@@ -4,10 +4,11 @@
 #include <stdint.h>
 
 #include "base/fault.h"
+#include "base/memory.h"
 
 enum {
 	PAGES_SIZE = 4096,         /* bytes of a page in an image */
-	PAGES_MOST_CHUNKS = 126,   /* in a batch */
+	PAGES_MOST_CHUNKS = 126,   /* in a batch that is written */
 	PAGES_MOST = 256,          /* pages in a batch: 1 MiB */
 };
 
@@ -19,12 +20,29 @@ struct page_chunk {
 };
 struct page_batch {
 	uint32_t space; /* id of an address space or shared object */
-	uint32_t count; /* at most PAGES_MOST_CHUNKS chunks, together at most PAGES_MOST pages */
-	struct page_chunk chunks[PAGES_MOST_CHUNKS];
+	uint32_t count; /* chunks, together at most PAGES_MOST pages */
+	struct page_chunk chunks[PAGES_MOST];
 };
 
-/* Who takes them. put is called by several threads at once; the data may be reused after its return. */
+/* Where neighbouring pages of one space are stored: from page @first on of chunk @chunk of the block at @block. */
+struct page_place {
+	uint64_t address; /* of the first page, in bytes */
+	uint64_t block;   /* offset of the block in its file, in bytes */
+	uint32_t pages;
+	uint32_t image;   /* 0: this image; n: its n-th ancestor */
+	uint16_t chunk, first;
+};
+typedef VEC(struct page_place) page_places;
+
+/* Who takes pages that are written. put is called by several threads at once; the data may be reused after its return.
+ * *ret_block is the block's offset, for page_place. */
 struct page_sink {
-	int (*put)(void *context, const struct page_batch *batch, struct fault *fault);
+	int (*put)(void *context, const struct page_batch *batch, uint64_t *ret_block, struct fault *fault);
+	void *context;
+};
+
+/* Who takes pages that are read. */
+struct page_taker {
+	int (*take)(void *context, const struct page_batch *batch, struct fault *fault);
 	void *context;
 };

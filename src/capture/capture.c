@@ -62,14 +62,14 @@ static void find_bulletins(const struct harvest *harvest, struct bulletin_list *
 	}
 }
 
-int capture_survey(pid_t target, const struct capture_policy *policy, struct fault_list *refusals,
+int capture_survey(struct harvest *harvest, pid_t target, const struct capture_policy *policy, struct fault_list *refusals,
 		   struct bulletin_list *ret_bulletins, struct fault *fault)
 {
-	struct harvest harvest = { .policy = *policy };
-	int rc = tree_survey(&harvest, target, fault);
+	*harvest = (struct harvest){ .policy = *policy };
+	int rc = tree_survey(harvest, target, fault);
 	if (rc == 0) {
-		for (size_t i = 0; i < harvest.processes.count; i++) {
-			struct frozen_process *process = harvest.processes.at[i];
+		for (size_t i = 0; i < harvest->processes.count; i++) {
+			struct frozen_process *process = harvest->processes.at[i];
 			struct fault refusal;
 			int traced = process->status.tracer ?
 				fault_set(&refusal, FAULT_UNSUPPORTED, EBUSY, "is traced by process %d already; try "
@@ -79,11 +79,10 @@ int capture_survey(pid_t target, const struct capture_policy *policy, struct fau
 				fault_list_add(refusals, &refusal);
 			}
 		}
-		tree_refusals(&harvest, refusals);
+		tree_refusals(harvest, refusals);
 		if (ret_bulletins)
-			find_bulletins(&harvest, ret_bulletins);
+			find_bulletins(harvest, ret_bulletins);
 	}
-	harvest_finish(&harvest);
 	return rc;
 }
 
@@ -178,7 +177,7 @@ static int capture_maps(struct harvest *harvest, struct frozen_process *process,
 	return 0;
 }
 
-static int find_foothold(struct frozen_process *process, struct fault *fault)
+int capture_find_foothold(struct frozen_process *process, struct fault *fault)
 {
 	struct frozen_space *space = process->space;
 	_free_ uint64_t *ips = memory_new(process->threads.count * sizeof *ips);
@@ -205,7 +204,7 @@ static int capture_process(struct harvest *harvest, struct frozen_process *proce
 	if (rc == 0)
 		rc = capture_maps(harvest, process, fault);
 	if (rc == 0)
-		rc = find_foothold(process, fault);
+		rc = capture_find_foothold(process, fault);
 	for (size_t i = 0; rc == 0 && i < process->threads.count; i++)
 		rc = ask_thread(harvest, process->threads.at[i], i == 0, i + 1 == process->threads.count, fault);
 	return rc;
@@ -224,16 +223,44 @@ static int capture_files(struct harvest *harvest, struct fault *fault)
 	return 0;
 }
 
-static int gather(struct harvest *harvest, struct fault_list *refusals, struct fault *fault)
+/* The mappings; with what smaps says of them, if that is not known already or if asking is cheap. */
+static int gather_space(struct harvest *harvest, struct frozen_process *process, const struct capture_live *live,
+			struct fault *fault)
 {
-	int rc = 0;
-	for (size_t i = 0; rc == 0 && i < harvest->processes.count; i++) {
-		struct frozen_process *process = harvest->processes.at[i];
-		if (!process->zombie)
-			rc = tree_read_space(harvest, process, fault);
-		if (rc < 0)
-			tree_at_process(process, rc, fault);
+	if (!live->known)
+		return tree_read_space(harvest, process, true, fault);
+	int rc = tree_read_space(harvest, process, false, fault);
+	if (rc < 0)
+		return rc;
+	process->space->flags_adopted = tree_adopt_flags(process, live->known);
+	if (!process->space->flags_adopted) {
+		log_debug("process %d: mappings changed just before the freeze: all of smaps is read while it stands still",
+			  process->pid);
+		maps_finish(&process->space->maps);
+		rc = maps_read(process->pid, true, &harvest->arena, &process->space->maps, fault);
 	}
+	return rc;
+}
+
+static int gather_spaces(struct harvest *harvest, const struct capture_live *live, struct fault *fault)
+{
+	for (size_t i = 0; i < harvest->processes.count; i++) {
+		struct frozen_process *process = harvest->processes.at[i];
+		if (process->zombie)
+			continue;
+		int rc = gather_space(harvest, process, live, fault);
+		if (rc < 0)
+			return tree_at_process(process, rc, fault);
+		if (live->track)
+			track_adopt(live->track, process);
+	}
+	return 0;
+}
+
+static int gather(struct harvest *harvest, const struct capture_live *live, struct fault_list *refusals,
+		  struct fault *fault)
+{
+	int rc = gather_spaces(harvest, live, fault);
 	harvest->frozen = true;
 	if (rc == 0)
 		rc = tree_read_files(harvest, fault);
@@ -257,7 +284,7 @@ static int gather(struct harvest *harvest, struct fault_list *refusals, struct f
 #define LOSE_AFTER_NS UINT64_C(1000000000)
 
 int capture_begin(struct harvest *harvest, pid_t target, const struct capture_policy *policy,
-		  const struct deadline *deadline, uint64_t *ret_frozen_at_ns, struct fault_list *refusals,
+		  const struct capture_live *live, const struct deadline *deadline, uint64_t *ret_frozen_at_ns, struct fault_list *refusals,
 		  struct fault *fault)
 {
 	struct fault last = { 0 }; /* why it was let go the last time */
@@ -269,7 +296,7 @@ int capture_begin(struct harvest *harvest, pid_t target, const struct capture_po
 		*ret_frozen_at_ns = clock_now_ns();
 		int rc = freeze_tree(harvest, target, deadline, fault);
 		if (rc == 0)
-			rc = gather(harvest, refusals, fault);
+			rc = gather(harvest, live, refusals, fault);
 		if (rc == 0)
 			return 0;
 		freeze_thaw(harvest, FREEZE_RUN);

@@ -3,18 +3,28 @@
 /* Frozen world, from outside: running tree in, records and frozen pages out. */
 #include "capture/freeze.h"
 #include "capture/snapshot.h"
+#include "capture/track.h"
 #include "kernel/bulletin.h"
 #include "kinds/kind.h"
 
 /* May this process be checkpointed at all (exists, no kernel thread, not PID 1, not Cairn itself or one of its ancestors)? */
 int capture_check_target(pid_t target, struct fault *fault);
-/* All that stands against a capture of the running tree, without touching it. Returns 0 also with refusals. @ret_bulletins (may be
- * NULL): those of the tree's processes, added to what it has. */
-int capture_survey(pid_t target, const struct capture_policy *policy, struct fault_list *refusals,
+/* All that stands against a capture of the running tree, without touching it, and the tree as it was seen (harvest_finish is the
+ * caller's, also after a fault). Returns 0 also with refusals. @ret_bulletins (may be NULL): those of the tree's processes, added to
+ * what it has. */
+int capture_survey(struct harvest *harvest, pid_t target, const struct capture_policy *policy, struct fault_list *refusals,
 		   struct bulletin_list *ret_bulletins, struct fault *fault);
+/* Chooses the place for Cairn's foothold in a frozen process, whose mappings have been read. */
+int capture_find_foothold(struct frozen_process *process, struct fault *fault);
+
+/* What a capture of a program that is to run on knows from before. */
+struct capture_live {
+	const struct harvest *known;  /* a look at its mappings just before; NULL: take the time while it stands still */
+	const struct track *track;    /* whose writes were tracked, NULL: nobody's */
+};
 /* Freezes the tree and gathers its records in @harvest. Transient states are tried again until the deadline.
  * On success the tree stands still, since *ret_frozen_at_ns (clock_now_ns), until freeze_thaw; on failure it runs. Refusals that only the frozen tree showed are in @refusals, with
  * FAULT_UNSUPPORTED returned. */
 int capture_begin(struct harvest *harvest, pid_t target, const struct capture_policy *policy,
-		  const struct deadline *deadline, uint64_t *ret_frozen_at_ns, struct fault_list *refusals,
+		  const struct capture_live *live, const struct deadline *deadline, uint64_t *ret_frozen_at_ns, struct fault_list *refusals,
 		  struct fault *fault);

@@ -19,252 +19,238 @@ enum {
 	PAGE = PAGES_SIZE,
 	UNIT_BYTES = PAGES_MOST * PAGE,
 	EXTENTS = 512,
+	SLICE_BYTES = 16 << 20, /* what a thread takes at a time */
 };
 
-/* Work for one thread: extents of one source, together at most UNIT_BYTES and PAGES_MOST_CHUNKS extents. */
+/* The work of one round, dealt out in slices under the lock. */
+struct round {
+	struct snapshot *snapshot;
+	struct harvest *harvest; /* NULL: none takes guards */
+	const struct snapshot_source *sources;
+	size_t count;
+	pthread_mutex_t lock;
+	/* where it stands */
+	size_t source;
+	uint64_t at;
+	pid_t pid;               /* whose pagemap is open, 0: none */
+	struct pagemap pagemap;
+	size_t workers;          /* how many have begun */
+	uint64_t pages;
+	bool failed;
+	struct fault fault;
+};
+
+struct slice {
+	const struct snapshot_source *source;
+	uint64_t start, end;
+};
+
+/* Extents to be read at once, at most UNIT_BYTES. */
 struct unit {
-	uint32_t space;
-	pid_t pid;         /* 0: contents */
-	int fd;            /* of contents; or /proc/PID/mem where reading needs force (no PROT_READ); or -1 */
-	bool zeros;        /* pages full of zeros are stored as well: what lies below them is not zero */
-	const char *same_as; /* a file: pages equal to it are not stored */
-	uint64_t shift;    /* from the addresses of the extents to where they are read */
-	uint64_t same_address, same_offset; /* address of the mapping, and where that lies in the file */
-	uint32_t count;
+	uint32_t count, pages;
 	struct { uint64_t address; uint32_t pages; } extents[PAGES_MOST_CHUNKS];
 };
 
-/* Walks spaces, mappings and extents; gives out units under a lock. */
-struct producer {
-	struct harvest *harvest;
-	pthread_mutex_t lock;
-	const struct page_sink *sink;
-	const struct deadline *deadline;
-	bool failed;
-	struct fault fault;
-	/* where it stands */
-	size_t space, map, contents, view;
-	uint64_t at;             /* in the mapping or contents */
+/* What a thread has at hand: the memory of the process that it was last at, its buffer, and what a slice came to. */
+struct worker {
+	struct round *round;
+	uint8_t *buffer;
+	pid_t pid;
 	struct pagemap pagemap;
-	bool pagemap_open;
-	int memory;              /* /proc/PID/mem of the space, -1 */
-	struct page_extent extents[EXTENTS];
-	int extent_count, extent;
-	uint64_t scanned_to;
+	int memory; /* /proc/PID/mem, -1: not open */
+	const char *file_name;
+	int file;   /* the file of that name, -1 */
+	struct unit unit;
+	page_places fresh;
+	page_ranges seen, kept, spoiled;
+	uint64_t pages;
 };
 
-/* Are pages of this mapping to be stored? Everything shared is an object of its own. */
-static bool is_source(const struct map *map)
+size_t snapshot_add_store(struct snapshot *snapshot)
+{
+	vec_add(&snapshot->stores);
+	return snapshot->stores.count - 1;
+}
+
+void snapshot_finish(struct snapshot *snapshot)
+{
+	for (size_t i = 0; i < snapshot->stores.count; i++) {
+		struct snapshot_store *store = &snapshot->stores.at[i];
+		vec_finish(&store->places);
+		vec_finish(&store->spoiled);
+		vec_finish(&store->fresh);
+		vec_finish(&store->seen);
+		vec_finish(&store->kept);
+	}
+	vec_finish(&snapshot->stores);
+	for (size_t i = 0; i < snapshot->buffers.count; i++)
+		munmap(snapshot->buffers.at[i], UNIT_BYTES);
+	vec_finish(&snapshot->buffers);
+	vec_finish(&snapshot->hold.held);
+	if (snapshot->hold.memory)
+		munmap(snapshot->hold.memory, snapshot->hold.size);
+}
+
+void snapshot_hold_back(struct snapshot *snapshot, size_t bytes)
+{
+	struct snapshot_hold *hold = &snapshot->hold;
+	void *memory = bytes ? mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0) : MAP_FAILED;
+	if (memory == MAP_FAILED)
+		return;
+	*hold = (struct snapshot_hold){ .memory = memory, .size = bytes };
+}
+
+bool snapshot_needs_force(const struct map *map)
+{
+	return !(map->protection & PROT_READ) || map->pages_shared;
+}
+
+bool snapshot_is_private(const struct map *map)
 {
 	if (map->shared || (map->flags & (MAP_FLAG_IO | MAP_FLAG_PFN)))
 		return false;
 	return strcmp(map->name, "[vdso]") && strncmp(map->name, "[vvar", 5) && strcmp(map->name, "[vsyscall]");
 }
 
-static bool is_wanted(const struct map *map, uint32_t categories)
+/* ---- dealing out ---- */
+
+static int open_pagemap(struct round *round, pid_t pid)
 {
-	if (categories & (PAGE_ZERO | PAGE_GUARD))
-		return false;
-	return !(map->inode && (categories & PAGE_FILE));
+	if (round->pid == pid)
+		return 0;
+	if (round->pid)
+		pagemap_close(&round->pagemap);
+	round->pid = 0;
+	int rc = pagemap_open(pid, &round->pagemap, &round->fault);
+	round->pid = rc == 0 ? pid : 0;
+	return rc;
 }
 
-static int next_extents(struct producer *producer, const struct frozen_space *space, const struct map *map)
+/* 1: a slice; 0: no more of this source. */
+static int next_of_contents(struct round *round, const struct snapshot_source *source, struct slice *slice)
 {
-	producer->extent = producer->extent_count = 0;
-	if (!producer->pagemap_open) {
-		int rc = pagemap_open(space->pid, &producer->pagemap, &producer->fault);
-		if (rc < 0)
-			return rc;
-		producer->pagemap_open = true;
-	}
-	producer->pagemap.anonymous = !map->inode;
-	int count = pagemap_extents(&producer->pagemap, producer->at, map->end, producer->extents, EXTENTS,
-				    &producer->at, &producer->fault);
-	if (count < 0)
-		return count;
-	producer->extent_count = count;
-	return 0;
-}
-
-static void leave_space(struct producer *producer)
-{
-	if (producer->pagemap_open)
-		pagemap_close(&producer->pagemap);
-	producer->pagemap_open = false;
-	if (producer->memory >= 0)
-		close(producer->memory);
-	producer->memory = -1;
-}
-
-/* Text that was written to and put back (by debuggers, by Cairn's own foothold) is its file's again. */
-static void compare_with_file(struct unit *unit, const struct map *map)
-{
-	if (!map->inode || map->deleted || !(map->protection & PROT_EXEC) || (map->protection & PROT_WRITE))
-		return;
-	unit->same_as = map->name;
-	unit->same_address = map->start;
-	unit->same_offset = map->offset;
-}
-
-static int open_memory(struct producer *producer, pid_t pid, int *ret_fd)
-{
-	if (producer->memory < 0) {
-		char path[64];
-		snprintf(path, sizeof path, "/proc/%d/mem", pid);
-		producer->memory = open(path, O_RDONLY | O_CLOEXEC);
-		if (producer->memory < 0)
-			return fault_set(&producer->fault, fault_class_of(errno), errno, "open %s: %s", path,
-					 strerror(errno));
-	}
-	/* The unit outlives the producer's stay in this space. */
-	*ret_fd = fcntl(producer->memory, F_DUPFD_CLOEXEC, 0);
-	return *ret_fd < 0 ? fault_set(&producer->fault, FAULT_FAILED, errno, "dup: %s", strerror(errno)) : 0;
-}
-
-/* Takes as much of the current extents as fits. */
-static uint32_t fill_unit(struct producer *producer, const struct map *map, struct unit *unit)
-{
-	uint32_t pages = 0;
-	while (producer->extent < producer->extent_count && unit->count < PAGES_MOST_CHUNKS && pages < PAGES_MOST) {
-		struct page_extent *extent = &producer->extents[producer->extent];
-		if (extent->categories & PAGE_GUARD)
-			*vec_add(&producer->harvest->guards) = (struct frozen_guard){ unit->space, extent->start, extent->end };
-		if (!is_wanted(map, extent->categories)) {
-			producer->extent++;
-			continue;
-		}
-		uint64_t take = (extent->end - extent->start) / PAGE;
-		if (take > PAGES_MOST - pages)
-			take = PAGES_MOST - pages;
-		unit->extents[unit->count].address = extent->start;
-		unit->extents[unit->count++].pages = (uint32_t)take;
-		pages += (uint32_t)take;
-		extent->start += take * PAGE;
-		if (extent->start == extent->end)
-			producer->extent++;
-	}
-	return pages;
-}
-
-/* 1: a unit; 0: no more of memory. */
-static int next_memory_unit(struct producer *producer, struct unit *unit)
-{
-	const struct harvest *harvest = producer->harvest;
-	for (; producer->space < harvest->spaces.count; producer->space++, producer->map = 0, leave_space(producer)) {
-		const struct frozen_space *space = harvest->spaces.at[producer->space];
-		for (; producer->map < space->maps.maps.count; producer->map++, producer->at = 0) {
-			const struct map *map = &space->maps.maps.at[producer->map];
-			if (!is_source(map))
-				continue;
-			if (producer->at < map->start) {
-				producer->at = map->start;
-				producer->extent = producer->extent_count = 0;
-			}
-			for (;;) {
-				*unit = (struct unit){ .space = space->id, .pid = space->pid, .fd = -1 };
-				if (fill_unit(producer, map, unit)) {
-					unit->zeros = map->inode != 0;
-					compare_with_file(unit, map);
-					if (map->protection & PROT_READ)
-						return 1;
-					int rc = open_memory(producer, space->pid, &unit->fd);
-					return rc < 0 ? rc : 1;
-				}
-				if (producer->at >= map->end)
-					break;
-				int rc = next_extents(producer, space, map);
-				if (rc < 0)
-					return rc;
-			}
-		}
-	}
-	return 0;
-}
-
-/* As many views as can be read by one call: through one mapping. @scanned_to: how much of the first was taken before. */
-static int next_view_unit(struct producer *producer, const struct contents *contents, struct unit *unit)
-{
-	uint32_t pages = 0;
-	*unit = (struct unit){ .space = contents->space, .fd = -1 };
-	while (producer->view < contents->views.count && unit->count < PAGES_MOST_CHUNKS && pages < PAGES_MOST) {
-		const struct contents_view *view = &contents->views.at[producer->view];
-		uint64_t shift = view->address - view->offset, take = (view->size - producer->scanned_to) / PAGE;
-		if (unit->count && (unit->pid != view->pid || unit->shift != shift || (unit->fd >= 0) != view->force))
-			break;
-		if (!unit->count && view->force) {
-			int rc = open_memory(producer, view->pid, &unit->fd);
-			leave_space(producer);
-			if (rc < 0)
-				return rc;
-		}
-		if (take > PAGES_MOST - pages)
-			take = PAGES_MOST - pages;
-		unit->pid = view->pid;
-		unit->shift = shift;
-		unit->extents[unit->count].address = view->offset + producer->scanned_to;
-		unit->extents[unit->count++].pages = (uint32_t)take;
-		pages += (uint32_t)take;
-		producer->scanned_to += take * PAGE;
-		if (producer->scanned_to == view->size) {
-			producer->view++;
-			producer->scanned_to = 0;
-		}
-	}
+	off_t data = lseek(source->fd, (off_t)round->at, SEEK_DATA);
+	if (data < 0 || (uint64_t)data >= source->end)
+		return 0;
+	off_t hole = lseek(source->fd, data, SEEK_HOLE);
+	slice->start = (uint64_t)data & ~(uint64_t)(PAGE - 1);
+	slice->end = hole < 0 || (uint64_t)hole > source->end ? source->end : (uint64_t)hole;
 	return 1;
 }
 
-static int next_contents_unit(struct producer *producer, struct unit *unit)
+/* What the views name is there. */
+static int next_of_view(const struct round *round, const struct snapshot_source *source, struct slice *slice)
 {
-	const struct harvest *harvest = producer->harvest;
-	for (; producer->contents < harvest->contents.count;
-	     producer->contents++, producer->scanned_to = 0, producer->view = 0) {
-		const struct contents *contents = &harvest->contents.at[producer->contents];
-		if (producer->view < contents->views.count)
-			return next_view_unit(producer, contents, unit);
-		if (contents->fd < 0)
+	slice->start = round->at;
+	slice->end = source->end;
+	return 1;
+}
+
+/* Large mappings may be mostly holes: slices begin where something is. */
+static int next_of_memory(struct round *round, const struct snapshot_source *source, struct slice *slice)
+{
+	uint64_t start = round->at;
+	if (source->end - start > SLICE_BYTES && start <= INT64_MAX) {
+		int rc = open_pagemap(round, source->pid);
+		if (rc == 0)
+			rc = pagemap_next(&round->pagemap, start, source->end, &start, &round->fault);
+		if (rc < 0)
+			return rc;
+	}
+	slice->start = start;
+	slice->end = source->end;
+	return start < source->end;
+}
+
+static int next_slice(struct round *round, struct slice *slice)
+{
+	for (; round->source < round->count; round->source++, round->at = 0) {
+		const struct snapshot_source *source = &round->sources[round->source];
+		if (round->at < source->start)
+			round->at = source->start;
+		if (round->at >= source->end)
 			continue;
-		off_t data = lseek(contents->fd, (off_t)producer->scanned_to, SEEK_DATA);
-		if (data < 0 || (uint64_t)data >= contents->size)
+		slice->source = source;
+		int rc = source->map ? next_of_memory(round, source, slice) :
+			 source->pid ? next_of_view(round, source, slice) : next_of_contents(round, source, slice);
+		if (rc == 0)
 			continue;
-		off_t hole = lseek(contents->fd, data, SEEK_HOLE);
-		uint64_t start = (uint64_t)data & ~(uint64_t)(PAGE - 1);
-		uint64_t end = hole < 0 ? contents->size : (uint64_t)hole;
-		if (end > start + UNIT_BYTES)
-			end = start + UNIT_BYTES;
-		*unit = (struct unit){ .space = contents->space, .fd = contents->fd, .count = 1 };
-		unit->extents[0].address = start;
-		unit->extents[0].pages = (uint32_t)((end - start + PAGE - 1) / PAGE);
-		producer->scanned_to = start + (uint64_t)unit->extents[0].pages * PAGE;
-		return 1;
+		if (slice->end - slice->start > SLICE_BYTES)
+			slice->end = slice->start + SLICE_BYTES;
+		round->at = (slice->end + PAGE - 1) & ~(uint64_t)(PAGE - 1);
+		return rc;
 	}
 	return 0;
 }
 
-static bool take_unit(struct producer *producer, struct unit *unit)
+static bool take_slice(struct round *round, struct slice *slice)
 {
-	pthread_mutex_lock(&producer->lock);
-	int rc = producer->failed ? 0 : deadline_check(producer->deadline, &producer->fault);
-	if (rc == 0 && !producer->failed)
-		rc = next_memory_unit(producer, unit);
-	if (rc == 0 && !producer->failed)
-		rc = next_contents_unit(producer, unit);
+	pthread_mutex_lock(&round->lock);
+	int rc = round->failed ? 0 : deadline_check(round->snapshot->deadline, &round->fault);
+	if (rc == 0 && !round->failed)
+		rc = next_slice(round, slice);
 	if (rc < 0)
-		producer->failed = true;
-	pthread_mutex_unlock(&producer->lock);
+		round->failed = true;
+	pthread_mutex_unlock(&round->lock);
 	return rc > 0;
 }
 
-static int read_through(const struct unit *unit, uint8_t *buffer, struct fault *fault)
+static void fail(struct round *round, const struct fault *fault)
+{
+	pthread_mutex_lock(&round->lock);
+	if (!round->failed)
+		round->fault = *fault;
+	round->failed = true;
+	pthread_mutex_unlock(&round->lock);
+}
+
+/* ---- reading ---- */
+
+static void leave_process(struct worker *worker)
+{
+	if (worker->pid)
+		pagemap_close(&worker->pagemap);
+	if (worker->memory >= 0)
+		close(worker->memory);
+	if (worker->file >= 0)
+		close(worker->file);
+	worker->pid = 0;
+	worker->memory = worker->file = -1;
+	worker->file_name = NULL;
+}
+
+static int enter_process(struct worker *worker, pid_t pid, struct fault *fault)
+{
+	if (worker->pid == pid)
+		return 0;
+	leave_process(worker);
+	int rc = pagemap_open(pid, &worker->pagemap, fault);
+	worker->pid = rc == 0 ? pid : 0;
+	return rc;
+}
+
+static int open_memory(struct worker *worker, struct fault *fault)
+{
+	char path[64];
+	if (worker->memory >= 0)
+		return 0;
+	snprintf(path, sizeof path, "/proc/%d/mem", worker->pid);
+	worker->memory = open(path, O_RDONLY | O_CLOEXEC);
+	return worker->memory < 0 ? fault_set(fault, fault_class_of(errno), errno, "open %s: %s", path, strerror(errno)) : 0;
+}
+
+/* Through a descriptor. @end: where a file may end within the last page. */
+static int read_through(int fd, const struct unit *unit, uint64_t shift, bool is_file, uint8_t *buffer, struct fault *fault)
 {
 	for (uint32_t i = 0; i < unit->count; i++) {
 		size_t size = (size_t)unit->extents[i].pages * PAGE, done = 0;
 		while (done < size) {
-			ssize_t n = pread(unit->fd, buffer + done, size - done,
-					  (off_t)(unit->extents[i].address + unit->shift + done));
+			ssize_t n = pread(fd, buffer + done, size - done,
+					  (off_t)(unit->extents[i].address + shift + done));
 			if (n < 0 && errno != EINTR)
 				return fault_set(fault, fault_class_of(errno), errno, "read memory at 0x%llx: %s",
 						 (unsigned long long)(unit->extents[i].address + done), strerror(errno));
-			if (n == 0 && unit->pid)
+			if (n == 0 && !is_file)
 				return fault_set(fault, FAULT_FAILED, EIO, "memory at 0x%llx is gone",
 						 (unsigned long long)(unit->extents[i].address + done));
 			if (n == 0) { /* the last page of a file is not full */
@@ -278,22 +264,32 @@ static int read_through(const struct unit *unit, uint8_t *buffer, struct fault *
 	return 0;
 }
 
-static int read_memory(const struct unit *unit, uint8_t *buffer, struct fault *fault)
+static int read_memory(pid_t pid, const struct unit *unit, uint64_t shift, uint8_t *buffer, struct fault *fault)
 {
 	struct iovec remote[PAGES_MOST_CHUNKS];
 	size_t total = 0;
 	for (uint32_t i = 0; i < unit->count; i++) {
-		remote[i].iov_base = (void *)(uintptr_t)(unit->extents[i].address + unit->shift);
+		remote[i].iov_base = (void *)(uintptr_t)(unit->extents[i].address + shift);
 		remote[i].iov_len = (size_t)unit->extents[i].pages * PAGE;
 		total += remote[i].iov_len;
 	}
 	struct iovec local = { buffer, total };
-	ssize_t n = process_vm_readv(unit->pid, &local, 1, remote, unit->count, 0);
+	ssize_t n = process_vm_readv(pid, &local, 1, remote, unit->count, 0);
 	if (n == (ssize_t)total)
 		return 0;
 	int error = n < 0 ? errno : EFAULT;
-	return fault_set(fault, fault_class_of(error), error, "process %d: read memory at 0x%llx: %s", unit->pid,
+	return fault_set(fault, fault_class_of(error), error, "process %d: read memory at 0x%llx: %s", pid,
 			 (unsigned long long)unit->extents[0].address, strerror(error));
+}
+
+static int read_unit(struct worker *worker, const struct snapshot_source *source, struct fault *fault)
+{
+	if (!source->pid)
+		return read_through(source->fd, &worker->unit, 0, true, worker->buffer, fault);
+	if (!source->by_force)
+		return read_memory(source->pid, &worker->unit, source->shift, worker->buffer, fault);
+	int rc = open_memory(worker, fault);
+	return rc < 0 ? rc : read_through(worker->memory, &worker->unit, source->shift, false, worker->buffer, fault);
 }
 
 static bool is_zero(const uint8_t *page)
@@ -304,99 +300,426 @@ static bool is_zero(const uint8_t *page)
 	return !memcmp(page, page + 8, PAGE - 8);
 }
 
-static bool is_same(const struct unit *unit, int file, uint64_t address, const uint8_t *page)
+/* Text that was written to and put back (by debuggers, by Cairn's own foothold) is its file's again: that file, or -1. */
+static int original_of(struct worker *worker, const struct map *map)
+{
+	if (!map || !map->inode || map->deleted || !(map->protection & PROT_EXEC) || (map->protection & PROT_WRITE))
+		return -1;
+	if (worker->file_name == map->name)
+		return worker->file;
+	if (worker->file >= 0)
+		close(worker->file);
+	worker->file = open(map->name, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	worker->file_name = map->name;
+	return worker->file;
+}
+
+static bool is_same(const struct map *map, int file, uint64_t address, const uint8_t *page)
 {
 	uint8_t original[PAGE] = { 0 };
-	ssize_t n = pread(file, original, PAGE, (off_t)(address - unit->same_address + unit->same_offset));
+	ssize_t n = pread(file, original, PAGE, (off_t)(address - map->start + map->offset));
 	return n > 0 && !memcmp(original, page, PAGE);
 }
 
-/* Cuts what was read into chunks of pages worth storing. */
-static void cut_chunks(const struct unit *unit, const uint8_t *buffer, int file, const struct page_sink *sink,
-		       int *rc, struct fault *fault)
+/* The whole batch, or nothing: there is no more room. */
+static bool hold_batch(struct worker *worker, size_t store, const struct page_batch *batch)
 {
-	struct page_batch batch = { .space = unit->space };
-	for (uint32_t i = 0; *rc == 0 && i < unit->count; i++) {
+	struct round *round = worker->round;
+	struct snapshot_hold *hold = &round->snapshot->hold;
+	size_t bytes = 0, at;
+	for (uint32_t i = 0; i < batch->count; i++)
+		bytes += (size_t)batch->chunks[i].pages * PAGE;
+	pthread_mutex_lock(&round->lock);
+	bool fits = bytes <= hold->size - hold->used;
+	at = hold->used;
+	hold->used += fits ? bytes : 0;
+	for (uint32_t i = 0; fits && i < batch->count; i++) {
+		*vec_add(&hold->held) = (struct snapshot_held){ store, batch->chunks[i].address, batch->chunks[i].pages, at };
+		at += (size_t)batch->chunks[i].pages * PAGE;
+	}
+	pthread_mutex_unlock(&round->lock);
+	for (uint32_t i = batch->count; fits && i-- > 0;) {
+		size_t size = (size_t)batch->chunks[i].pages * PAGE;
+		at -= size;
+		memcpy(hold->memory + at, batch->chunks[i].data, size);
+	}
+	return fits;
+}
+
+static int put_batch(struct worker *worker, size_t store, struct page_batch *batch, struct fault *fault)
+{
+	const struct page_sink *sink = worker->round->snapshot->sink;
+	uint64_t block;
+	if (worker->round->snapshot->hold.size && hold_batch(worker, store, batch)) {
+		batch->count = 0;
+		return 0;
+	}
+	int rc = sink->put(sink->context, batch, &block, fault);
+	for (uint32_t i = 0; rc == 0 && i < batch->count; i++)
+		*vec_add(&worker->fresh) = (struct page_place){
+			.address = batch->chunks[i].address, .pages = batch->chunks[i].pages, .block = block, .chunk = (uint16_t)i };
+	batch->count = 0;
+	return rc;
+}
+
+/* Cuts what was read into chunks of pages worth storing. */
+static int store_unit(struct worker *worker, const struct snapshot_source *source, struct fault *fault)
+{
+	const struct map *map = source->map;
+	int file = original_of(worker, map), rc = 0;
+	bool zeros = map && map->inode; /* what lies below them is not zero */
+	const uint8_t *page = worker->buffer;
+	struct page_batch batch;
+	batch.count = batch.space = 0;
+	for (uint32_t i = 0; rc == 0 && i < worker->unit.count; i++) {
 		struct page_chunk *chunk = NULL;
-		for (uint32_t p = 0; *rc == 0 && p < unit->extents[i].pages; p++, buffer += PAGE) {
-			uint64_t address = unit->extents[i].address + (uint64_t)p * PAGE;
-			if ((!unit->zeros && is_zero(buffer)) || (file >= 0 && is_same(unit, file, address, buffer))) {
+		for (uint32_t p = 0; rc == 0 && p < worker->unit.extents[i].pages; p++, page += PAGE) {
+			uint64_t address = worker->unit.extents[i].address + (uint64_t)p * PAGE;
+			if ((!zeros && is_zero(page)) || (file >= 0 && is_same(map, file, address, page))) {
 				chunk = NULL;
 				continue;
 			}
-			if (!chunk && batch.count == PAGES_MOST_CHUNKS) {
-				*rc = sink->put(sink->context, &batch, fault);
-				batch.count = 0;
-			}
+			if (!chunk && batch.count == PAGES_MOST_CHUNKS)
+				rc = put_batch(worker, source->store, &batch, fault);
 			if (!chunk) {
 				chunk = &batch.chunks[batch.count++];
-				*chunk = (struct page_chunk){ address, 0, buffer };
+				*chunk = (struct page_chunk){ address, 0, page };
 			}
 			chunk->pages++;
 		}
 	}
-	if (*rc == 0 && batch.count)
-		*rc = sink->put(sink->context, &batch, fault);
+	return rc == 0 && batch.count ? put_batch(worker, source->store, &batch, fault) : rc;
 }
 
-static int do_unit(struct producer *producer, const struct unit *unit, uint8_t *buffer, struct fault *fault)
+/* A running program may have unmapped what was to be read: that is left to the last round. */
+static int flush_unit(struct worker *worker, const struct snapshot_source *source, struct fault *fault)
 {
-	_close_ int file = unit->same_as ? open(unit->same_as, O_RDONLY | O_CLOEXEC) : -1;
-	int rc = unit->fd >= 0 ? read_through(unit, buffer, fault) : read_memory(unit, buffer, fault);
-	cut_chunks(unit, buffer, file, producer->sink, &rc, fault);
-	if (unit->pid && unit->fd >= 0)
-		close(unit->fd);
+	bool running = source->look == LOOK_PROTECT || source->look == LOOK_WRITTEN;
+	if (!worker->unit.count)
+		return 0;
+	int rc = read_unit(worker, source, fault);
+	if (rc < 0 && running) {
+		for (uint32_t i = 0; i < worker->unit.count; i++) {
+			uint64_t address = worker->unit.extents[i].address;
+			*vec_add(&worker->spoiled) = (struct page_range){
+				address, address + (uint64_t)worker->unit.extents[i].pages * PAGE };
+		}
+		rc = 0;
+	} else if (rc == 0) {
+		rc = store_unit(worker, source, fault);
+		worker->pages += worker->unit.pages;
+	}
+	worker->unit.count = worker->unit.pages = 0;
 	return rc;
+}
+
+/* ---- looking ---- */
+
+static int add_extent(struct worker *worker, const struct snapshot_source *source, uint64_t start, uint64_t end,
+		      struct fault *fault)
+{
+	struct unit *unit = &worker->unit;
+	int rc = 0;
+	while (rc == 0 && start < end) {
+		uint64_t take = (end - start + PAGE - 1) / PAGE;
+		if (take > PAGES_MOST - unit->pages)
+			take = PAGES_MOST - unit->pages;
+		unit->extents[unit->count].address = start;
+		unit->extents[unit->count++].pages = (uint32_t)take;
+		unit->pages += (uint32_t)take;
+		start += take * PAGE;
+		if (unit->pages == PAGES_MOST || unit->count == PAGES_MOST_CHUNKS)
+			rc = flush_unit(worker, source, fault);
+	}
+	return rc;
+}
+
+static bool is_wanted(const struct map *map, uint32_t categories)
+{
+	return !(categories & (PAGE_ZERO | PAGE_GUARD)) && !(map->inode && (categories & PAGE_FILE));
+}
+
+static int take_extent(struct worker *worker, const struct snapshot_source *source, enum snapshot_look look,
+		       const struct page_extent *extent, struct fault *fault)
+{
+	struct round *round = worker->round;
+	if ((extent->categories & PAGE_GUARD) && round->harvest) {
+		pthread_mutex_lock(&round->lock);
+		*vec_add(&round->harvest->guards) = (struct frozen_guard){ source->space, extent->start, extent->end };
+		pthread_mutex_unlock(&round->lock);
+	}
+	if (look == LOOK_PROTECT || look == LOOK_WRITTEN)
+		*vec_add(&worker->seen) = (struct page_range){ extent->start, extent->end };
+	if (!is_wanted(source->map, extent->categories))
+		return 0;
+	if (look == LOOK_LAST && !(extent->categories & PAGE_WRITTEN)) {
+		*vec_add(&worker->kept) = (struct page_range){ extent->start, extent->end };
+		return 0;
+	}
+	return add_extent(worker, source, extent->start, extent->end, fault);
+}
+
+static int look_through(struct worker *worker, const struct slice *slice, enum snapshot_look look, struct fault *fault)
+{
+	const struct snapshot_source *source = slice->source;
+	struct pagemap *pagemap = &worker->pagemap;
+	struct page_extent extents[EXTENTS];
+	pagemap->anonymous = !source->map->inode;
+	pagemap->tracked = look != LOOK_ALL;
+	pagemap->written = look == LOOK_WRITTEN;
+	pagemap->protect = look == LOOK_PROTECT || look == LOOK_WRITTEN;
+	for (uint64_t at = slice->start; at < slice->end;) {
+		int count = pagemap_extents(pagemap, at, slice->end, extents, EXTENTS, &at, fault);
+		int rc = count < 0 ? count : 0;
+		for (int i = 0; rc == 0 && i < count; i++)
+			rc = take_extent(worker, source, look, &extents[i], fault);
+		if (rc < 0)
+			return rc;
+	}
+	return flush_unit(worker, source, fault);
+}
+
+/* Was something in this slice protected, and then not stored? */
+static bool is_spoiled(const struct snapshot_store *store, const struct slice *slice)
+{
+	for (size_t i = 0; i < store->spoiled.count; i++)
+		if (store->spoiled.at[i].start < slice->end && store->spoiled.at[i].end > slice->start)
+			return true;
+	return false;
+}
+
+/* Nothing that a slice that failed half way has said counts. */
+static void forget(struct worker *worker)
+{
+	worker->unit.count = worker->unit.pages = 0;
+	worker->fresh.count = worker->seen.count = worker->kept.count = worker->spoiled.count = 0;
+}
+
+static int look_at_memory(struct worker *worker, const struct slice *slice, struct fault *fault)
+{
+	const struct snapshot_source *source = slice->source;
+	enum snapshot_look look = source->look;
+	int rc = enter_process(worker, source->pid, fault);
+	if (look == LOOK_LAST && is_spoiled(&worker->round->snapshot->stores.at[source->store], slice))
+		look = LOOK_ALL;
+	if (rc == 0)
+		rc = look_through(worker, slice, look, fault);
+	if (rc == 0 || look == LOOK_ALL)
+		return rc;
+	/* Not under tracking (any more): the program mapped it anew, moved it, or is another by now. */
+	forget(worker);
+	if (look == LOOK_LAST)
+		return rc == -EPERM ? look_through(worker, slice, LOOK_ALL, fault) : rc;
+	*vec_add(&worker->spoiled) = (struct page_range){ slice->start, slice->end };
+	return rc == -EPERM || rc == -ESRCH || rc == -ENOENT ? 0 : rc;
+}
+
+static int look_at_contents(struct worker *worker, const struct slice *slice, struct fault *fault)
+{
+	int rc = slice->source->pid ? enter_process(worker, slice->source->pid, fault) : 0;
+	if (rc == 0)
+		rc = add_extent(worker, slice->source, slice->start, slice->end, fault);
+	return rc < 0 ? rc : flush_unit(worker, slice->source, fault);
+}
+
+#define VEC_APPEND(to, from)                                             \
+	for (size_t append_ = 0; append_ < (from)->count; append_++)     \
+		*vec_add(to) = (from)->at[append_]
+
+static void hand_in(struct worker *worker, size_t index)
+{
+	struct round *round = worker->round;
+	pthread_mutex_lock(&round->lock);
+	struct snapshot_store *store = &round->snapshot->stores.at[index];
+	VEC_APPEND(&store->fresh, &worker->fresh);
+	VEC_APPEND(&store->seen, &worker->seen);
+	VEC_APPEND(&store->kept, &worker->kept);
+	VEC_APPEND(&store->spoiled, &worker->spoiled);
+	pthread_mutex_unlock(&round->lock);
+	forget(worker);
+}
+
+/* Each worker has one of its own; NULL: there is no memory. */
+static uint8_t *take_buffer(struct round *round)
+{
+	struct snapshot *snapshot = round->snapshot;
+	pthread_mutex_lock(&round->lock);
+	size_t index = round->workers++;
+	if (index == snapshot->buffers.count) {
+		void *memory = mmap(NULL, UNIT_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+		if (memory != MAP_FAILED)
+			*vec_add(&snapshot->buffers) = memory;
+	}
+	uint8_t *buffer = index < snapshot->buffers.count ? snapshot->buffers.at[index] : NULL;
+	pthread_mutex_unlock(&round->lock);
+	return buffer;
 }
 
 static void *work(void *context)
 {
-	struct producer *producer = context;
-	struct unit unit = { 0 };
-	uint8_t *buffer = mmap(NULL, UNIT_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (buffer == MAP_FAILED) {
-		pthread_mutex_lock(&producer->lock);
-		if (!producer->failed)
-			fault_set(&producer->fault, FAULT_FAILED, ENOMEM, "no memory to copy pages with; try to free some");
-		producer->failed = true;
-		pthread_mutex_unlock(&producer->lock);
-	}
-	while (buffer != MAP_FAILED && take_unit(producer, &unit)) {
+	struct round *round = context;
+	struct worker worker = { .round = round, .memory = -1, .file = -1, .buffer = take_buffer(round) };
+	struct slice slice;
+	if (!worker.buffer) {
 		struct fault fault;
-		if (do_unit(producer, &unit, buffer, &fault) == 0)
-			continue;
-		pthread_mutex_lock(&producer->lock);
-		if (!producer->failed)
-			producer->fault = fault;
-		producer->failed = true;
-		pthread_mutex_unlock(&producer->lock);
+		fault_set(&fault, FAULT_FAILED, ENOMEM, "no memory to copy pages with; try to free some");
+		fail(round, &fault);
+		return NULL;
 	}
-	if (buffer != MAP_FAILED)
-		munmap(buffer, UNIT_BYTES);
+	while (take_slice(round, &slice)) {
+		struct fault fault;
+		int rc = slice.source->map ? look_at_memory(&worker, &slice, &fault) : look_at_contents(&worker, &slice, &fault);
+		if (rc < 0)
+			fail(round, &fault);
+		hand_in(&worker, slice.source->store);
+	}
+	pthread_mutex_lock(&round->lock);
+	round->pages += worker.pages;
+	pthread_mutex_unlock(&round->lock);
+	leave_process(&worker);
+	vec_finish(&worker.fresh);
+	vec_finish(&worker.seen);
+	vec_finish(&worker.kept);
+	vec_finish(&worker.spoiled);
 	return NULL;
 }
 
-int snapshot_pages(struct harvest *harvest, const struct page_sink *sink, unsigned threads,
-		   const struct deadline *deadline, struct fault *fault)
+/* What a round came to becomes the store's state. */
+static void settle_store(struct snapshot_store *store)
+{
+	places_settle(&store->fresh);
+	if (store->last) {
+		ranges_settle(&store->kept);
+		places_intersect(&store->places, &store->kept);
+	} else {
+		ranges_settle(&store->seen);
+		places_subtract(&store->places, &store->seen);
+	}
+	places_merge(&store->places, &store->fresh);
+	ranges_settle(&store->spoiled);
+	vec_finish(&store->fresh);
+	vec_finish(&store->seen);
+	vec_finish(&store->kept);
+}
+
+int snapshot_round(struct snapshot *snapshot, const struct snapshot_source *sources, size_t count,
+		   struct harvest *harvest, uint64_t *ret_pages, struct fault *fault)
 {
 	enum { MOST_THREADS = 16 };
-	struct producer producer = {
-		.harvest = harvest, .sink = sink, .deadline = deadline, .memory = -1,
-		.lock = PTHREAD_MUTEX_INITIALIZER,
+	struct round round = {
+		.snapshot = snapshot, .harvest = harvest, .sources = sources, .count = count, .lock = PTHREAD_MUTEX_INITIALIZER,
 	};
 	pthread_t workers[MOST_THREADS];
-	unsigned started = 0;
-	threads = threads > MOST_THREADS ? MOST_THREADS : threads;
-	while (started + 1 < threads && pthread_create(&workers[started], NULL, work, &producer) == 0)
+	unsigned started = 0, threads = snapshot->threads > MOST_THREADS ? MOST_THREADS : snapshot->threads;
+	while (started + 1 < threads && pthread_create(&workers[started], NULL, work, &round) == 0)
 		started++;
-	work(&producer);
+	work(&round);
 	for (unsigned i = 0; i < started; i++)
 		pthread_join(workers[i], NULL);
-	leave_space(&producer);
-	if (producer.failed) {
-		*fault = producer.fault;
+	if (round.pid)
+		pagemap_close(&round.pagemap);
+	*ret_pages = round.pages;
+	if (round.failed) {
+		*fault = round.fault;
 		return fault->error ? -fault->error : -EIO;
 	}
+	for (size_t i = 0; i < snapshot->stores.count; i++)
+		settle_store(&snapshot->stores.at[i]);
+	return 0;
+}
+
+/* ---- the frozen tree ---- */
+
+typedef VEC(struct snapshot_source) source_list;
+
+static void add_space(struct snapshot *snapshot, struct frozen_space *space, source_list *sources)
+{
+	if (!space->tracked)
+		space->store = snapshot_add_store(snapshot);
+	for (size_t i = 0; i < space->maps.maps.count; i++) {
+		const struct map *map = &space->maps.maps.at[i];
+		if (snapshot_is_private(map))
+			*vec_add(sources) = (struct snapshot_source){
+				.store = space->store, .pid = space->pid, .fd = -1, .space = space->id, .start = map->start,
+				.end = map->end, .map = map, .by_force = snapshot_needs_force(map),
+				.look = space->tracked && !map->inode ? LOOK_LAST : LOOK_ALL };
+	}
+}
+
+static void add_contents(struct snapshot *snapshot, struct contents *contents, source_list *sources)
+{
+	contents->store = snapshot_add_store(snapshot);
+	for (size_t v = 0; v < contents->views.count; v++) {
+		const struct contents_view *view = &contents->views.at[v];
+		*vec_add(sources) = (struct snapshot_source){
+			.store = contents->store, .pid = view->pid, .fd = -1, .start = view->offset, .end = view->offset + view->size,
+			.shift = view->address - view->offset, .by_force = view->force, .look = LOOK_ALL };
+	}
+	if (contents->fd >= 0)
+		*vec_add(sources) = (struct snapshot_source){
+			.store = contents->store, .fd = contents->fd, .end = contents->size, .look = LOOK_ALL };
+}
+
+static int compare_guards(const void *a, const void *b)
+{
+	const struct frozen_guard *left = a, *right = b;
+	if (left->space != right->space)
+		return left->space < right->space ? -1 : 1;
+	return left->start < right->start ? -1 : left->start > right->start;
+}
+
+int snapshot_tree(struct snapshot *snapshot, struct harvest *harvest, struct fault *fault)
+{
+	source_list sources = { 0 };
+	uint64_t pages;
+	for (size_t i = 0; i < harvest->spaces.count; i++)
+		add_space(snapshot, harvest->spaces.at[i], &sources);
+	for (size_t i = 0; i < harvest->contents.count; i++)
+		add_contents(snapshot, &harvest->contents.at[i], &sources);
+	for (size_t i = 0; i < snapshot->stores.count; i++)
+		snapshot->stores.at[i].last = true;
+	int rc = snapshot_round(snapshot, sources.at, sources.count, harvest, &pages, fault);
+	vec_finish(&sources);
+	if (rc == 0 && harvest->guards.count)
+		qsort(harvest->guards.at, harvest->guards.count, sizeof *harvest->guards.at, compare_guards);
+	return rc;
+}
+
+int snapshot_give_out(struct snapshot *snapshot, struct fault *fault)
+{
+	struct snapshot_hold *hold = &snapshot->hold;
+	int rc = 0;
+	for (size_t i = 0; rc == 0 && i < hold->held.count;) {
+		struct page_batch batch;
+		const struct snapshot_held *first = &hold->held.at[i];
+		uint32_t pages = 0;
+		uint64_t block;
+		batch.count = batch.space = 0;
+		for (; i + batch.count < hold->held.count && batch.count < PAGES_MOST_CHUNKS; batch.count++) {
+			const struct snapshot_held *held = &hold->held.at[i + batch.count];
+			pages += held->pages;
+			if (pages > PAGES_MOST)
+				break;
+			batch.chunks[batch.count] = (struct page_chunk){ held->address, held->pages, hold->memory + held->at };
+		}
+		rc = snapshot->sink->put(snapshot->sink->context, &batch, &block, fault);
+		for (uint32_t c = 0; rc == 0 && c < batch.count; c++)
+			*vec_add(&snapshot->stores.at[first[c].store].fresh) = (struct page_place){
+				.address = first[c].address, .pages = first[c].pages, .block = block, .chunk = (uint16_t)c };
+		i += batch.count;
+	}
+	for (size_t i = 0; rc == 0 && i < snapshot->stores.count; i++) {
+		struct snapshot_store *store = &snapshot->stores.at[i];
+		places_settle(&store->fresh);
+		places_merge(&store->places, &store->fresh);
+		vec_finish(&store->fresh);
+	}
+	hold->held.count = hold->used = 0;
+	return rc;
+}
+
+int snapshot_late_records(struct harvest *harvest, struct fault *fault)
+{
 	int rc = 0;
 	for (const struct kind *const *kind = kinds; rc == 0 && *kind; kind++)
 		rc = (*kind)->capture_late ? (*kind)->capture_late(harvest, fault) : 0;

@@ -1,11 +1,85 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
-/* The pages of a frozen tree, read by several threads and written to the image: private pages that exist and are not
- * zero, and contents of shared objects. Unmodified file pages, the zero page and pages full of zeros are not stored. Records of
- * what only the pages showed are added to @harvest. */
+/* The pages of a tree, read by several threads and handed to a sink: private pages that exist and are not zero, and contents of
+ * shared objects. Unmodified file pages, the zero page and pages full of zeros are not stored.
+ *
+ * Pages are collected in rounds, into one store for each address space or object. While the program runs, a round takes what is there
+ * (LOOK_PROTECT) or what was written since the round before (LOOK_WRITTEN), and marks it so that the next one sees what is written
+ * after it. The last round, of the frozen tree, takes what is new, and of all that was stored before only what the kernel says is
+ * still there and unwritten remains. Without rounds before, the last one is LOOK_ALL. */
 #include "base/clock.h"
 #include "base/pages.h"
+#include "capture/places.h"
 #include "kinds/kind.h"
 
-int snapshot_pages(struct harvest *harvest, const struct page_sink *sink, unsigned threads,
-		   const struct deadline *deadline, struct fault *fault);
+enum snapshot_look {
+	LOOK_ALL,     /* whatever is there */
+	LOOK_PROTECT, /* the same, of a running program under write tracking: protected from now on */
+	LOOK_WRITTEN, /* what was written since it was protected; protected again */
+	LOOK_LAST,    /* the same of a frozen program, and what is there unwritten stays as it was stored */
+};
+
+/* A stretch of memory or of an object to look through. */
+struct snapshot_source {
+	size_t store;
+	pid_t pid;           /* in whose memory it is; 0: in @fd */
+	int fd;              /* -1, or of contents; borrowed */
+	uint64_t shift;      /* from @start to where that is in the memory of @pid */
+	bool by_force;       /* through /proc/PID/mem */
+	uint32_t space;      /* whose guard regions these are */
+	uint64_t start, end; /* bytes */
+	const struct map *map; /* NULL: contents, all of which are to be read */
+	enum snapshot_look look;
+};
+
+struct snapshot_store {
+	page_places places;   /* settled between rounds */
+	page_ranges spoiled;  /* protected, but not stored: the last round takes all of it */
+	page_places fresh;    /* of the round at work */
+	page_ranges seen, kept;
+	bool last;            /* this round leaves only what is kept */
+};
+
+/* Memory that was touched before the freeze, in which pages wait until the program goes on again: what the sink has to wait for (a
+ * disk, memory that the machine has to find first) is then nobody's pause. */
+struct snapshot_hold {
+	uint8_t *memory;
+	size_t size, used; /* bytes */
+	VEC(struct snapshot_held) held;
+};
+struct snapshot_held {
+	size_t store;
+	uint64_t address;
+	uint32_t pages;
+	size_t at; /* in the memory */
+};
+
+struct snapshot {
+	const struct page_sink *sink;
+	const struct deadline *deadline;
+	unsigned threads;
+	struct snapshot_hold hold;
+	VEC(uint8_t *) buffers; /* of the worker threads, kept from round to round: memory that was touched once is warm */
+	VEC(struct snapshot_store) stores;
+};
+/* From now on pages are held back, as far as @bytes go. Without memory for it the sink gets them at once. */
+void snapshot_hold_back(struct snapshot *snapshot, size_t bytes);
+/* Gives the sink what was held back. */
+int snapshot_give_out(struct snapshot *snapshot, struct fault *fault);
+size_t snapshot_add_store(struct snapshot *snapshot);
+void snapshot_finish(struct snapshot *snapshot);
+
+/* One round over @sources. Running programs may change their mappings meanwhile: what cannot be read is left to the last round.
+ * Guard regions are added to @harvest (NULL in rounds of a running program). *ret_pages: read in this round. */
+int snapshot_round(struct snapshot *snapshot, const struct snapshot_source *sources, size_t count,
+		   struct harvest *harvest, uint64_t *ret_pages, struct fault *fault);
+
+/* Are pages of this mapping an address space's own? Everything shared is an object. */
+bool snapshot_is_private(const struct map *map);
+/* process_vm_readv(2) is the faster way to read, but it takes its own copy of every page that is shared copy-on-write (mm/gup.c
+ * gup_must_unshare, 6.18), and it cannot read where there is no PROT_READ. */
+bool snapshot_needs_force(const struct map *map);
+/* The last round: all address spaces (with the stores that frozen_space names) and contents of a frozen tree. */
+int snapshot_tree(struct snapshot *snapshot, struct harvest *harvest, struct fault *fault);
+/* Records of what only the pages showed. */
+int snapshot_late_records(struct harvest *harvest, struct fault *fault);

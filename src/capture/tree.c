@@ -68,7 +68,7 @@ int tree_read_process(struct harvest *harvest, struct frozen_process *process, s
 	return rc;
 }
 
-int tree_read_space(struct harvest *harvest, struct frozen_process *process, struct fault *fault)
+int tree_read_space(struct harvest *harvest, struct frozen_process *process, bool with_flags, struct fault *fault)
 {
 	struct frozen_space *space = ARENA_NEW(&harvest->arena, struct frozen_space);
 	space->pid = process->pid;
@@ -76,7 +76,72 @@ int tree_read_space(struct harvest *harvest, struct frozen_process *process, str
 	space->id = harvest_new_id(harvest);
 	*vec_add(&harvest->spaces) = space;
 	process->space = space;
-	return maps_read(process->pid, true, &harvest->arena, &space->maps, fault);
+	return maps_read(process->pid, with_flags, &harvest->arena, &space->maps, fault);
+}
+
+static const struct frozen_process *find_process(const struct harvest *harvest, const struct frozen_process *process)
+{
+	for (size_t i = 0; i < harvest->processes.count; i++)
+		if (harvest->processes.at[i]->pid == process->pid &&
+		    harvest->processes.at[i]->stat.start_time == process->stat.start_time)
+			return harvest->processes.at[i];
+	return NULL;
+}
+
+/* May @a and @b be the same mapping, one of them grown, cut or split? */
+static bool is_same_mapping(const struct map *a, const struct map *b)
+{
+	return a->protection == b->protection && a->shared == b->shared && a->inode == b->inode && a->device == b->device &&
+	       (!a->inode || a->offset - a->start == b->offset - b->start) && !strcmp(a->name, b->name);
+}
+
+bool tree_adopt_flags(struct frozen_process *process, const struct harvest *known)
+{
+	const struct frozen_process *before = find_process(known, process);
+	if (!before || !before->space)
+		return false;
+	const struct map_list *old = &before->space->maps;
+	size_t o = 0;
+	for (size_t i = 0; i < process->space->maps.maps.count; i++) {
+		struct map *map = &process->space->maps.maps.at[i];
+		while (o < old->maps.count && old->maps.at[o].end <= map->start)
+			o++;
+		/* It may lie over one only: two could differ in what is not known of it. */
+		if (o == old->maps.count || old->maps.at[o].start >= map->end || !is_same_mapping(&old->maps.at[o], map) ||
+		    (o + 1 < old->maps.count && old->maps.at[o + 1].start < map->end))
+			return false;
+		map->flags = old->maps.at[o].flags;
+		map->protection_key = old->maps.at[o].protection_key;
+		memcpy(map->unknown, old->maps.at[o].unknown, sizeof map->unknown);
+		map->anonymous = old->maps.at[o].anonymous;
+		map->pages_shared = old->maps.at[o].pages_shared;
+	}
+	return true;
+}
+
+bool tree_flags_stayed(const struct harvest *harvest, const struct harvest *now)
+{
+	for (size_t i = 0; i < harvest->processes.count; i++) {
+		const struct frozen_process *process = harvest->processes.at[i];
+		const struct frozen_process *after = find_process(now, process);
+		if (!process->space || !process->space->flags_adopted)
+			continue;
+		if (!after || !after->space)
+			return false;
+		size_t o = 0;
+		for (size_t m = 0; m < process->space->maps.maps.count; m++) {
+			const struct map *map = &process->space->maps.maps.at[m];
+			const struct map_list *list = &after->space->maps;
+			while (o < list->maps.count && list->maps.at[o].end <= map->start)
+				o++;
+			/* Tracking has ended meanwhile. */
+			if (o == list->maps.count || list->maps.at[o].start >= map->end ||
+			    ((list->maps.at[o].flags ^ map->flags) & ~(uint32_t)MAP_FLAG_UFFD_WP) ||
+			    list->maps.at[o].protection_key != map->protection_key)
+				return false;
+		}
+	}
+	return true;
 }
 
 /* What identifies an open file description without asking kcmp. */
@@ -304,7 +369,7 @@ static int survey_process(struct harvest *harvest, pid_t pid, struct frozen_proc
 	do {
 		rc = tree_read_process(harvest, process, fault);
 		if (rc == 0 && !process->zombie)
-			rc = tree_read_space(harvest, process, fault);
+			rc = tree_read_space(harvest, process, true, fault);
 	} while (passes(rc, &tries));
 	if (rc < 0 && harvest->processes.count > 1 && gone(rc)) {
 		tree_drop_last(harvest);
@@ -313,7 +378,7 @@ static int survey_process(struct harvest *harvest, pid_t pid, struct frozen_proc
 	return rc < 0 ? tree_at_process(process, rc, fault) : 0;
 }
 
-int tree_survey(struct harvest *harvest, pid_t root, struct fault *fault)
+int tree_survey_spaces(struct harvest *harvest, pid_t root, struct fault *fault)
 {
 	struct pid_list adopted = { 0 };
 	int rc = survey_process(harvest, root, NULL, fault);
@@ -330,6 +395,12 @@ int tree_survey(struct harvest *harvest, pid_t root, struct fault *fault)
 				rc = survey_process(harvest, children.pids.at[c], process, fault);
 		vec_finish(&children.pids);
 	}
+	return rc;
+}
+
+int tree_survey(struct harvest *harvest, pid_t root, struct fault *fault)
+{
+	int rc = tree_survey_spaces(harvest, root, fault);
 	return rc < 0 ? rc : tree_read_files(harvest, fault);
 }
 

@@ -6,12 +6,17 @@
 
 /* Adds what /proc says of @process: stat, status, links. Threads are not listed here. */
 int tree_read_process(struct harvest *harvest, struct frozen_process *process, struct fault *fault);
-/* Adds mappings of the process as a new space. */
-int tree_read_space(struct harvest *harvest, struct frozen_process *process, struct fault *fault);
+/* Adds mappings of the process as a new space; with what only smaps says of them, which costs 10 ms and more per GiB of small pages. */
+int tree_read_space(struct harvest *harvest, struct frozen_process *process, bool with_flags, struct fault *fault);
+/* Takes what only smaps says from a look at the running tree just before. false: the mappings are not the same any more. */
+bool tree_adopt_flags(struct frozen_process *process, const struct harvest *known);
+/* Nor did it change until a look just after the program went on? madvise(2) changes it unseen in /proc/PID/maps. */
+bool tree_flags_stayed(const struct harvest *harvest, const struct harvest *now);
 /* Adds the descriptors of all processes, and the open file descriptions behind them, each once; of a frozen tree also those that are in
  * flight in its sockets. */
 int tree_read_files(struct harvest *harvest, struct fault *fault);
-/* Everything at once for a running tree. */
+/* Processes and mappings of a running tree; with all descriptors. */
+int tree_survey_spaces(struct harvest *harvest, pid_t root, struct fault *fault);
 int tree_survey(struct harvest *harvest, pid_t root, struct fault *fault);
 
 struct frozen_process *tree_add_process(struct harvest *harvest, pid_t pid, struct frozen_process *parent);

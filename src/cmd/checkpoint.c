@@ -22,6 +22,9 @@ struct checkpoint_options {
 	uint64_t threads;
 	int outside, in_flight;
 	struct cmd_list devices;
+	bool no_live;
+	uint64_t max_extra_memory;
+	const char *compress;
 };
 
 static const struct cmd_option options[] = {
@@ -40,12 +43,36 @@ static const struct cmd_option options[] = {
 	  "events, connections not yet accepted", offsetof(struct checkpoint_options, in_flight) },
 	{ "device-reopen", 0, CMD_LIST, "PATH", "opening the device PATH again is enough to bring it back; repeatable",
 	  offsetof(struct checkpoint_options, devices) },
+	{ "no-live", 0, CMD_FLAG, NULL, "copy all memory while the program stands still",
+	  offsetof(struct checkpoint_options, no_live) },
+	{ "max-extra-memory", 0, CMD_SIZE, "SIZE", "memory that a save of a program that runs on may hold back (default: 256M)",
+	  offsetof(struct checkpoint_options, max_extra_memory) },
+	{ "compress", 0, CMD_STRING, "none|lz4|zstd[:LEVEL]", "how memory is stored (default: lz4)",
+	  offsetof(struct checkpoint_options, compress) },
 	{ NULL },
 };
 
 static const struct cmd_syntax syntax = {
 	"checkpoint", "TARGET", "save TARGET, a PID with its descendants or a job's name, into one file", options, 1, 1,
 };
+
+/* "none", "lz4", "zstd", "zstd:19" */
+static int take_compression(const char *word, struct cairn_checkpoint_options *checkpoint, struct fault *fault)
+{
+	char *end = NULL;
+	checkpoint->codec = CAIRN_CODEC_LZ4;
+	if (!word || !strcmp(word, "lz4"))
+		return 0;
+	checkpoint->codec = strcmp(word, "none") ? CAIRN_CODEC_ZSTD : CAIRN_CODEC_NONE;
+	if (!strcmp(word, "none") || !strcmp(word, "zstd"))
+		return 0;
+	long level = strncmp(word, "zstd:", 5) ? 0 : strtol(word + 5, &end, 10);
+	if (level < 1 || level > 19 || *end)
+		return fault_set(fault, FAULT_USAGE, EINVAL,
+				 "--compress %s: no such way; try none, lz4, zstd, or zstd:LEVEL with a level from 1 to 19", word);
+	checkpoint->codec_level = (int)level;
+	return 0;
+}
 
 static char *default_output(pid_t pid)
 {
@@ -105,10 +132,12 @@ static enum cairn_status checkpoint_job(const struct target *target, const struc
 					struct cairn_error *error)
 {
 	_free_ char *here = output && output[0] != '/' && strcmp(output, "-") ? getcwd(NULL, 0) : NULL;
-	json_t *answer, *request = json_pack("{s:s, s:i, s:i, s:i, s:f, s:i, s:b}", "op", "checkpoint", "pid", (int)target->pid, "after",
-					     (int)checkpoint->after, "threads", (int)checkpoint->threads, "timeout",
-					     checkpoint->timeout_s, "outside", (int)checkpoint->outside, "lose_in_flight",
-					     checkpoint->lose_in_flight);
+	json_t *answer, *request = json_pack("{s:s, s:i, s:i, s:i, s:f, s:i, s:b, s:b, s:I, s:i, s:i}", "op", "checkpoint", "pid",
+					     (int)target->pid, "after", (int)checkpoint->after, "threads", (int)checkpoint->threads,
+					     "timeout", checkpoint->timeout_s, "outside", (int)checkpoint->outside, "lose_in_flight",
+					     checkpoint->lose_in_flight, "no_live", checkpoint->no_live, "max_extra_memory",
+					     (json_int_t)checkpoint->max_extra_memory, "codec", (int)checkpoint->codec, "codec_level",
+					     checkpoint->codec_level);
 	json_t *devices = json_array();
 	for (size_t i = 0; i < checkpoint->reopen_device_count; i++)
 		json_array_append_new(devices, json_string(checkpoint->reopen_devices[i]));
@@ -163,23 +192,24 @@ int cmd_checkpoint(int argc, char **argv)
 		return 0;
 	if (rc == 0 && given.kill && given.stop)
 		rc = fault_set(&fault, FAULT_USAGE, EINVAL, "--kill and --stop exclude each other; try one of them");
+	struct cairn_checkpoint_options checkpoint = { .no_live = given.no_live, .max_extra_memory = given.max_extra_memory };
+	if (rc == 0)
+		rc = take_compression(given.compress, &checkpoint, &fault);
 	if (rc == 0)
 		rc = target_find(common.operands[0], &target, &fault);
 	if (rc < 0)
 		return cmd_report(&common, &fault);
 	_free_ char *output = choose_output(given.output, &target);
 	_free_ char *image = NULL;
-	const struct cairn_checkpoint_options checkpoint = {
-		.output = output,
-		.after = given.kill ? CAIRN_KILL : given.stop ? CAIRN_STOP : CAIRN_RUN_ON,
-		.threads = (unsigned)given.threads,
-		.timeout_s = common.timeout_s,
-		.outside = (enum cairn_outside)given.outside,
-		.lose_in_flight = given.in_flight == 1,
-		.reopen_devices = (const char *const *)given.devices.at,
-		.reopen_device_count = given.devices.count,
-		.signal_fd = target.job < 0 ? cmd_signal_fd() : -1,
-	};
+	checkpoint.output = output;
+	checkpoint.after = given.kill ? CAIRN_KILL : given.stop ? CAIRN_STOP : CAIRN_RUN_ON;
+	checkpoint.threads = (unsigned)given.threads;
+	checkpoint.timeout_s = common.timeout_s;
+	checkpoint.outside = (enum cairn_outside)given.outside;
+	checkpoint.lose_in_flight = given.in_flight == 1;
+	checkpoint.reopen_devices = (const char *const *)given.devices.at;
+	checkpoint.reopen_device_count = given.devices.count;
+	checkpoint.signal_fd = target.job < 0 ? cmd_signal_fd() : -1;
 	struct cairn_checkpoint_result result;
 	struct cairn_error error = { 0 };
 	enum cairn_status status;

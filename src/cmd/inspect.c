@@ -149,8 +149,8 @@ static struct space_view *space_find(struct inspection *inspection, uint32_t spa
 /* The spaces, once each. */
 static void spaces_list(struct inspection *inspection)
 {
-	const struct image_block *blocks;
-	size_t count = image_reader_blocks(inspection->reader, &blocks), kept = 0;
+	const struct image_place *places;
+	size_t count = image_reader_places(inspection->reader, &places), kept = 0;
 	for (size_t i = 0; i < inspection->records.count; i++) {
 		const Cairn__AddressSpace *space =
 			record_is(&inspection->records.at[i], &cairn__address_space__descriptor);
@@ -158,8 +158,8 @@ static void spaces_list(struct inspection *inspection)
 			vec_add(&inspection->spaces)->space = space->space;
 	}
 	for (size_t i = 0; i < count; i++)
-		if (!i || blocks[i].space != blocks[i - 1].space)
-			vec_add(&inspection->spaces)->space = blocks[i].space;
+		if (!i || places[i].space != places[i - 1].space)
+			vec_add(&inspection->spaces)->space = places[i].space;
 	if (!inspection->spaces.count)
 		return;
 	qsort(inspection->spaces.at, inspection->spaces.count, sizeof *inspection->spaces.at, space_compare);
@@ -203,12 +203,12 @@ static void spaces_name(struct inspection *inspection)
 
 static void spaces_gather(struct inspection *inspection)
 {
-	const struct image_block *blocks;
-	size_t count = image_reader_blocks(inspection->reader, &blocks);
+	const struct image_place *places;
+	size_t count = image_reader_places(inspection->reader, &places);
 	spaces_list(inspection);
 	for (size_t i = 0; i < count; i++) {
-		space_find(inspection, blocks[i].space)->stored += blocks[i].pages;
-		inspection->pages += blocks[i].pages;
+		space_find(inspection, places[i].space)->stored += places[i].at.pages;
+		inspection->pages += places[i].at.pages;
 	}
 	for (size_t i = 0; i < inspection->records.count; i++) {
 		const Cairn__Vma *vma = record_is(&inspection->records.at[i], &cairn__vma__descriptor);

@@ -10,71 +10,23 @@
 #include "cmd/cmd.h"
 #include "cmd/decoded.h"
 
-/* A run of pages of one space. Neighbours are joined as they come, so that these stay few. */
-struct extent {
-	uint64_t start, end;
-	uint32_t space;
-};
-struct extents {
-	VEC(struct extent) list;
-};
-
-static void extents_add(struct extents *extents, uint32_t space, const struct page_chunk *chunk)
-{
-	uint64_t end = chunk->address + (uint64_t)chunk->pages * IMAGE_PAGE;
-	struct extent *last = extents->list.count ? &extents->list.at[extents->list.count - 1] : NULL;
-	if (last && last->space == space && last->end == chunk->address)
-		last->end = end;
-	else
-		*vec_add(&extents->list) = (struct extent){ chunk->address, end, space };
-}
-
-static int extent_compare(const void *a, const void *b)
-{
-	const struct extent *left = a, *right = b;
-	if (left->space != right->space)
-		return left->space < right->space ? -1 : 1;
-	return left->start < right->start ? -1 : left->start > right->start;
-}
-
-static int extents_check(struct extents *extents, const char *path, struct fault *fault)
-{
-	if (extents->list.count)
-		qsort(extents->list.at, extents->list.count, sizeof *extents->list.at, extent_compare);
-	for (size_t i = 1; i < extents->list.count; i++) {
-		const struct extent *before = &extents->list.at[i - 1], *extent = &extents->list.at[i];
-		if (before->space == extent->space && before->end > extent->start)
-			return fault_set(fault, FAULT_IMAGE, EBADMSG,
-					 "%s: damaged: the page at 0x%" PRIx64 " of space %" PRIu32
-					 " is stored twice; try another copy", path, extent->start,
-					 extent->space);
-	}
-	return 0;
-}
-
-/* Reads all page blocks. *ret_pages counts. */
-static int pages_verify(const char *path, const struct image_reader *reader,
-			const struct deadline *deadline, uint64_t *ret_pages, struct fault *fault)
+/* Reads all page blocks; that no page is named twice was checked with the map. *ret_pages counts. */
+static int pages_verify(const struct image_reader *reader, const struct deadline *deadline, uint64_t *ret_pages,
+			struct fault *fault)
 {
 	const struct image_block *blocks;
-	size_t count = image_reader_blocks(reader, &blocks);
-	struct extents extents = { 0 };
-	_free_ uint8_t *buffer = aligned_alloc(IMAGE_PAGE, (size_t)(IMAGE_BLOCK_PAGES + 1) * IMAGE_PAGE);
-	uint64_t pages = 0;
+	const struct image_place *places;
+	size_t count = image_reader_blocks(reader, &blocks), place_count = image_reader_places(reader, &places);
+	_free_ uint8_t *buffer = aligned_alloc(IMAGE_PAGE, IMAGE_BUFFER);
 	int rc = buffer ? 0 : fault_set(fault, FAULT_FAILED, ENOMEM, "no memory to read it; try another machine");
 	for (size_t i = 0; !rc && i < count; i++) {
-		struct page_batch batch;
 		rc = deadline_check(deadline, fault);
 		if (!rc)
-			rc = image_reader_pages(reader, i, buffer, &batch, fault);
-		for (uint32_t c = 0; !rc && c < batch.count; c++)
-			extents_add(&extents, batch.space, &batch.chunks[c]);
-		pages += blocks[i].pages;
+			rc = image_reader_pages(reader, i, buffer, NULL, fault);
 	}
-	if (!rc)
-		rc = extents_check(&extents, path, fault);
-	vec_finish(&extents.list);
-	*ret_pages = pages;
+	*ret_pages = 0;
+	for (size_t i = 0; i < place_count; i++)
+		*ret_pages += places[i].at.pages;
 	return rc;
 }
 
@@ -109,7 +61,7 @@ static int image_verify(const char *path, const struct deadline *deadline, struc
 	if (rc)
 		fault_at(fault, rc, "%s", path);
 	if (!rc)
-		rc = pages_verify(path, reader, deadline, &ret_verdict->pages, fault);
+		rc = pages_verify(reader, deadline, &ret_verdict->pages, fault);
 	image_reader_free(reader);
 	return rc;
 }

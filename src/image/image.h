@@ -3,8 +3,9 @@
 /* One image is one file: see FORMAT.md beside this header for every byte.
  *
  * A file header, then blocks. A record block holds tagged, length-delimited protobuf records; a page block
- * holds chunks of pages of one space (an address space or a shared object, by id): a header page with
- * the chunk table, then the chunks, raw ones page-aligned. Then an index of all blocks and a trailer. A file without a
+ * holds chunks of pages: a header page with the chunk table, then the chunks, raw ones page-aligned. The map says which page of
+ * which space (an address space or a shared object, by id) is where; what it does not name is not part of the image (a page that was
+ * stored again later). Then an index of all blocks and a trailer. A file without a
  * valid trailer is not an image. Everything is covered by XXH3-64. Nothing here knows what a record means. */
 #include <protobuf-c/protobuf-c.h>
 #include <stdbool.h>
@@ -16,28 +17,40 @@
 
 enum {
 	IMAGE_PAGE = PAGES_SIZE,
-	IMAGE_VERSION = 1,
-	IMAGE_CHUNKS = PAGES_MOST_CHUNKS,               /* most chunks in a page block */
+	IMAGE_VERSION = 2,
+	IMAGE_CHUNKS = PAGES_MOST_CHUNKS,        /* most chunks in a page block */
 	IMAGE_BLOCK_PAGES = PAGES_MOST,          /* most pages in a page block: 1 MiB of data */
+	IMAGE_BUFFER = (2 * IMAGE_BLOCK_PAGES + 2) * IMAGE_PAGE, /* bytes that reading a page block takes: as stored, and decompressed */
 };
 
-/* Codecs of a chunk. Only CODEC_RAW is written by this version. */
-enum image_codec { CODEC_RAW = 0 };
+/* Codecs of a chunk. */
+enum image_codec { CODEC_RAW = 0, CODEC_LZ4 = 1, CODEC_ZSTD = 2 };
+struct image_compression {
+	enum image_codec codec; /* a chunk that does not shrink is stored raw all the same */
+	int level;              /* of zstd; 0: its default */
+};
 
 struct image_writer;
 struct image_stats {
 	uint64_t bytes;    /* of the whole file */
-	uint64_t pages;    /* stored */
+	uint64_t pages;    /* of the program that are in it */
+	uint64_t stored;   /* pages in the file: more, when some were stored twice; less, when ancestors have the others */
 	uint64_t records;
 };
 
 /* @fd is borrowed and stands at offset 0; a pipe is written in order, a file by pwrite at any offset. */
-int image_writer_new(int fd, struct image_writer **ret_writer, struct fault *fault);
+int image_writer_new(int fd, const struct image_compression *compression, struct image_writer **ret_writer,
+		     struct fault *fault);
+void image_writer_id(const struct image_writer *writer, uint8_t ret_id[16]);
 /* Appends one record. Not thread-safe against itself, safe beside image_writer_pages. */
 int image_writer_record(struct image_writer *writer, uint32_t tag, const ProtobufCMessage *record,
 			struct fault *fault);
-/* Writes one page block; the data may be reused after the return. Thread-safe. */
-int image_writer_pages(struct image_writer *writer, const struct page_batch *batch, struct fault *fault);
+/* Writes one page block of at most IMAGE_CHUNKS chunks; the data may be reused after the return. *ret_block is its offset. Thread-safe. The
+ * pages are part of the image only if a place names them. */
+int image_writer_pages(struct image_writer *writer, const struct page_batch *batch, uint64_t *ret_block,
+		       struct fault *fault);
+/* Enters pages of @space into the map. No page may be entered twice. */
+void image_writer_places(struct image_writer *writer, uint32_t space, const struct page_place *places, size_t count);
 /* Writes what is left, the index and the trailer. Does not sync: that is the owner's of the file. */
 int image_writer_finish(struct image_writer *writer, struct image_stats *ret_stats, struct fault *fault);
 void image_writer_free(struct image_writer *writer);
@@ -60,9 +73,11 @@ struct image_record {
 struct image_block {
 	uint64_t offset;  /* in the file */
 	uint32_t length;  /* bytes, a multiple of IMAGE_PAGE */
-	uint32_t space;
-	uint64_t address; /* of the first chunk */
 	uint32_t pages;   /* of all chunks */
+};
+struct image_place {
+	uint32_t space;
+	struct page_place at;
 };
 
 /* Opens "@path" ("-": stdin, taken whole into an unlinked temporary file first, as is any pipe), checks header, trailer, index and all record
@@ -75,10 +90,14 @@ int image_reader_descriptor(const char *path, struct fault *fault);
 int image_reader_open_fd(int fd, const char *path, struct image_reader **ret_reader, struct fault *fault);
 size_t image_reader_records(const struct image_reader *reader, const struct image_record **ret_records);
 size_t image_reader_blocks(const struct image_reader *reader, const struct image_block **ret_blocks);
+/* The map: ascending by space and address, without overlaps. */
+size_t image_reader_places(const struct image_reader *reader, const struct image_place **ret_places);
 uint64_t image_reader_size(const struct image_reader *reader); /* bytes of the file */
 void image_reader_id(const struct image_reader *reader, uint8_t ret_id[16]);
-/* Reads block @index into @buffer (at least its length, page-aligned) and checks every checksum, address
- * alignment and count. The chunks of @ret_batch point into @buffer. Thread-safe. */
-int image_reader_pages(const struct image_reader *reader, size_t index, void *buffer,
-		       struct page_batch *ret_batch, struct fault *fault);
+/* The block in which the page at @address of @space is; false: it is not stored. */
+bool image_reader_find(const struct image_reader *reader, uint32_t space, uint64_t address, size_t *ret_index);
+/* Reads block @index into @buffer (IMAGE_BUFFER bytes, page-aligned), checks every checksum and number, and hands what the map names of it
+ * to @taker (NULL: nobody), in batches of one space each. Thread-safe. */
+int image_reader_pages(const struct image_reader *reader, size_t index, void *buffer, const struct page_taker *taker,
+		       struct fault *fault);
 void image_reader_free(struct image_reader *reader);

@@ -20,6 +20,8 @@ enum {
 	LAYOUT_RECORD_MAX = 256 << 20,   /* bytes of one packed record */
 	LAYOUT_RECORDS_GOAL = 1 << 20,   /* bytes of a record block, unless one record is larger */
 	LAYOUT_RECORDS_MAX = LAYOUT_RECORD_MAX + 2 * IMAGE_PAGE, /* bytes of any record block */
+	LAYOUT_MAP_PLACES = 1 << 20,     /* places in a map block */
+	LAYOUT_CHUNK_ALIGN = 64,         /* bytes, of a compressed chunk in its block; a raw one is at a page */
 };
 
 /* Feature bits that this version knows: none is assigned yet. */
@@ -49,13 +51,14 @@ struct layout_trailer {
 	uint64_t index_length; /* of the whole index block */
 	uint64_t blocks;       /* entries of the index */
 	uint64_t records;
-	uint64_t pages;
-	uint8_t zero[4016];
+	uint64_t pages;        /* stored in the page blocks */
+	uint64_t places;       /* entries of the map */
+	uint8_t zero[4008];
 	uint64_t hash;
 };
 _Static_assert(sizeof(struct layout_trailer) == IMAGE_PAGE && offsetof(struct layout_trailer, hash) == 4088, "");
 
-enum layout_type { LAYOUT_RECORDS = 1, LAYOUT_PAGES = 2, LAYOUT_INDEX = 3 };
+enum layout_type { LAYOUT_RECORDS = 1, LAYOUT_PAGES = 2, LAYOUT_INDEX = 3, LAYOUT_MAP = 4 };
 
 /* At the start of every block. */
 struct layout_block {
@@ -63,28 +66,28 @@ struct layout_block {
 	uint32_t type;
 	uint64_t length;       /* bytes of the block, a multiple of IMAGE_PAGE */
 	uint64_t offset;       /* of this header in the file: a block in a wrong place is damage */
-	uint32_t space;        /* PAGES */
-	uint32_t count;        /* chunks, records or index entries */
-	uint64_t used;         /* RECORDS, INDEX: bytes after the header that are not padding */
-	uint64_t payload_hash; /* RECORDS, INDEX: of all bytes after the header, padding too */
-	uint32_t pages;        /* PAGES: of all chunks */
 	uint32_t zero;
+	uint32_t count;        /* chunks, records, places or index entries */
+	uint64_t used;         /* all but PAGES: bytes after the header that are not padding */
+	uint64_t payload_hash; /* all but PAGES: of all bytes after the header, padding too */
+	uint32_t pages;        /* PAGES: of all chunks */
+	uint32_t zero2;
 	uint64_t hash;         /* of the header with this field 0; for PAGES of the whole first page */
 };
 _Static_assert(sizeof(struct layout_block) == 64 && offsetof(struct layout_block, hash) == 56, "");
 
 struct layout_chunk {
-	uint64_t address; /* of the first page, bytes */
+	uint64_t zero;
 	uint32_t pages;
 	uint16_t codec;   /* enum image_codec */
 	uint16_t flags;   /* 0 */
-	uint32_t stored;  /* bytes in the file, before padding to IMAGE_PAGE */
-	uint32_t zero;
+	uint32_t offset;  /* bytes, of the stored bytes in the block */
+	uint32_t stored;  /* bytes */
 	uint64_t hash;    /* of the stored bytes, unseeded: the same contents have the same hash in every image */
 };
 _Static_assert(sizeof(struct layout_chunk) == 32, "");
 
-/* The first page of a page block; the chunks follow in the order of the table. */
+/* The first page of a page block; the chunks follow in the order of the table. Whose pages they are the map says. */
 struct layout_pages {
 	struct layout_block block;
 	struct layout_chunk chunks[IMAGE_CHUNKS];
@@ -102,12 +105,24 @@ _Static_assert(sizeof(struct layout_record) == 8, "");
 struct layout_entry {
 	uint64_t offset;
 	uint32_t length;
-	uint32_t type;    /* LAYOUT_RECORDS or LAYOUT_PAGES */
-	uint32_t space;
+	uint32_t type;    /* enum layout_type */
 	uint32_t pages;
-	uint64_t address; /* of the first chunk */
+	uint32_t zero;
+	uint64_t zero2;
 };
 _Static_assert(sizeof(struct layout_entry) == 32, "");
+
+/* The map: which pages of which space are where; ascending by space and address. */
+struct layout_place {
+	uint64_t address;
+	uint64_t block;   /* offset */
+	uint32_t space;
+	uint32_t pages;
+	uint32_t image;   /* 0: this file; n: the n-th ancestor */
+	uint16_t chunk;   /* in the block */
+	uint16_t first;   /* page of the chunk */
+};
+_Static_assert(sizeof(struct layout_place) == 32, "");
 
 static inline uint64_t layout_align(uint64_t size)
 {

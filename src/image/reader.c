@@ -17,6 +17,7 @@
 
 #include "base/fd.h"
 #include "base/memory.h"
+#include "image/codec.h"
 #include "image/layout.h"
 
 struct image_reader {
@@ -26,7 +27,10 @@ struct image_reader {
 	struct layout_header header;
 	struct layout_trailer trailer;
 	uint64_t seed;
-	VEC(struct image_block) blocks;
+	VEC(struct image_block) blocks; /* of pages, ascending */
+	VEC(struct image_place) places;
+	uint32_t *by_block;   /* indices of places, by block, then in their own order */
+	size_t *block_starts; /* by block: where its places begin in by_block; one more at the end */
 	VEC(struct image_record) records;
 	VEC(uint8_t *) buffers; /* payloads of the record blocks; the records point into them */
 };
@@ -101,6 +105,9 @@ static int header_check(struct image_reader *reader, struct fault *fault)
 		return fault_set(fault, FAULT_IMAGE, EPROTONOSUPPORT,
 				 "uses features (0x%llx) that this Cairn does not know; try a newer Cairn",
 				 (unsigned long long)(header->incompatible & ~LAYOUT_INCOMPATIBLE));
+	if (header->version == 1)
+		return fault_set(fault, FAULT_IMAGE, EPROTONOSUPPORT,
+				 "format version 1 was never released; try the Cairn that made it");
 	if (!header->version || header->page_size != IMAGE_PAGE)
 		return damaged(fault, "version %u with pages of %u bytes", header->version, header->page_size);
 	reader->seed = layout_seed(header->id);
@@ -214,12 +221,50 @@ static int pages_enter(struct image_reader *reader, const struct layout_entry *e
 {
 	uint64_t bytes = (uint64_t)entry->pages * IMAGE_PAGE;
 	if (!entry->pages || entry->pages > IMAGE_BLOCK_PAGES || entry->length > bytes + IMAGE_PAGE ||
-	    entry->length < 2 * IMAGE_PAGE || entry->address % IMAGE_PAGE || entry->address > UINT64_MAX - bytes)
+	    entry->length < 2 * IMAGE_PAGE)
 		return damaged(fault, "the index says %u pages in %u bytes at 0x%llx", entry->pages, entry->length,
 			       (unsigned long long)entry->offset);
-	*vec_add(&reader->blocks) = (struct image_block){ entry->offset, entry->length, entry->space,
-							  entry->address, entry->pages };
+	*vec_add(&reader->blocks) = (struct image_block){ entry->offset, entry->length, entry->pages };
 	return 0;
+}
+
+static bool place_follows(const struct image_place *before, const struct image_place *place)
+{
+	if (place->space != before->space)
+		return place->space > before->space;
+	return place->at.address >= before->at.address + (uint64_t)before->at.pages * IMAGE_PAGE;
+}
+
+static int place_enter(struct image_reader *reader, const struct layout_place *entry, struct fault *fault)
+{
+	uint64_t bytes = (uint64_t)entry->pages * IMAGE_PAGE;
+	const struct image_place *before = reader->places.count ? &reader->places.at[reader->places.count - 1] : NULL;
+	struct image_place place = { entry->space, { entry->address, entry->block, entry->pages, entry->image,
+						     entry->chunk, entry->first } };
+	if (!entry->pages || entry->pages > IMAGE_BLOCK_PAGES || entry->address % IMAGE_PAGE ||
+	    entry->address > UINT64_MAX - bytes || entry->image || (before && !place_follows(before, &place)))
+		return damaged(fault, "the map names %u pages at address 0x%llx of space %u", entry->pages,
+			       (unsigned long long)entry->address, entry->space);
+	*vec_add(&reader->places) = place;
+	return 0;
+}
+
+static int map_load(struct image_reader *reader, const struct layout_entry *entry, struct fault *fault)
+{
+	struct layout_block block;
+	_free_ uint8_t *payload = NULL;
+	if (entry->length > layout_align(sizeof block + LAYOUT_MAP_PLACES * sizeof(struct layout_place)))
+		return damaged(fault, "the index says %u bytes of the map at 0x%llx", entry->length,
+			       (unsigned long long)entry->offset);
+	int rc = payload_read(reader, LAYOUT_MAP, entry->offset, entry->length, &block, &payload, fault);
+	if (!rc && block.used != block.count * sizeof(struct layout_place))
+		rc = damaged(fault, "the map at 0x%llx has not as many places as it says", (unsigned long long)entry->offset);
+	for (uint32_t i = 0; !rc && i < block.count; i++) {
+		struct layout_place place;
+		memcpy(&place, payload + i * sizeof place, sizeof place);
+		rc = place_enter(reader, &place, fault);
+	}
+	return rc;
 }
 
 static int entry_take(struct image_reader *reader, const struct layout_entry *entry, struct fault *fault)
@@ -229,9 +274,41 @@ static int entry_take(struct image_reader *reader, const struct layout_entry *en
 		return records_load(reader, entry, fault);
 	case LAYOUT_PAGES:
 		return pages_enter(reader, entry, fault);
+	case LAYOUT_MAP:
+		return map_load(reader, entry, fault);
 	default:
 		return damaged(fault, "the index names a block of type %u", entry->type);
 	}
+}
+
+static int block_compare(const void *key, const void *member)
+{
+	uint64_t offset = *(const uint64_t *)key, other = ((const struct image_block *)member)->offset;
+	return (offset > other) - (offset < other);
+}
+
+/* Which block each place is in, and the places of each block. */
+static int places_sort(struct image_reader *reader, struct fault *fault)
+{
+	size_t blocks = reader->blocks.count, count = reader->places.count;
+	_free_ uint32_t *block_of = memory_new((count + 1) * sizeof *block_of);
+	reader->by_block = memory_new((count + 1) * sizeof *reader->by_block);
+	reader->block_starts = memory_new((blocks + 2) * sizeof *reader->block_starts);
+	for (size_t i = 0; i < count; i++) {
+		const struct image_block *block = blocks ? bsearch(&reader->places.at[i].at.block, reader->blocks.at, blocks,
+								   sizeof *block, block_compare) : NULL;
+		if (!block)
+			return damaged(fault, "the map names a block at 0x%llx, where none is",
+				       (unsigned long long)reader->places.at[i].at.block);
+		block_of[i] = (uint32_t)(block - reader->blocks.at);
+		reader->block_starts[block_of[i] + 2]++;
+	}
+	/* Counted two further on: they become beginnings while the places are dealt out. */
+	for (size_t b = 2; b < blocks + 2; b++)
+		reader->block_starts[b] += reader->block_starts[b - 1];
+	for (size_t i = 0; i < count; i++)
+		reader->by_block[reader->block_starts[block_of[i] + 1]++] = (uint32_t)i;
+	return 0;
 }
 
 /* Blocks tile the file from the header to the index: no byte is outside a checksum, none is in two blocks. */
@@ -250,9 +327,10 @@ static int index_walk(struct image_reader *reader, const uint8_t *entries, uint6
 		at += entry.length;
 		pages += entry.pages;
 	}
-	if (at != end || pages != reader->trailer.pages || reader->records.count != reader->trailer.records)
+	if (at != end || pages != reader->trailer.pages || reader->records.count != reader->trailer.records ||
+	    reader->places.count != reader->trailer.places)
 		return damaged(fault, "the index does not name what the trailer counts");
-	return 0;
+	return places_sort(reader, fault);
 }
 
 static int index_load(struct image_reader *reader, struct fault *fault)
@@ -414,6 +492,32 @@ size_t image_reader_blocks(const struct image_reader *reader, const struct image
 	return reader->blocks.count;
 }
 
+size_t image_reader_places(const struct image_reader *reader, const struct image_place **ret_places)
+{
+	*ret_places = reader->places.at;
+	return reader->places.count;
+}
+
+bool image_reader_find(const struct image_reader *reader, uint32_t space, uint64_t address, size_t *ret_index)
+{
+	size_t low = 0, high = reader->places.count;
+	while (low < high) { /* the last place that does not begin behind it */
+		size_t middle = (low + high) / 2;
+		const struct image_place *place = &reader->places.at[middle];
+		if (place->space < space || (place->space == space && place->at.address <= address))
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	const struct image_place *place = low ? &reader->places.at[low - 1] : NULL;
+	if (!place || place->space != space || address - place->at.address >= (uint64_t)place->at.pages * IMAGE_PAGE)
+		return false;
+	const struct image_block *block = bsearch(&place->at.block, reader->blocks.at, reader->blocks.count, sizeof *block,
+						  block_compare);
+	*ret_index = (size_t)(block - reader->blocks.at);
+	return block;
+}
+
 uint64_t image_reader_size(const struct image_reader *reader)
 {
 	return reader->size;
@@ -426,65 +530,128 @@ void image_reader_id(const struct image_reader *reader, uint8_t ret_id[16])
 
 /* Pages */
 
-/* Chunk @chunk, which begins *at bytes into the block of @length bytes in @buffer. Advances *at. */
-static int chunk_take(const struct layout_chunk *chunk, const uint8_t *buffer, uint64_t length, uint64_t *at,
-		      struct page_chunk *ret_chunk, struct fault *fault)
+/* Where the contents of a block's chunks are in memory. */
+struct chunk_list {
+	uint32_t count, pages[IMAGE_CHUNKS];
+	const uint8_t *data[IMAGE_CHUNKS];
+};
+
+static bool is_zero(const uint8_t *bytes, size_t size)
 {
-	uint64_t bytes = (uint64_t)chunk->pages * IMAGE_PAGE;
-	unsigned long long address = chunk->address;
-	if (chunk->codec != CODEC_RAW || chunk->flags)
+	for (size_t i = 0; i < size; i++)
+		if (bytes[i])
+			return false;
+	return true;
+}
+
+/* Chunk @chunk of the block of @length bytes in @buffer, of which *at are accounted for. Decompresses into *room. */
+static int chunk_take(const struct layout_chunk *chunk, const uint8_t *buffer, uint64_t length, uint64_t *at,
+		      uint8_t **room, const uint8_t **ret_data, struct fault *fault)
+{
+	uint64_t bytes = (uint64_t)chunk->pages * IMAGE_PAGE, align = chunk->codec ? LAYOUT_CHUNK_ALIGN : IMAGE_PAGE;
+	if (chunk->codec > CODEC_ZSTD || chunk->flags)
 		return fault_set(fault, FAULT_IMAGE, EPROTONOSUPPORT,
-				 "pages at 0x%llx are stored in a way (%u, %u) that this Cairn does not know; try a "
-				 "newer Cairn", address, chunk->codec, chunk->flags);
-	if (!chunk->pages || chunk->pages > IMAGE_BLOCK_PAGES || chunk->stored != bytes || bytes > length - *at ||
-	    chunk->address % IMAGE_PAGE || chunk->address > UINT64_MAX - bytes)
-		return damaged(fault, "%u pages at address 0x%llx, which its block does not hold", chunk->pages, address);
-	if (chunk->hash != layout_chunk_hash(buffer + *at, bytes))
-		return damaged(fault, "checksum of %u pages at address 0x%llx", chunk->pages, address);
-	*ret_chunk = (struct page_chunk){ chunk->address, chunk->pages, buffer + *at };
-	*at += bytes;
+				 "pages are stored in a way (%u, %u) that this Cairn does not know; try a newer Cairn",
+				 chunk->codec, chunk->flags);
+	if (!chunk->pages || chunk->pages > IMAGE_BLOCK_PAGES || chunk->offset % align || chunk->offset < *at ||
+	    chunk->offset - *at >= align || chunk->offset > length || chunk->stored > length - chunk->offset ||
+	    !chunk->stored || chunk->stored > bytes || (!chunk->codec && chunk->stored != bytes))
+		return damaged(fault, "a chunk of %u pages, which its block does not hold", chunk->pages);
+	if (chunk->hash != layout_chunk_hash(buffer + chunk->offset, chunk->stored) ||
+	    !is_zero(buffer + *at, chunk->offset - *at))
+		return damaged(fault, "checksum of %u pages", chunk->pages);
+	*at = chunk->offset + chunk->stored;
+	*ret_data = buffer + chunk->offset;
+	if (!chunk->codec)
+		return 0;
+	if (!codec_decompress(chunk->codec, buffer + chunk->offset, chunk->stored, *room, bytes))
+		return damaged(fault, "%u compressed pages", chunk->pages);
+	*ret_data = *room;
+	*room += bytes;
 	return 0;
 }
 
-static int chunks_take(const struct image_block *entry, uint8_t *buffer, struct page_batch *ret_batch,
-		       struct fault *fault)
+static int chunks_take(const struct image_block *entry, uint8_t *buffer, struct chunk_list *ret_list, struct fault *fault)
 {
 	const struct layout_pages *first = (const struct layout_pages *)buffer;
-	uint32_t count = first->block.count;
+	uint8_t *room = buffer + (IMAGE_BLOCK_PAGES + 1) * IMAGE_PAGE;
 	uint64_t at = IMAGE_PAGE, pages = 0;
-	if (!count || count > IMAGE_CHUNKS || first->block.space != entry->space)
-		return damaged(fault, "block at 0x%llx is not what the index says", (unsigned long long)entry->offset);
-	struct page_batch batch;
-	batch.space = entry->space;
-	batch.count = count;
-	for (uint32_t i = 0; i < count; i++) {
-		int rc = chunk_take(&first->chunks[i], buffer, entry->length, &at, &batch.chunks[i], fault);
+	ret_list->count = first->block.count;
+	if (!ret_list->count || ret_list->count > IMAGE_CHUNKS)
+		return damaged(fault, "the block holds %u chunks", ret_list->count);
+	for (uint32_t i = 0; i < ret_list->count; i++) {
+		ret_list->pages[i] = first->chunks[i].pages;
+		pages += ret_list->pages[i];
+		if (pages > IMAGE_BLOCK_PAGES)
+			return damaged(fault, "the block holds more pages than it may");
+		int rc = chunk_take(&first->chunks[i], buffer, entry->length, &at, &room, &ret_list->data[i], fault);
 		if (rc)
 			return rc;
-		pages += batch.chunks[i].pages;
 	}
-	if (at != entry->length || pages != entry->pages || pages != first->block.pages ||
-	    batch.chunks[0].address != entry->address)
-		return damaged(fault, "block at 0x%llx is not what the index says", (unsigned long long)entry->offset);
-	ret_batch->space = batch.space;
-	ret_batch->count = batch.count;
-	memcpy(ret_batch->chunks, batch.chunks, count * sizeof *batch.chunks);
+	if (layout_align(at) != entry->length || !is_zero(buffer + at, entry->length - at) || pages != entry->pages ||
+	    pages != first->block.pages)
+		return damaged(fault, "the block is not what the index says");
 	return 0;
 }
 
-int image_reader_pages(const struct image_reader *reader, size_t index, void *buffer,
-		       struct page_batch *ret_batch, struct fault *fault)
+static int places_check(const struct image_reader *reader, size_t index, const struct chunk_list *list,
+			struct fault *fault)
 {
-	if (index >= reader->blocks.count)
-		return fault_set(fault, FAULT_FAILED, EINVAL, "%s: it has no page block %zu; please report this",
-				 reader->name, index);
+	for (size_t i = reader->block_starts[index]; i < reader->block_starts[index + 1]; i++) {
+		const struct page_place *place = &reader->places.at[reader->by_block[i]].at;
+		if (place->chunk >= list->count || place->first >= list->pages[place->chunk] ||
+		    place->pages > list->pages[place->chunk] - place->first)
+			return damaged(fault, "the map names pages that the block does not hold");
+	}
+	return 0;
+}
+
+static int places_give(const struct image_reader *reader, size_t index, const struct chunk_list *list,
+		       const struct page_taker *taker, struct fault *fault)
+{
+	struct page_batch batch;
+	batch.count = batch.space = 0;
+	int rc = 0;
+	for (size_t i = reader->block_starts[index]; !rc && i < reader->block_starts[index + 1]; i++) {
+		const struct image_place *place = &reader->places.at[reader->by_block[i]];
+		if (batch.count && (batch.space != place->space || batch.count == PAGES_MOST)) {
+			rc = taker->take(taker->context, &batch, fault);
+			batch.count = 0;
+		}
+		batch.space = place->space;
+		batch.chunks[batch.count++] = (struct page_chunk){
+			place->at.address, place->at.pages,
+			list->data[place->at.chunk] + (size_t)place->at.first * IMAGE_PAGE };
+	}
+	return !rc && batch.count ? taker->take(taker->context, &batch, fault) : rc;
+}
+
+static int block_read(const struct image_reader *reader, size_t index, void *buffer, struct chunk_list *ret_list,
+		      struct fault *fault)
+{
 	const struct image_block *entry = &reader->blocks.at[index];
 	int rc = read_at(reader, buffer, entry->length, entry->offset, fault);
 	if (!rc)
 		rc = block_check(reader, buffer, LAYOUT_PAGES, entry->offset, entry->length, fault);
+	if (rc)
+		return rc;
+	rc = chunks_take(entry, buffer, ret_list, fault);
 	if (!rc)
-		rc = chunks_take(entry, buffer, ret_batch, fault);
-	return rc ? fault_at(fault, rc, "%s", reader->name) : 0;
+		rc = places_check(reader, index, ret_list, fault);
+	return rc ? fault_at(fault, rc, "the block at 0x%llx", (unsigned long long)entry->offset) : 0;
+}
+
+int image_reader_pages(const struct image_reader *reader, size_t index, void *buffer, const struct page_taker *taker,
+		       struct fault *fault)
+{
+	struct chunk_list list;
+	if (index >= reader->blocks.count)
+		return fault_set(fault, FAULT_FAILED, EINVAL, "%s: it has no page block %zu; please report this",
+				 reader->name, index);
+	int rc = block_read(reader, index, buffer, &list, fault);
+	if (rc)
+		return fault_at(fault, rc, "%s", reader->name);
+	return taker ? places_give(reader, index, &list, taker, fault) : 0;
 }
 
 void image_reader_free(struct image_reader *reader)
@@ -496,6 +663,9 @@ void image_reader_free(struct image_reader *reader)
 	vec_finish(&reader->buffers);
 	vec_finish(&reader->records);
 	vec_finish(&reader->blocks);
+	vec_finish(&reader->places);
+	free(reader->by_block);
+	free(reader->block_starts);
 	fd_close_scoped(&reader->fd);
 	free(reader->name);
 	free(reader);

@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "base/memory.h"
+#include "image/codec.h"
 #include "image/layout.h"
 
 struct image_writer {
@@ -30,10 +31,13 @@ struct image_writer {
 	atomic_bool failed;    /* a block is missing: what follows would be for nothing */
 	struct layout_header header;
 	uint64_t seed;
-	struct image_stats stats; /* records: by the one thread of image_writer_record; pages: under the lock */
+	struct image_compression compression;
+	struct codec_pool codecs;
+	struct image_stats stats; /* records: by the one thread of image_writer_record; the others: under the lock */
 
 	pthread_mutex_t lock;  /* of the index, and on a pipe of the pipe */
 	VEC(struct layout_entry) index;
+	VEC(struct layout_place) map;
 
 	uint8_t *records;      /* the record block that is being filled: header, then the stream */
 	size_t used, space;    /* bytes of it */
@@ -120,22 +124,20 @@ static int writer_put(struct image_writer *writer, struct iovec *iov, int count,
 
 /* Blocks */
 
-static void writer_index(struct image_writer *writer, const struct layout_block *block, uint64_t address)
+static void writer_index(struct image_writer *writer, const struct layout_block *block)
 {
 	*vec_add(&writer->index) = (struct layout_entry){
 		.offset = block->offset,
 		.length = (uint32_t)block->length,
 		.type = block->type,
-		.space = block->space,
 		.pages = block->pages,
-		.address = address,
 	};
-	writer->stats.pages += block->pages;
+	writer->stats.stored += block->pages;
 }
 
 /* Gives @block its place and its checksum and writes it; iov[0] begins with it. */
 static int writer_block(struct image_writer *writer, struct layout_block *block, struct iovec *iov, int count,
-			uint64_t address, struct fault *fault)
+			struct fault *fault)
 {
 	if (atomic_load(&writer->failed))
 		return fault_set(fault, FAULT_FAILED, EIO, "writing the image: an earlier write failed");
@@ -147,7 +149,7 @@ static int writer_block(struct image_writer *writer, struct layout_block *block,
 	if (!writer->stream)
 		pthread_mutex_lock(&writer->lock);
 	if (!rc && block->type != LAYOUT_INDEX)
-		writer_index(writer, block, address);
+		writer_index(writer, block);
 	pthread_mutex_unlock(&writer->lock);
 	return rc;
 }
@@ -159,8 +161,7 @@ static int batch_check(const struct page_batch *batch, struct fault *fault)
 	for (uint32_t i = 0; !bad && i < batch->count; i++) {
 		const struct page_chunk *chunk = &batch->chunks[i];
 		pages += chunk->pages;
-		bad = !chunk->pages || pages > IMAGE_BLOCK_PAGES || chunk->address % IMAGE_PAGE ||
-		      chunk->address > UINT64_MAX - (uint64_t)chunk->pages * IMAGE_PAGE;
+		bad = !chunk->pages || pages > IMAGE_BLOCK_PAGES;
 	}
 	if (bad)
 		return fault_set(fault, FAULT_FAILED, EINVAL,
@@ -168,25 +169,98 @@ static int batch_check(const struct page_batch *batch, struct fault *fault)
 	return 0;
 }
 
-int image_writer_pages(struct image_writer *writer, const struct page_batch *batch, struct fault *fault)
+/* A page block while it is put together: raw chunks stay where the caller has them. */
+struct block_draft {
+	struct layout_pages first;
+	struct iovec iov[1 + 2 * IMAGE_CHUNKS + 1]; /* the first page; of each chunk its padding and itself; the block's end */
+	int parts;
+	uint64_t at; /* bytes of the block so far */
+	size_t compressed; /* bytes of the codec's buffer in use */
+};
+static const uint8_t padding[IMAGE_PAGE];
+
+static void draft_add(struct block_draft *draft, const void *data, size_t size)
+{
+	if (size)
+		draft->iov[draft->parts++] = (struct iovec){ (void *)data, size };
+	draft->at += size;
+}
+
+static void draft_chunk(struct image_writer *writer, struct block_draft *draft, struct codec_bench *bench,
+			struct layout_chunk *entry, const struct page_chunk *chunk)
+{
+	size_t size = (size_t)chunk->pages * IMAGE_PAGE, stored = 0;
+	const void *data = chunk->data;
+	if (bench) {
+		uint8_t *to = bench->buffer + draft->compressed;
+		stored = codec_compress(bench, &writer->compression, data, size, to, CODEC_BUFFER - draft->compressed);
+		data = stored ? to : data;
+		draft->compressed += stored;
+	}
+	size_t align = stored ? LAYOUT_CHUNK_ALIGN : IMAGE_PAGE;
+	draft_add(draft, padding, (align - draft->at % align) % align);
+	*entry = (struct layout_chunk){
+		.pages = chunk->pages, .codec = (uint16_t)(stored ? writer->compression.codec : CODEC_RAW),
+		.offset = (uint32_t)draft->at, .stored = (uint32_t)(stored ? stored : size) };
+	entry->hash = layout_chunk_hash(data, entry->stored);
+	draft_add(draft, data, entry->stored);
+}
+
+int image_writer_pages(struct image_writer *writer, const struct page_batch *batch, uint64_t *ret_block,
+		       struct fault *fault)
 {
 	int rc = batch_check(batch, fault);
 	if (rc)
 		return rc;
-	struct layout_pages first = { .block = {
-		.magic = LAYOUT_BLOCK_MAGIC, .type = LAYOUT_PAGES, .space = batch->space, .count = batch->count } };
-	struct iovec iov[1 + IMAGE_CHUNKS] = { { &first, sizeof first } };
+	struct codec_bench *bench = writer->compression.codec ? codec_take(&writer->codecs) : NULL;
+	struct block_draft draft = { .first.block = {
+		.magic = LAYOUT_BLOCK_MAGIC, .type = LAYOUT_PAGES, .count = batch->count } };
+	draft_add(&draft, &draft.first, sizeof draft.first);
 	for (uint32_t i = 0; i < batch->count; i++) {
-		const struct page_chunk *chunk = &batch->chunks[i];
-		size_t size = (size_t)chunk->pages * IMAGE_PAGE;
-		first.chunks[i] = (struct layout_chunk){
-			.address = chunk->address, .pages = chunk->pages, .codec = CODEC_RAW,
-			.stored = (uint32_t)size, .hash = layout_chunk_hash(chunk->data, size) };
-		iov[1 + i] = (struct iovec){ (void *)chunk->data, size };
-		first.block.pages += chunk->pages;
+		draft_chunk(writer, &draft, bench, &draft.first.chunks[i], &batch->chunks[i]);
+		draft.first.block.pages += batch->chunks[i].pages;
 	}
-	first.block.length = ((uint64_t)first.block.pages + 1) * IMAGE_PAGE;
-	return writer_block(writer, &first.block, iov, 1 + (int)batch->count, batch->chunks[0].address, fault);
+	draft_add(&draft, padding, (IMAGE_PAGE - draft.at % IMAGE_PAGE) % IMAGE_PAGE);
+	draft.first.block.length = draft.at;
+	rc = writer_block(writer, &draft.first.block, draft.iov, draft.parts, fault);
+	if (bench)
+		codec_put(&writer->codecs, bench);
+	*ret_block = draft.first.block.offset;
+	return rc;
+}
+
+void image_writer_places(struct image_writer *writer, uint32_t space, const struct page_place *places, size_t count)
+{
+	pthread_mutex_lock(&writer->lock);
+	for (size_t i = 0; i < count; i++) {
+		*vec_add(&writer->map) = (struct layout_place){
+			.address = places[i].address, .block = places[i].block, .space = space, .pages = places[i].pages,
+			.image = places[i].image, .chunk = places[i].chunk, .first = places[i].first };
+		writer->stats.pages += places[i].pages;
+	}
+	pthread_mutex_unlock(&writer->lock);
+}
+
+/* Writes a block of anything but pages: @count things, @used bytes. *ret_block (may be NULL) is its head. */
+static int payload_write(struct image_writer *writer, enum layout_type type, uint32_t count, const void *payload,
+			 size_t used, struct layout_block *ret_block, struct fault *fault)
+{
+	struct layout_block block = {
+		.magic = LAYOUT_BLOCK_MAGIC, .type = type, .length = layout_align(sizeof block + used), .count = count, .used = used };
+	XXH3_state_t *state = XXH3_createState();
+	size_t rest = block.length - sizeof block - used;
+	if (!state)
+		return fault_set(fault, FAULT_FAILED, ENOMEM, "writing the image: no memory; try to free some");
+	XXH3_64bits_reset_withSeed(state, writer->seed);
+	XXH3_64bits_update(state, payload, used);
+	XXH3_64bits_update(state, padding, rest);
+	block.payload_hash = XXH3_64bits_digest(state);
+	XXH3_freeState(state);
+	struct iovec iov[] = { { &block, sizeof block }, { (void *)payload, used }, { (void *)padding, rest } };
+	int rc = writer_block(writer, &block, iov, 3, fault);
+	if (ret_block)
+		*ret_block = block;
+	return rc;
 }
 
 /* Records */
@@ -216,17 +290,8 @@ static int records_flush(struct image_writer *writer, struct fault *fault)
 {
 	if (!writer->count)
 		return 0;
-	uint64_t length = layout_align(writer->used);
-	records_reserve(writer, length);
-	memset(writer->records + writer->used, 0, length - writer->used);
-	struct layout_block block = {
-		.magic = LAYOUT_BLOCK_MAGIC, .type = LAYOUT_RECORDS, .length = length, .count = writer->count,
-		.used = writer->used - sizeof block,
-		.payload_hash = layout_payload_hash(writer->records + sizeof block, length - sizeof block,
-						    writer->seed) };
-	struct iovec iov[] = { { &block, sizeof block },
-			       { writer->records + sizeof block, length - sizeof block } };
-	int rc = writer_block(writer, &block, iov, 2, 0, fault);
+	int rc = payload_write(writer, LAYOUT_RECORDS, writer->count, writer->records + sizeof(struct layout_block),
+			       writer->used - sizeof(struct layout_block), NULL, fault);
 	records_reset(writer);
 	return rc;
 }
@@ -286,10 +351,13 @@ static int header_write(struct image_writer *writer, uint64_t file_length, struc
 	return writer_put(writer, &iov, 1, 0, fault);
 }
 
-int image_writer_new(int fd, struct image_writer **ret_writer, struct fault *fault)
+int image_writer_new(int fd, const struct image_compression *compression, struct image_writer **ret_writer,
+		     struct fault *fault)
 {
 	struct image_writer *writer = memory_new(sizeof *writer);
 	writer->fd = fd;
+	writer->compression = *compression;
+	codec_pool_init(&writer->codecs);
 	writer->stream = !fd_is_seekable(fd);
 	pthread_mutex_init(&writer->lock, NULL);
 	atomic_init(&writer->end, IMAGE_PAGE);
@@ -315,22 +383,36 @@ static int entry_compare(const void *a, const void *b)
 	return left->offset < right->offset ? -1 : left->offset > right->offset;
 }
 
+static int place_compare(const void *a, const void *b)
+{
+	const struct layout_place *left = a, *right = b;
+	if (left->space != right->space)
+		return left->space < right->space ? -1 : 1;
+	return left->address < right->address ? -1 : left->address > right->address;
+}
+
+static int map_write(struct image_writer *writer, struct layout_trailer *trailer, struct fault *fault)
+{
+	int rc = 0;
+	if (writer->map.count)
+		qsort(writer->map.at, writer->map.count, sizeof *writer->map.at, place_compare);
+	for (size_t at = 0, count; rc == 0 && at < writer->map.count; at += count) {
+		count = writer->map.count - at < LAYOUT_MAP_PLACES ? writer->map.count - at : LAYOUT_MAP_PLACES;
+		rc = payload_write(writer, LAYOUT_MAP, (uint32_t)count, writer->map.at + at, count * sizeof *writer->map.at, NULL,
+				   fault);
+	}
+	trailer->places = writer->map.count;
+	return rc;
+}
+
 static int index_write(struct image_writer *writer, struct layout_trailer *trailer, struct fault *fault)
 {
-	size_t used = writer->index.count * sizeof *writer->index.at;
-	struct layout_block block = { .magic = LAYOUT_BLOCK_MAGIC, .type = LAYOUT_INDEX, .used = used,
-				      .length = layout_align(sizeof block + used),
-				      .count = (uint32_t)writer->index.count };
+	struct layout_block block;
 	/* Blocks are entered as their writes end, several threads at once. */
 	if (writer->index.count)
 		qsort(writer->index.at, writer->index.count, sizeof *writer->index.at, entry_compare);
-	size_t payload = block.length - sizeof block;
-	_free_ uint8_t *bytes = memory_new(payload);
-	if (used)
-		memcpy(bytes, writer->index.at, used);
-	block.payload_hash = layout_payload_hash(bytes, payload, writer->seed);
-	struct iovec iov[] = { { &block, sizeof block }, { bytes, payload } };
-	int rc = writer_block(writer, &block, iov, 2, 0, fault);
+	int rc = payload_write(writer, LAYOUT_INDEX, (uint32_t)writer->index.count, writer->index.at,
+			       writer->index.count * sizeof *writer->index.at, &block, fault);
 	trailer->index_offset = block.offset;
 	trailer->index_length = block.length;
 	trailer->blocks = writer->index.count;
@@ -343,16 +425,23 @@ static int trailer_write(struct image_writer *writer, struct layout_trailer *tra
 	memcpy(trailer->id, writer->header.id, sizeof trailer->id);
 	trailer->file_length = writer->stats.bytes;
 	trailer->records = writer->stats.records;
-	trailer->pages = writer->stats.pages;
+	trailer->pages = writer->stats.stored;
 	trailer->hash = layout_page_hash(trailer);
 	struct iovec iov = { trailer, sizeof *trailer };
 	return writer_put(writer, &iov, 1, writer->stats.bytes - sizeof *trailer, fault);
+}
+
+void image_writer_id(const struct image_writer *writer, uint8_t ret_id[16])
+{
+	memcpy(ret_id, writer->header.id, sizeof writer->header.id);
 }
 
 int image_writer_finish(struct image_writer *writer, struct image_stats *ret_stats, struct fault *fault)
 {
 	struct layout_trailer trailer = { 0 };
 	int rc = records_flush(writer, fault);
+	if (!rc)
+		rc = map_write(writer, &trailer, fault);
 	if (!rc)
 		rc = index_write(writer, &trailer, fault);
 	if (rc)
@@ -373,7 +462,9 @@ void image_writer_free(struct image_writer *writer)
 	if (!writer)
 		return;
 	pthread_mutex_destroy(&writer->lock);
+	codec_pool_finish(&writer->codecs);
 	vec_finish(&writer->index);
+	vec_finish(&writer->map);
 	free(writer->records);
 	free(writer);
 }

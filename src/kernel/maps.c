@@ -70,13 +70,22 @@ static bool key_take(const char *at, struct map *map)
 	return true;
 }
 
-static bool swap_take(const char *at, struct map *map)
+/* "Anonymous:         12345 kB" */
+static bool size_take(const char *at, uint64_t *ret_bytes)
 {
 	uint64_t kilobytes;
-	if (!token_number(&at, 10, &kilobytes) || kilobytes > UINT64_MAX / 1024)
+	if (!token_number(&at, 10, &kilobytes) || kilobytes > UINT64_MAX / 1024 || !token_word(&at, " kB"))
 		return false;
-	map->swapped = kilobytes * 1024;
+	*ret_bytes = kilobytes * 1024;
 	return true;
+}
+
+static bool shared_take(const char *at, struct map *map)
+{
+	uint64_t bytes = 0;
+	bool good = size_take(at, &bytes);
+	map->pages_shared |= bytes > 0;
+	return good;
 }
 
 /* A line of smaps under the header of @map. There are two dozen per mapping: the first letter decides for most. */
@@ -89,7 +98,11 @@ static int attribute_parse(const char *line, struct map *map, struct fault *faul
 	else if (*line == 'P' && token_word(&at, "ProtectionKey:"))
 		good = key_take(at, map);
 	else if (*line == 'S' && token_word(&at, "Swap:"))
-		good = swap_take(at, map);
+		good = size_take(at, &map->swapped);
+	else if (*line == 'A' && token_word(&at, "Anonymous:"))
+		good = size_take(at, &map->anonymous);
+	else if (*line == 'S' && (token_word(&at, "Shared_Clean:") || token_word(&at, "Shared_Dirty:")))
+		good = shared_take(at, map);
 	return good ? 0 : token_malformed(fault, "smaps", "a line", line);
 }
 

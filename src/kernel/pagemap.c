@@ -22,7 +22,9 @@ struct scan_arg {
 	uint64_t category_inverted, category_mask, category_anyof_mask, return_mask;
 };
 #define CAIRN_PAGEMAP_SCAN _IOWR('f', 16, struct scan_arg)
+enum { SCAN_WP_MATCHING = 1 << 0, SCAN_CHECK_WPASYNC = 1 << 1 }; /* flags */
 enum {
+	SCAN_WRITTEN = 1 << 1,
 	SCAN_FILE = 1 << 2,
 	SCAN_PRESENT = 1 << 3,
 	SCAN_SWAPPED = 1 << 4,
@@ -38,20 +40,28 @@ enum {
 
 enum { PAGE_BYTES = 4096, ENTRY_BYTES = 8, BATCH = 512 };
 
+/* @most: pages, after which it may stop; 0: never. */
 static int scan(const struct pagemap *pagemap, uint64_t start, uint64_t end, struct scan_region *regions, int space,
-		uint64_t *ret_next)
+		uint64_t most, uint64_t *ret_next)
 {
-	uint64_t guard = pagemap->guards ? SCAN_GUARD : 0;
+	/* Protecting a guard would set a bit in its marker that nobody clears again: it must not match. */
+	uint64_t guard = pagemap->guards && !pagemap->protect ? SCAN_GUARD : 0;
+	uint64_t no_guard = pagemap->guards && pagemap->protect ? SCAN_GUARD : 0;
 	/* Whether a page is of a file is the one question for which the kernel has to look at the page itself. */
 	uint64_t file = pagemap->anonymous ? 0 : SCAN_FILE;
 	struct scan_arg arg = {
 		.size = sizeof arg,
+		.flags = (pagemap->tracked ? SCAN_CHECK_WPASYNC : 0) | (pagemap->protect ? SCAN_WP_MATCHING : 0),
 		.start = start,
 		.end = end,
 		.vec = (uintptr_t)regions,
 		.vec_len = (uint64_t)space,
+		.max_pages = most,
+		.category_inverted = no_guard,
+		.category_mask = no_guard | (pagemap->written ? SCAN_WRITTEN : 0),
 		.category_anyof_mask = SCAN_PRESENT | SCAN_SWAPPED | guard,
-		.return_mask = SCAN_PRESENT | SCAN_SWAPPED | SCAN_PFNZERO | file | guard,
+		.return_mask = SCAN_PRESENT | SCAN_SWAPPED | SCAN_PFNZERO | file | guard |
+			       (pagemap->tracked ? SCAN_WRITTEN : 0),
 	};
 	int count = ioctl(pagemap->fd, CAIRN_PAGEMAP_SCAN, &arg);
 	if (count < 0)
@@ -67,11 +77,11 @@ static void scan_probe(struct pagemap *pagemap)
 	struct scan_region region;
 	uint64_t next;
 	pagemap->guards = true;
-	pagemap->scan = scan(pagemap, 0, PAGE_BYTES, &region, 1, &next) >= 0;
+	pagemap->scan = scan(pagemap, 0, PAGE_BYTES, &region, 1, 0, &next) >= 0;
 	if (pagemap->scan)
 		return;
 	pagemap->guards = false;
-	pagemap->scan = scan(pagemap, 0, PAGE_BYTES, &region, 1, &next) >= 0;
+	pagemap->scan = scan(pagemap, 0, PAGE_BYTES, &region, 1, 0, &next) >= 0;
 }
 
 static int open_fault(struct fault *fault, int error, pid_t pid)
@@ -130,7 +140,8 @@ static uint32_t categories_of_scan(uint64_t scanned)
 	if (scanned & SCAN_GUARD)
 		return PAGE_GUARD;
 	return (scanned & SCAN_PRESENT ? PAGE_PRESENT : 0) | (scanned & SCAN_SWAPPED ? PAGE_SWAPPED : 0) |
-	       (scanned & SCAN_FILE ? PAGE_FILE : 0) | (scanned & SCAN_PFNZERO ? PAGE_ZERO : 0);
+	       (scanned & SCAN_FILE ? PAGE_FILE : 0) | (scanned & SCAN_PFNZERO ? PAGE_ZERO : 0) |
+	       (scanned & SCAN_WRITTEN ? PAGE_WRITTEN : 0);
 }
 
 static uint32_t categories_of_entry(const struct pagemap *pagemap, uint64_t entry)
@@ -149,7 +160,7 @@ static int scan_step(const struct pagemap *pagemap, uint64_t *at, uint64_t end, 
 	struct scan_region regions[BATCH];
 	int space = answer->space - answer->count;
 	uint64_t next;
-	int count = scan(pagemap, *at, end, regions, space < BATCH ? space : BATCH, &next);
+	int count = scan(pagemap, *at, end, regions, space < BATCH ? space : BATCH, 0, &next);
 	for (int i = 0; i < count; i++) /* all fit: there are no more than were asked for */
 		answer_add(answer, regions[i].start, regions[i].end, categories_of_scan(regions[i].categories));
 	if (count >= 0)
@@ -189,4 +200,20 @@ int pagemap_extents(const struct pagemap *pagemap, uint64_t start, uint64_t end,
 				 (unsigned long long)start, strerror(-rc));
 	*ret_next = at < end ? at : end;
 	return answer.count;
+}
+
+int pagemap_next(const struct pagemap *pagemap, uint64_t start, uint64_t end, uint64_t *ret_address, struct fault *fault)
+{
+	struct scan_region region;
+	struct pagemap plain = { .fd = pagemap->fd, .scan = pagemap->scan, .guards = pagemap->guards, .anonymous = true };
+	uint64_t next;
+	*ret_address = start;
+	if (!pagemap->scan)
+		return 0;
+	int count = scan(&plain, start, end, &region, 1, 1, &next);
+	if (count < 0)
+		return fault_set(fault, fault_class_of(-count), -count, "pagemap from 0x%llx: %s; try again",
+				 (unsigned long long)start, strerror(-count));
+	*ret_address = count ? region.start : end;
+	return 0;
 }

@@ -14,12 +14,18 @@ enum page_category {
 	PAGE_FILE = 1 << 2,     /* of a file or shared memory, not a private copy */
 	PAGE_ZERO = 1 << 3,     /* the shared zero page (only PAGEMAP_SCAN knows) */
 	PAGE_GUARD = 1 << 4,    /* a guard region (6.15; only kernels that say so) */
+	PAGE_WRITTEN = 1 << 5,  /* since it was protected; only said in a tracked pagemap */
 };
 
 struct pagemap {
 	int fd;        /* /proc/PID/pagemap */
 	bool scan;     /* PAGEMAP_SCAN works */
 	bool guards;   /* and knows PAGE_IS_GUARD */
+	/* Set by the caller: */
+	bool tracked;   /* asks about mappings registered with userfaultfd for asynchronous write protection (Documentation/admin-guide/mm/userfaultfd.rst)
+			 * and says PAGE_WRITTEN; any other mapping in the range is -EPERM. Needs scan. */
+	bool protect;   /* and protects, in the same moment as it looks, the pages that it says. Guards are then never said */
+	bool written;   /* only pages written since they were protected */
 	bool anonymous; /* set by the caller while it asks about mappings without a file: PAGE_FILE is then never said, and
 			 * the scan takes a third of the time (2.9 instead of 9 ms per GiB of small pages) */
 };
@@ -37,3 +43,6 @@ struct page_extent {
  * A process that ended meanwhile has no pages: with the scan this is no fault. */
 int pagemap_extents(const struct pagemap *pagemap, uint64_t start, uint64_t end, struct page_extent *ret_extents,
 		    int space, uint64_t *ret_next, struct fault *fault);
+/* The first page at or above @start that is present, swapped or a guard: *ret_address, @end when there is none before it. Cheap over
+ * holes with the scan; without it *ret_address is @start. */
+int pagemap_next(const struct pagemap *pagemap, uint64_t start, uint64_t end, uint64_t *ret_address, struct fault *fault);

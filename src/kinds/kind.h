@@ -43,6 +43,7 @@ struct contents {
 	int fd;         /* owned by the harvest; -1: all of it through views */
 	uint64_t size;  /* bytes */
 	VEC(struct contents_view) views;
+	size_t store;   /* the driver's: where its pages are collected */
 };
 
 /* A kernel object that several records refer to. */
@@ -123,6 +124,9 @@ struct frozen_space {
 	struct frozen_process *process;
 	struct map_list maps;
 	uint32_t *objects; /* one per map: id of the object behind it, 0: none */
+	size_t store;      /* the driver's: where its pages are collected */
+	bool flags_adopted; /* what only smaps says of the mappings is from just before the freeze */
+	bool tracked;      /* Cairn tracks its writes by a userfaultfd: mappings are registered with that one */
 	struct foothold foothold;
 };
 

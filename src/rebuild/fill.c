@@ -82,7 +82,7 @@ static int force_chunk(pid_t pid, const struct page_chunk *chunk, struct fault *
 
 static int write_memory(const struct target *target, const struct page_batch *batch, struct fault *fault)
 {
-	struct iovec local[IMAGE_CHUNKS], remote[IMAGE_CHUNKS];
+	struct iovec local[PAGES_MOST], remote[PAGES_MOST];
 	size_t total = 0;
 	for (uint32_t i = 0; i < batch->count; i++) {
 		size_t size = (size_t)batch->chunks[i].pages * IMAGE_PAGE;
@@ -103,28 +103,30 @@ static int write_memory(const struct target *target, const struct page_batch *ba
 	return 0;
 }
 
+static int take_batch(void *context, const struct page_batch *batch, struct fault *fault)
+{
+	struct filler *filler = context;
+	const struct target *target = batch->space < filler->target_count ? &filler->targets[batch->space] : NULL;
+	if (!target || (!target->pid && target->fd < 0 && !target->memory))
+		return fault_set(fault, FAULT_IMAGE, EINVAL, "damaged: pages of space %u, which does not exist", batch->space);
+	for (uint32_t i = 0; i < batch->count; i++)
+		atomic_fetch_add(&filler->pages, batch->chunks[i].pages);
+	if (target->memory)
+		return copy_object(target, batch, fault);
+	return target->pid ? write_memory(target, batch, fault) : write_object(target, batch, fault);
+}
+
 static int fill_block(struct filler *filler, size_t index, void *buffer, struct fault *fault)
 {
-	struct page_batch batch;
+	const struct page_taker taker = { take_batch, filler };
 	int rc = deadline_check(filler->rebuild->options.deadline, fault);
-	if (rc == 0)
-		rc = image_reader_pages(filler->rebuild->reader, index, buffer, &batch, fault);
-	if (rc < 0)
-		return rc;
-	const struct target *target = batch.space < filler->target_count ? &filler->targets[batch.space] : NULL;
-	if (!target || (!target->pid && target->fd < 0 && !target->memory))
-		return fault_set(fault, FAULT_IMAGE, EINVAL, "damaged: pages of space %u, which does not exist", batch.space);
-	for (uint32_t i = 0; i < batch.count; i++)
-		atomic_fetch_add(&filler->pages, batch.chunks[i].pages);
-	if (target->memory)
-		return copy_object(target, &batch, fault);
-	return target->pid ? write_memory(target, &batch, fault) : write_object(target, &batch, fault);
+	return rc < 0 ? rc : image_reader_pages(filler->rebuild->reader, index, buffer, &taker, fault);
 }
 
 static void *work(void *context)
 {
 	struct filler *filler = context;
-	const size_t size = (IMAGE_BLOCK_PAGES + 1) * (size_t)IMAGE_PAGE;
+	const size_t size = IMAGE_BUFFER;
 	void *buffer = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (buffer == MAP_FAILED) {
 		pthread_mutex_lock(&filler->lock);

@@ -125,7 +125,7 @@ def unknown_features():
 @test("an image of a newer format says so, exit status 6", quick=True)
 def newer():
     good = bytearray(open(saved(), "rb").read())
-    good[8] = 2
+    good[8] = 3
     hash_header(good)
     with open("newer.cairn", "wb") as out:
         out.write(good)

@@ -68,7 +68,7 @@ def ends():
     need_cairn()
     seen = set()
     for step in range(200 if LONG else 50):
-        program = start([STORM, "exit", str(step * 200)])
+        program = start([STORM, "exit", str(step * step * 40)])
         result = cairn("checkpoint", program.pid, "-o", "image.cairn")
         seen.add(result.status)
         if result.status != OK:

@@ -16,24 +16,29 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
+static volatile uint8_t sum; /* so that the bytes are read */
+
+static int batch_read(void *context, const struct page_batch *batch, struct fault *fault)
+{
+	(void)context, (void)fault;
+	for (uint32_t c = 0; c < batch->count; c++)
+		sum += ((const uint8_t *)batch->chunks[c].data)[batch->chunks[c].pages * (size_t)IMAGE_PAGE - 1];
+	return 0;
+}
+
 static void blocks_read(struct image_reader *reader)
 {
 	const struct image_record *records;
 	const struct image_block *blocks;
-	struct page_batch batch;
+	const struct page_taker taker = { batch_read, NULL };
 	struct fault fault;
-	volatile uint8_t sum = 0; /* so that the bytes are read */
-	(void)sum;
 	for (size_t i = 0, count = image_reader_records(reader, &records); i < count; i++)
 		for (uint32_t at = 0; at < records[i].size; at++)
 			sum += records[i].data[at];
 	for (size_t i = 0, count = image_reader_blocks(reader, &blocks); i < count; i++) {
-		/* No larger than it must be, for the sanitizer. */
-		_free_ void *buffer = aligned_alloc(IMAGE_PAGE, blocks[i].length);
-		if (image_reader_pages(reader, i, buffer, &batch, &fault))
-			continue;
-		for (uint32_t c = 0; c < batch.count; c++)
-			sum += ((const uint8_t *)batch.chunks[c].data)[batch.chunks[c].pages * (size_t)IMAGE_PAGE - 1];
+		/* Of its own, for the sanitizer. */
+		_free_ void *buffer = aligned_alloc(IMAGE_PAGE, IMAGE_BUFFER);
+		image_reader_pages(reader, i, buffer, &taker, &fault);
 	}
 }
 

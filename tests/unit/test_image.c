@@ -38,7 +38,7 @@ static int bench_new(void **state)
 {
 	struct bench *bench = memory_new(sizeof *bench);
 	bench->fd = memfd_create("test-image", MFD_CLOEXEC);
-	bench->block = aligned_alloc(IMAGE_PAGE, (IMAGE_BLOCK_PAGES + 1) * IMAGE_PAGE);
+	bench->block = aligned_alloc(IMAGE_PAGE, IMAGE_BUFFER);
 	snprintf(bench->path, sizeof bench->path, "/proc/self/fd/%d", bench->fd);
 	*state = bench;
 	return bench->fd < 0 || !bench->block;
@@ -52,6 +52,8 @@ static int bench_free(void **state)
 	free(bench);
 	return 0;
 }
+
+static const struct image_compression raw = { CODEC_RAW, 0 };
 
 /* Contents that tell which page of which space they are. */
 static void page_fill(uint8_t *page, uint32_t space, uint64_t address)
@@ -74,7 +76,13 @@ static void pages_write(struct image_writer *writer, uint32_t space, uint64_t ad
 			page_fill(chunk + (size_t)page * IMAGE_PAGE, space,
 				  batch.chunks[i].address + (uint64_t)page * IMAGE_PAGE);
 	}
-	assert_done(image_writer_pages(writer, &batch, &fault));
+	uint64_t block;
+	assert_done(image_writer_pages(writer, &batch, &block, &fault));
+	for (uint32_t i = 0; i < chunks; i++) {
+		const struct page_place place = { .address = batch.chunks[i].address, .pages = pages, .block = block,
+						  .chunk = (uint16_t)i };
+		image_writer_places(writer, space, &place, 1);
+	}
 	free(data);
 }
 
@@ -90,7 +98,7 @@ static void small_write(int fd)
 {
 	struct image_writer *writer = NULL;
 	struct image_stats stats;
-	assert_done(image_writer_new(fd, &writer, &fault));
+	assert_done(image_writer_new(fd, &raw, &writer, &fault));
 	record_write(writer, 1, (char *)"first", 4121);
 	pages_write(writer, 7, 0x7000, 2, 1, IMAGE_PAGE);
 	record_write(writer, 99, (char *)"second", 4122);
@@ -110,23 +118,28 @@ static void record_expect(const struct image_record *record, uint32_t tag, const
 	cairn__image_info__free_unpacked(info, NULL);
 }
 
+static int batch_expect(void *context, const struct page_batch *batch, struct fault *fault)
+{
+	uint64_t *pages = context;
+	uint8_t expected[IMAGE_PAGE];
+	(void)fault;
+	for (uint32_t c = 0; c < batch->count; c++)
+		for (uint32_t page = 0; page < batch->chunks[c].pages; page++, ++*pages) {
+			size_t offset = (size_t)page * IMAGE_PAGE;
+			page_fill(expected, batch->space, batch->chunks[c].address + offset);
+			assert_memory_equal((const uint8_t *)batch->chunks[c].data + offset, expected, IMAGE_PAGE);
+		}
+	return 0;
+}
+
 /* Reads every block and compares its contents; returns the number of pages. */
 static uint64_t pages_expect(const struct image_reader *reader, uint8_t *buffer)
 {
 	const struct image_block *blocks;
 	uint64_t pages = 0;
-	uint8_t expected[IMAGE_PAGE];
-	for (size_t i = 0; i < image_reader_blocks(reader, &blocks); i++) {
-		struct page_batch batch;
-		assert_done(image_reader_pages(reader, i, buffer, &batch, &fault));
-		for (uint32_t c = 0; c < batch.count; c++)
-			for (uint32_t page = 0; page < batch.chunks[c].pages; page++, pages++) {
-				size_t offset = (size_t)page * IMAGE_PAGE;
-				page_fill(expected, batch.space, batch.chunks[c].address + offset);
-				assert_memory_equal((const uint8_t *)batch.chunks[c].data + offset, expected,
-						    IMAGE_PAGE);
-			}
-	}
+	const struct page_taker taker = { batch_expect, &pages };
+	for (size_t i = 0; i < image_reader_blocks(reader, &blocks); i++)
+		assert_done(image_reader_pages(reader, i, buffer, &taker, &fault));
 	return pages;
 }
 
@@ -147,10 +160,9 @@ static int read_all(const struct bench *bench, const char *path, struct fault *f
 {
 	struct image_reader *reader = NULL;
 	const struct image_block *blocks;
-	struct page_batch batch;
 	int rc = image_reader_open(path, &reader, fault);
 	for (size_t i = 0; !rc && i < image_reader_blocks(reader, &blocks); i++)
-		rc = image_reader_pages(reader, i, bench->block, &batch, fault);
+		rc = image_reader_pages(reader, i, bench->block, NULL, fault);
 	image_reader_free(reader);
 	return rc ? (int)fault->class : 0;
 }
@@ -220,7 +232,7 @@ static void threads_write(int fd)
 {
 	struct image_writer *writer = NULL;
 	struct writer_thread threads[THREADS];
-	assert_done(image_writer_new(fd, &writer, &fault));
+	assert_done(image_writer_new(fd, &raw, &writer, &fault));
 	for (uint32_t i = 0; i < THREADS; i++) {
 		threads[i] = (struct writer_thread){ .writer = writer, .space = i + 1 };
 		pthread_create(&threads[i].thread, NULL, writer_thread_run, &threads[i]);
@@ -274,7 +286,7 @@ static void large_record(void **state)
 	size_t size = 20 << 20;
 	char *text = memory_new(size + 1);
 	memset(text, 'x', size);
-	assert_done(image_writer_new(bench->fd, &writer, &fault));
+	assert_done(image_writer_new(bench->fd, &raw, &writer, &fault));
 	record_write(writer, 1, (char *)"before", 1);
 	record_write(writer, 1, text, 2);
 	record_write(writer, 1, (char *)"after", 3);
@@ -286,6 +298,113 @@ static void large_record(void **state)
 	record_expect(&records[2], 1, "after", 3);
 	image_reader_free(reader);
 	free(text);
+}
+
+/* Three pages of one chunk: two spaces have one each, and one is named by nobody. */
+static int one_page(void *context, const struct page_batch *batch, struct fault *fault)
+{
+	uint32_t *spaces = context;
+	(void)fault;
+	for (uint32_t c = 0; c < batch->count; c++) {
+		assert_int_equal(batch->chunks[c].pages, 1);
+		assert_int_equal(*(const uint8_t *)batch->chunks[c].data, batch->space);
+		*spaces |= 1u << batch->space;
+	}
+	return 0;
+}
+
+static void the_map_decides(void **state)
+{
+	struct bench *bench = *state;
+	struct image_writer *writer = NULL;
+	struct image_reader *reader = NULL;
+	struct image_stats stats;
+	uint8_t data[3 * IMAGE_PAGE];
+	uint64_t block;
+	uint32_t spaces = 0;
+	size_t index;
+	for (int i = 0; i < 3; i++)
+		memset(data + i * IMAGE_PAGE, i + 1, IMAGE_PAGE);
+	const struct page_batch batch = { .count = 1, .chunks = { { 0x5000, 3, data } } };
+	assert_done(image_writer_new(bench->fd, &raw, &writer, &fault));
+	record_write(writer, 1, (char *)"one", 1);
+	assert_done(image_writer_pages(writer, &batch, &block, &fault));
+	image_writer_places(writer, 3, &(struct page_place){ .address = 0x9000, .pages = 1, .block = block, .first = 2 }, 1);
+	image_writer_places(writer, 1, &(struct page_place){ .address = 0x5000, .pages = 1, .block = block }, 1);
+	assert_done(image_writer_finish(writer, &stats, &fault));
+	image_writer_free(writer);
+	assert_int_equal(stats.pages, 2);
+	assert_int_equal(stats.stored, 3);
+	assert_done(image_reader_open(bench->path, &reader, &fault));
+	const struct page_taker taker = { one_page, &spaces };
+	assert_done(image_reader_pages(reader, 0, bench->block, &taker, &fault));
+	assert_int_equal(spaces, 1u << 1 | 1u << 3);
+	assert_true(image_reader_find(reader, 3, 0x9000, &index));
+	assert_false(image_reader_find(reader, 3, 0xa000, &index));
+	assert_false(image_reader_find(reader, 1, 0x6000, &index));
+	assert_false(image_reader_find(reader, 2, 0x9000, &index));
+	image_reader_free(reader);
+}
+
+/* Contents that shrink in the first half of each chunk's pages and not in the other. */
+static void half_write(struct image_writer *writer, uint64_t address, uint32_t chunks, uint32_t pages)
+{
+	struct page_batch batch = { .count = chunks };
+	uint8_t *data = memory_new((size_t)chunks * pages * IMAGE_PAGE);
+	uint64_t block, state = 1;
+	for (uint32_t i = 0; i < chunks; i++) {
+		uint64_t *words = (uint64_t *)(data + (size_t)i * pages * IMAGE_PAGE);
+		batch.chunks[i] = (struct page_chunk){ address + (uint64_t)i * pages * IMAGE_PAGE, pages, words };
+		for (size_t w = 0; w < (size_t)pages * IMAGE_PAGE / 8; w++) {
+			state = state * 6364136223846793005u + 1442695040888963407u;
+			words[w] = i % 2 ? state ^ state >> 31 : w / 16;
+		}
+	}
+	assert_done(image_writer_pages(writer, &batch, &block, &fault));
+	for (uint32_t i = 0; i < chunks; i++)
+		image_writer_places(writer, 1, &(struct page_place){
+			.address = batch.chunks[i].address, .pages = pages, .block = block, .chunk = (uint16_t)i }, 1);
+	free(data);
+}
+
+static int sum_batch(void *context, const struct page_batch *batch, struct fault *fault)
+{
+	(void)fault;
+	for (uint32_t c = 0; c < batch->count; c++)
+		*(uint64_t *)context += XXH3_64bits_withSeed(batch->chunks[c].data, batch->chunks[c].pages * (size_t)IMAGE_PAGE,
+							     batch->chunks[c].address);
+	return 0;
+}
+
+static void compressed_round_trip(void **state)
+{
+	struct bench *bench = *state;
+	static const struct image_compression ways[] = { { CODEC_RAW, 0 }, { CODEC_LZ4, 0 }, { CODEC_ZSTD, 0 }, { CODEC_ZSTD, 9 } };
+	uint64_t sums[4] = { 0 }, bytes[4];
+	for (size_t w = 0; w < sizeof ways / sizeof *ways; w++) {
+		struct image_writer *writer = NULL;
+		struct image_reader *reader = NULL;
+		struct image_stats stats;
+		const struct image_block *blocks;
+		assert_int_equal(ftruncate(bench->fd, 0), 0);
+		assert_int_equal(lseek(bench->fd, 0, SEEK_SET), 0);
+		assert_done(image_writer_new(bench->fd, &ways[w], &writer, &fault));
+		record_write(writer, 1, (char *)"one", 1);
+		half_write(writer, 0x100000, 126, 2);
+		half_write(writer, 0x900000, 2, 128);
+		half_write(writer, 0x1900000, 1, 1);
+		half_write(writer, 0x2900000, 1, 256);
+		assert_done(image_writer_finish(writer, &stats, &fault));
+		image_writer_free(writer);
+		bytes[w] = stats.bytes;
+		assert_done(image_reader_open(bench->path, &reader, &fault));
+		const struct page_taker taker = { sum_batch, &sums[w] };
+		for (size_t i = 0; i < image_reader_blocks(reader, &blocks); i++)
+			assert_done(image_reader_pages(reader, i, bench->block, &taker, &fault));
+		image_reader_free(reader);
+		assert_int_equal(sums[w], sums[0]);
+		assert_true(w == 0 || bytes[w] < bytes[0] * 3 / 5);
+	}
 }
 
 static void truncation_is_detected(void **state)
@@ -358,7 +477,7 @@ static void newer_version_is_refused(void **state)
 	struct bench *bench = *state;
 	small_write(bench->fd);
 	header_change(bench, offsetof(struct layout_header, version), &(uint32_t){ 7 }, 4);
-	refusal_expect(bench, "format version 7 is newer than this Cairn (1); try a newer Cairn");
+	refusal_expect(bench, "format version 7 is newer than this Cairn (2); try a newer Cairn");
 }
 
 static void unknown_feature_is_refused(void **state)
@@ -421,20 +540,22 @@ static int forgery_read(struct forgery *forgery, const size_t *offsets, const si
 	return read_all(forgery->bench, forgery->bench->path, fault);
 }
 
-/* In the small image: two page chunks at 0x1000, records at 0x4000, index at 0x5000, trailer at 0x6000. */
+/* In the small image: two page chunks at 0x1000, records at 0x4000, the map at 0x5000, index at 0x6000, trailer at 0x7000. */
 static void hostile_numbers_are_refused(void **state)
 {
 	struct bench *bench = *state;
 	struct stat status;
 	small_write(bench->fd);
 	fstat(bench->fd, &status);
-	assert_int_equal(status.st_size, 7 * IMAGE_PAGE);
-	static const size_t offsets[] = { 0x1000, 0x4000, 0x5000 }, lengths[] = { 0x3000, 0x1000, 0x1000 };
+	assert_int_equal(status.st_size, 8 * IMAGE_PAGE);
+	static const size_t offsets[] = { 0x1000, 0x4000, 0x5000, 0x6000 },
+			    lengths[] = { 0x3000, 0x1000, 0x1000, 0x1000 };
 	/* Where numbers are, that the reader uses. */
 	static const struct {
 		size_t from, to;
 	} ranges[] = { { 0x1000, 0x1038 }, { 0x1040, 0x1080 }, { 0x4000, 0x4038 }, { 0x4040, 0x4048 },
-		       { 0x5000, 0x5038 }, { 0x5040, 0x5080 }, { 0x6018, 0x6048 } };
+		       { 0x5000, 0x5038 }, { 0x5040, 0x5080 }, { 0x6000, 0x6038 }, { 0x6040, 0x60a0 },
+		       { 0x7018, 0x7050 } };
 	static const uint64_t values[] = { 0, 1, 0xfff, 0x1000, 0x7fffffff, 0x80000000, 0xfffff000, 0xffffffff,
 					   0x7fffffffffffffff, 0xfffffffffffff000, UINT64_MAX };
 	uint8_t *original = memory_new((size_t)status.st_size), *bytes = memory_new((size_t)status.st_size);
@@ -448,7 +569,7 @@ static void hostile_numbers_are_refused(void **state)
 					struct fault fault = { 0 };
 					memcpy(bytes, original, forgery.size);
 					memcpy(bytes + at, &values[v], width);
-					int class = forgery_read(&forgery, offsets, lengths, 3, &fault);
+					int class = forgery_read(&forgery, offsets, lengths, 4, &fault);
 					if (class && class != FAULT_IMAGE)
 						fail_msg("0x%zx = 0x%llx: %s", at, (unsigned long long)values[v],
 							 fault.text);
@@ -462,14 +583,15 @@ static void writer_refuses_bad_batches(void **state)
 	struct bench *bench = *state;
 	struct image_writer *writer = NULL;
 	struct page_batch batch = { .space = 1 };
-	assert_done(image_writer_new(bench->fd, &writer, &fault));
+	uint64_t block;
+	assert_done(image_writer_new(bench->fd, &raw, &writer, &fault));
 	struct fault fault;
-	assert_true(image_writer_pages(writer, &batch, &fault) < 0);
+	assert_true(image_writer_pages(writer, &batch, &block, &fault) < 0);
 	batch.count = 1;
-	batch.chunks[0] = (struct page_chunk){ 0x1001, 1, bench->block };
-	assert_true(image_writer_pages(writer, &batch, &fault) < 0);
+	batch.chunks[0] = (struct page_chunk){ 0x1000, 0, bench->block };
+	assert_true(image_writer_pages(writer, &batch, &block, &fault) < 0);
 	batch.chunks[0] = (struct page_chunk){ 0x1000, IMAGE_BLOCK_PAGES + 1, bench->block };
-	assert_true(image_writer_pages(writer, &batch, &fault) < 0);
+	assert_true(image_writer_pages(writer, &batch, &block, &fault) < 0);
 	image_writer_free(writer);
 }
 
@@ -480,7 +602,7 @@ static void full_disk_is_a_fault(void **state)
 	struct fault fault = { 0 };
 	_close_ int fd = open("/dev/full", O_WRONLY | O_CLOEXEC);
 	assert_true(fd >= 0);
-	assert_int_equal(image_writer_new(fd, &writer, &fault), -ENOSPC);
+	assert_int_equal(image_writer_new(fd, &raw, &writer, &fault), -ENOSPC);
 	assert_int_equal(fault.class, FAULT_FAILED);
 	assert_non_null(strstr(fault.text, "No space left on device; free some space"));
 }
@@ -493,7 +615,7 @@ static void closed_pipe_is_a_fault(void **state)
 	int ends[2];
 	assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
 	close(ends[0]);
-	assert_int_equal(image_writer_new(ends[1], &writer, &fault), -EPIPE);
+	assert_int_equal(image_writer_new(ends[1], &raw, &writer, &fault), -EPIPE);
 	assert_int_equal(fault.class, FAULT_FAILED);
 	close(ends[1]);
 }
@@ -504,14 +626,15 @@ static void file_size_limit_is_a_fault(void **state)
 	struct bench *bench = *state;
 	struct image_writer *writer = NULL;
 	struct rlimit old, low;
-	assert_done(image_writer_new(bench->fd, &writer, &fault));
+	assert_done(image_writer_new(bench->fd, &raw, &writer, &fault));
 	assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
 	low = (struct rlimit){ 3 * IMAGE_PAGE, old.rlim_max };
 	struct page_batch batch = { .space = 1, .count = 1, .chunks = { { 0x1000, 16, bench->block } } };
 	struct fault fault = { 0 };
 	struct image_stats stats = { 0 };
 	assert_int_equal(setrlimit(RLIMIT_FSIZE, &low), 0);
-	int rc = image_writer_pages(writer, &batch, &fault);
+	uint64_t block;
+	int rc = image_writer_pages(writer, &batch, &block, &fault);
 	setrlimit(RLIMIT_FSIZE, &old);
 	assert_int_equal(rc, -EFBIG);
 	assert_non_null(strstr(fault.text, "ulimit -f"));
@@ -626,7 +749,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		test(file_round_trip), test(pipe_round_trip), test(appended_file_is_written_in_order),
-		test(threads_into_a_file), test(threads_into_a_stream), test(large_record),
+		test(threads_into_a_file), test(threads_into_a_stream), test(large_record), test(the_map_decides), test(compressed_round_trip),
 		test(truncation_is_detected), test(truncation_of_a_stream_is_detected), test(growth_is_detected),
 		test(every_bit_counts), test(newer_version_is_refused), test(unknown_feature_is_refused),
 		test(foreign_file_is_refused), test(blocks_of_another_image_are_refused),

@@ -561,7 +561,8 @@ static void kinds_check(bool scan)
 	}
 	start = (uintptr_t)zero;
 	assert_int_equal(pagemap_extents(&pagemap, start, start + 2 * PAGE, extents, 8, &next, &fault), 1);
-	assert_int_equal(extents[0].categories, PAGE_PRESENT | (pagemap.scan ? PAGE_ZERO : 0));
+	/* A kernel may give a page of its own at once (6.18.44 was seen to). */
+	assert_int_equal(extents[0].categories & ~(pagemap.scan ? (uint32_t)PAGE_ZERO : 0), PAGE_PRESENT);
 	pagemap_close(&pagemap);
 	munmap(memory, 4 * PAGE);
 	munmap(zero, 2 * PAGE);

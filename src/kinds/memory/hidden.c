@@ -237,11 +237,11 @@ enum { TWIN_CALLS = 8 }; /* most that one group has */
 
 /* ---- its size ---- */
 
-enum page_place { PAGE_INSIDE, PAGE_OUTSIDE, PAGE_UNKNOWN };
+enum hidden_place { PAGE_INSIDE, PAGE_OUTSIDE, PAGE_UNKNOWN };
 
 /* Is there a page at @offset, or could there be one? @ask_only: nothing is made. */
 static int page_probe(struct frozen_thread *thread, const struct hidden_object *object, uint64_t offset, bool ask_only,
-		      enum page_place *ret_place, struct fault *fault)
+		      enum hidden_place *ret_place, struct fault *fault)
 {
 	struct batch batch;
 	struct twin twin;
@@ -275,7 +275,7 @@ static int bisect_size(struct frozen_thread *thread, const struct hidden_object 
 {
 	while (outside - inside > PAGE) {
 		uint64_t middle = (inside + (outside - inside) / 2) & ~(uint64_t)(PAGE - 1);
-		enum page_place place;
+		enum hidden_place place;
 		int rc = page_probe(thread, object, middle, false, &place, fault);
 		if (rc < 0)
 			return rc;
@@ -292,7 +292,7 @@ static int find_size_by_guide(struct frozen_thread *thread, const struct hidden_
 			      struct fault *fault)
 {
 	const uint64_t most = UINT64_C(1) << 46;
-	enum page_place place;
+	enum hidden_place place;
 	*ret_size = object->end;
 	int rc = page_probe(thread, object, object->end, false, &place, fault);
 	if (rc < 0)

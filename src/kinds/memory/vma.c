@@ -45,11 +45,13 @@ static const struct refusal {
 	{ MAP_FLAG_IO | MAP_FLAG_PFN, NULL, "memory of a device" },
 };
 
-static int refuse_map(const struct map *map, struct fault *fault)
+/* @ours: registered with a userfaultfd of Cairn's own, maybe. */
+static int refuse_map(const struct map *map, bool ours, struct fault *fault)
 {
+	uint32_t flags = map->flags & ~(ours ? (uint32_t)MAP_FLAG_UFFD_WP : 0);
 	for (size_t i = 0; i < sizeof refusals / sizeof *refusals; i++) {
 		const struct refusal *refusal = &refusals[i];
-		if ((map->flags & refusal->flag) ||
+		if ((flags & refusal->flag) ||
 		    (refusal->prefix && map->inode && !strncmp(map->name, refusal->prefix, strlen(refusal->prefix))))
 			return fault_set(fault, FAULT_UNSUPPORTED, ENOTSUP,
 					 "mapping 0x%llx-0x%llx %s: %s; try to checkpoint when the program has unmapped it",
@@ -69,7 +71,7 @@ static int refuse(const struct harvest *harvest, const struct frozen_process *pr
 	(void)harvest;
 	for (size_t i = 0; process->space && i < process->space->maps.maps.count; i++) {
 		const struct map *map = &process->space->maps.maps.at[i];
-		int rc = is_kernel_made(map) ? 0 : refuse_map(map, fault);
+		int rc = is_kernel_made(map) ? 0 : refuse_map(map, process->space->tracked, fault);
 		if (rc < 0)
 			return rc;
 	}

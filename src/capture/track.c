@@ -1,0 +1,290 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* userfaultfd(2), ioctl_userfaultfd(2), Documentation/admin-guide/mm/userfaultfd.rst (6.18). */
+#include "capture/track.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/userfaultfd.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/log.h"
+#include "capture/capture.h"
+#include "capture/tree.h"
+
+#ifndef UFFD_USER_MODE_ONLY
+#define UFFD_USER_MODE_ONLY 1
+#endif
+#define CAIRN_FEATURE_WP_ASYNC (1ull << 15) /* 6.7: UFFD_FEATURE_WP_ASYNC, not in every distribution's headers */
+
+enum {
+	LEAST_MAP = 256 << 10,       /* bytes in memory, from which a mapping is tracked */
+	LEAST_SPACE = 8 << 20,       /* and from which an address space is */
+	LITTLE_PAGES = 512,          /* few enough to be copied while frozen: half a millisecond */
+	MOST_ROUNDS = 6,
+	RELEASE_STEP = 16 << 20,
+};
+
+static bool is_worth_it(const struct map *map)
+{
+	return snapshot_is_private(map) && !map->inode && map->anonymous >= LEAST_MAP && !(map->flags & MAP_FLAG_HUGETLB);
+}
+
+static bool misses_writes(const struct frozen_process *process)
+{
+	for (size_t i = 0; i < process->descriptors.count; i++)
+		if (process->descriptors.at[i].file->info.flags & O_DIRECT)
+			return true;
+	return false;
+}
+
+static void choose_process(struct track *track, const struct frozen_process *process, struct snapshot *snapshot)
+{
+	uint64_t bytes = 0;
+	if (process->zombie || !process->space)
+		return;
+	const struct map_list *maps = &process->space->maps;
+	for (size_t i = 0; i < maps->maps.count; i++)
+		bytes += is_worth_it(&maps->maps.at[i]) ? maps->maps.at[i].anonymous : 0;
+	if (bytes < LEAST_SPACE)
+		return;
+	if (misses_writes(process)) {
+		log_debug("process %d: has an O_DIRECT descriptor; its memory is copied while it stands still", process->pid);
+		return;
+	}
+	struct tracked_space *space = vec_add(&track->spaces);
+	*space = (struct tracked_space){ .pid = process->pid, .start_time = process->stat.start_time, .userfaultfd = -1,
+					 .store = snapshot_add_store(snapshot) };
+	for (size_t i = 0; i < maps->maps.count; i++) {
+		if (!is_worth_it(&maps->maps.at[i]))
+			continue;
+		struct map *map = vec_add(&space->maps);
+		*map = maps->maps.at[i];
+		map->name = arena_string(&track->arena, map->name);
+	}
+}
+
+static struct tracked_space *find(const struct track *track, const struct frozen_process *process)
+{
+	for (size_t i = 0; i < track->spaces.count; i++)
+		if (track->spaces.at[i].pid == process->pid && track->spaces.at[i].start_time == process->stat.start_time)
+			return &track->spaces.at[i];
+	return NULL;
+}
+
+/* ---- the descriptor ---- */
+
+/* Makes a userfaultfd in the process, takes a copy, and closes it there. */
+static int exchange(struct frozen_process *process, int *ret_fd, struct fault *fault)
+{
+	struct foothold *foothold = &process->space->foothold;
+	struct guest *guest = &process->threads.at[0]->guest;
+	struct batch batch;
+	_close_ int pidfd = (int)syscall(SYS_pidfd_open, process->pid, 0);
+	batch_init(&batch, foothold->area);
+	batch_group(&batch, 1, 0);
+	size_t made = batch_call(&batch, userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
+	int rc = foothold_run(foothold, guest, &batch, fault);
+	int theirs = rc == 0 ? (int)batch_result(&batch, made) : -1;
+	batch_finish(&batch);
+	if (rc < 0)
+		return rc;
+	int own = (int)syscall(SYS_pidfd_getfd, pidfd, theirs, 0);
+	int error = errno;
+	batch_init(&batch, foothold->area);
+	batch_group(&batch, 1, 0);
+	batch_call(&batch, close, (uint64_t)theirs);
+	rc = foothold_run(foothold, guest, &batch, fault);
+	batch_finish(&batch);
+	if (rc == 0 && own < 0)
+		return fault_set(fault, fault_class_of(error), error, "pidfd_getfd: %s", strerror(error));
+	if (rc < 0 && own >= 0)
+		close(own);
+	*ret_fd = own;
+	return rc;
+}
+
+static int take_userfaultfd(struct harvest *harvest, struct frozen_process *process, int *ret_fd, struct fault *fault)
+{
+	int rc = tree_read_space(harvest, process, NULL, fault);
+	if (rc == 0)
+		rc = capture_find_foothold(process, fault);
+	if (rc == 0)
+		rc = foothold_enter(&process->space->foothold, &process->threads.at[0]->guest, fault);
+	if (rc == 0)
+		rc = exchange(process, ret_fd, fault);
+	struct fault leaving;
+	int left = foothold_leave(&process->space->foothold, &process->threads.at[0]->guest, true, &leaving);
+	if (rc == 0 && left < 0)
+		*fault = leaving;
+	return rc < 0 ? rc : left;
+}
+
+/* One short freeze of the whole tree. */
+static int take_all(struct track *track, const struct harvest *survey, pid_t root, const struct deadline *deadline,
+		    struct fault *fault)
+{
+	struct harvest harvest = { .policy = survey->policy };
+	uint64_t begin = clock_now_ns();
+	int rc = freeze_tree(&harvest, root, deadline, fault);
+	for (size_t i = 0; rc == 0 && i < harvest.processes.count; i++) {
+		struct frozen_process *process = harvest.processes.at[i];
+		struct tracked_space *space = process->zombie ? NULL : find(track, process);
+		if (!space)
+			continue;
+		struct fault why;
+		if (take_userfaultfd(&harvest, process, &space->userfaultfd, &why) < 0)
+			log_debug("process %d: its writes are not tracked: %s; continuing with a copy while it stands still",
+				  process->pid, why.text);
+	}
+	freeze_thaw(&harvest, FREEZE_RUN);
+	harvest_finish(&harvest);
+	track->freeze_ns = clock_now_ns() - begin;
+	return rc;
+}
+
+/* ---- registration ---- */
+
+static int open_api(int fd)
+{
+	struct uffdio_api api = { .api = UFFD_API, .features = CAIRN_FEATURE_WP_ASYNC | UFFD_FEATURE_PAGEFAULT_FLAG_WP };
+	return ioctl(fd, UFFDIO_API, &api) < 0 ? -errno : 0;
+}
+
+static void register_space(struct tracked_space *space)
+{
+	size_t kept = 0;
+	int rc = space->userfaultfd < 0 ? -EBADF : open_api(space->userfaultfd);
+	for (size_t i = 0; rc == 0 && i < space->maps.count; i++) {
+		const struct map *map = &space->maps.at[i];
+		struct uffdio_register range = {
+			.range = { map->start, map->end - map->start }, .mode = UFFDIO_REGISTER_MODE_WP };
+		/* What is not there any more, or cannot be registered, is copied while frozen. */
+		if (ioctl(space->userfaultfd, UFFDIO_REGISTER, &range) == 0)
+			space->maps.at[kept++] = *map;
+	}
+	if (rc < 0 && space->userfaultfd >= 0)
+		log_debug("process %d: its writes cannot be tracked (%s); continuing with a copy while it stands still", space->pid,
+			  strerror(-rc));
+	space->maps.count = kept;
+}
+
+int track_begin(struct track *track, const struct harvest *survey, pid_t root, struct snapshot *snapshot,
+		const struct deadline *deadline, struct fault *fault)
+{
+	for (size_t i = 0; i < survey->processes.count; i++)
+		choose_process(track, survey->processes.at[i], snapshot);
+	if (!track->spaces.count)
+		return 0;
+	int rc = take_all(track, survey, root, deadline, fault);
+	/* A tree that cannot be frozen now is tried again where that is everybody's business. */
+	if (rc < 0 && fault->transient) {
+		log_debug("not tracked: %s", fault->text);
+		rc = 0;
+	}
+	for (size_t i = 0; rc == 0 && i < track->spaces.count; i++)
+		register_space(&track->spaces.at[i]);
+	return rc;
+}
+
+/* ---- rounds ---- */
+
+static int copy_once(struct track *track, struct snapshot *snapshot, enum snapshot_look look, uint64_t *ret_pages,
+		     struct fault *fault)
+{
+	VEC(struct snapshot_source) sources = { 0 };
+	for (size_t i = 0; i < track->spaces.count; i++) {
+		const struct tracked_space *space = &track->spaces.at[i];
+		for (size_t m = 0; m < space->maps.count; m++)
+			*vec_add(&sources) = (struct snapshot_source){
+				.store = space->store, .pid = space->pid, .fd = -1, .start = space->maps.at[m].start,
+				.end = space->maps.at[m].end, .map = &space->maps.at[m],
+				.by_force = snapshot_needs_force(&space->maps.at[m]), .look = look };
+	}
+	int rc = snapshot_round(snapshot, sources.at, sources.count, NULL, ret_pages, fault);
+	vec_finish(&sources);
+	return rc;
+}
+
+int track_copy(struct track *track, struct snapshot *snapshot, uint64_t *ret_left, struct fault *fault)
+{
+	uint64_t begin = clock_now_ns(), pages = 0, before = UINT64_MAX;
+	int rc = track->spaces.count ? copy_once(track, snapshot, LOOK_PROTECT, &pages, fault) : 0;
+	for (unsigned round = 1; rc == 0 && round <= MOST_ROUNDS && pages > LITTLE_PAGES && pages < before / 4 * 3; round++) {
+		log_info("checkpoint: round %u: %llu pages copied while the program runs, %.2f ms", round,
+			 (unsigned long long)pages, (double)(clock_now_ns() - begin) / 1e6);
+		before = pages;
+		begin = clock_now_ns();
+		rc = copy_once(track, snapshot, LOOK_WRITTEN, &pages, fault);
+	}
+	if (rc == 0 && track->spaces.count)
+		log_info("checkpoint: last round: %llu pages, %.2f ms", (unsigned long long)pages,
+			 (double)(clock_now_ns() - begin) / 1e6);
+	*ret_left = pages;
+	return rc;
+}
+
+bool track_has(const struct track *track, pid_t pid, uint64_t start)
+{
+	for (size_t i = 0; i < track->spaces.count; i++)
+		for (size_t m = 0; track->spaces.at[i].pid == pid && m < track->spaces.at[i].maps.count; m++)
+			if (track->spaces.at[i].maps.at[m].start == start)
+				return true;
+	return false;
+}
+
+void track_adopt(const struct track *track, struct frozen_process *process)
+{
+	const struct tracked_space *space = find(track, process);
+	if (!space || !space->maps.count)
+		return;
+	process->space->tracked = true;
+	process->space->store = space->store;
+}
+
+void track_doubt(const struct harvest *harvest, struct snapshot *snapshot)
+{
+	for (size_t i = 0; i < harvest->processes.count; i++) {
+		const struct frozen_process *process = harvest->processes.at[i];
+		if (process->space && process->space->tracked && misses_writes(process))
+			*vec_add(&snapshot->stores.at[process->space->store].spoiled) = (struct page_range){ 0, UINT64_MAX };
+	}
+}
+
+static void each_step(const struct tracked_space *space, const struct map *map, bool unregister)
+{
+	for (uint64_t at = map->start; at < map->end; at += RELEASE_STEP) {
+		uint64_t size = map->end - at < RELEASE_STEP ? map->end - at : RELEASE_STEP;
+		struct uffdio_range range = { at, size };
+		struct uffdio_writeprotect open_ = { .range = range, .mode = UFFDIO_WRITEPROTECT_MODE_DONTWAKE };
+		if (unregister)
+			ioctl(space->userfaultfd, UFFDIO_UNREGISTER, &range);
+		else
+			ioctl(space->userfaultfd, UFFDIO_WRITEPROTECT, &open_);
+	}
+}
+
+/* Ending a registration takes the protection from every page while nobody else may change the address space (mm/userfaultfd.c
+ * userfaultfd_clear_vma, 6.18): 60 ms per GiB in one go, which closing the descriptor would be. Taking the protection off beforehand holds up
+ * nobody (mwriteprotect_range only reads the mappings). */
+static void release_space(struct tracked_space *space)
+{
+	for (size_t i = 0; space->userfaultfd >= 0 && i < space->maps.count; i++) {
+		each_step(space, &space->maps.at[i], false);
+		each_step(space, &space->maps.at[i], true);
+	}
+	if (space->userfaultfd >= 0)
+		close(space->userfaultfd);
+	vec_finish(&space->maps);
+}
+
+void track_finish(struct track *track)
+{
+	for (size_t i = 0; i < track->spaces.count; i++)
+		release_space(&track->spaces.at[i]);
+	vec_finish(&track->spaces);
+	arena_finish(&track->arena);
+}
