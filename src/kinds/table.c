@@ -45,6 +45,9 @@ const struct kind *const kinds[] = {
 	&kind_eventfd,
 	&kind_signalfd,
 	&kind_timerfd,
+	&kind_inotify,
+	&kind_inotify_watch,
+	&kind_pidfd,
 	&kind_terminal,
 	&kind_device, /* any that is none of the above */
 	&kind_unix_socket,
