@@ -74,6 +74,10 @@ CAIRN_API enum cairn_status cairn_check_process(pid_t pid, struct cairn_error *e
 /* AUTO: SAME where that is permitted and they are free, otherwise PRIVATE. ANY: those that come, where nothing else is permitted and the program can bear it. */
 enum cairn_pids { CAIRN_PIDS_AUTO, CAIRN_PIDS_SAME, CAIRN_PIDS_PRIVATE, CAIRN_PIDS_ANY };
 
+/* CLOCK_MONOTONIC and CLOCK_BOOTTIME of the program. ADVANCE: the host's, as at the checkpoint. CONTINUE: from where they stood, in a time
+ * namespace. AUTO: ADVANCE on the same boot of the same host, else CONTINUE. */
+enum cairn_clock { CAIRN_CLOCK_AUTO, CAIRN_CLOCK_CONTINUE, CAIRN_CLOCK_ADVANCE };
+
 /* What the image knows as old_path, and all below it, is looked for under new_path. Both are absolute; only whole components
  * count, the longest old_path wins, of equal ones the last. */
 struct cairn_path_map {
@@ -83,6 +87,7 @@ struct cairn_path_map {
 struct cairn_restore_options {
 	const char *image;        /* "-": standard input */
 	enum cairn_pids pids;
+	enum cairn_clock clock;
 	unsigned threads;
 	double timeout_s;         /* 0: none */
 	bool leave_stopped;

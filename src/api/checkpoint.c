@@ -108,6 +108,11 @@ static int write_info(const struct save *save, struct fault *fault)
 	fill_processor(&save->processor, &record, &info);
 	info.job = (char *)(job && job->name ? job->name : "");
 	info.generation = job ? job->generation : 0;
+	struct host_offsets offsets;
+	host_offsets_read(&offsets);
+	info.monotonic_offset_ns = offsets.monotonic_ns;
+	info.boottime_offset_ns = offsets.boottime_ns;
+	info.own_network = job && job->own_network;
 	return image_writer_record(save->writer, kind_image.tag, &info.base, fault);
 }
 

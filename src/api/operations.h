@@ -10,6 +10,7 @@ struct operation_job {
 	pid_t adopter;       /* its init, whose other children belong to the tree too; 0: only the target's tree */
 	const char *name;
 	uint32_t generation;
+	bool own_network;    /* it lives in a network namespace of its own */
 };
 
 /* cairn_checkpoint, with what a job knows of it (NULL: it is none). */
@@ -25,6 +26,15 @@ struct operation_restored {
 /* cairn_restore with pids "same". -EEXIST in *ret_error: an old PID is taken, and nothing was made. */
 enum cairn_status operation_restore(const struct cairn_restore_options *options, struct cairn_restore_result *result,
 				    struct operation_restored *ret_restored, int *ret_error, struct cairn_error *error);
+
+/* What has to be known of an image before it is decided where it is restored. Nothing of it is checked yet but its checksums. */
+struct operation_peek {
+	bool own_network; /* it wants a network namespace of its own */
+	bool continues;   /* its clocks are to go on from where they stood */
+	bool offset;      /* it wants a time namespace, with: */
+	int64_t monotonic_ns, boottime_ns; /* the namespace's offsets */
+};
+int operation_peek(const struct cairn_restore_options *options, struct operation_peek *ret_peek, struct fault *fault);
 
 struct deadline operation_deadline(double timeout_s, int signal_fd);
 unsigned operation_threads(unsigned wanted);

@@ -21,7 +21,7 @@ struct restore_options {
 	bool detach, leave_stopped, force_cpu, trust_image;
 	const char *pidfile;
 	struct cmd_list maps;
-	int pids, file_changed;
+	int pids, file_changed, clock;
 	uint64_t threads, status_fd;
 };
 
@@ -35,6 +35,8 @@ static const struct cmd_option options[] = {
 	  offsetof(struct restore_options, pids) },
 	{ "file-changed", 0, CMD_CHOICE, "refuse|ignore|rollback", "what to do if a file has changed since the checkpoint; rollback: cut off what was appended",
 	  offsetof(struct restore_options, file_changed) },
+	{ "clock", 0, CMD_CHOICE, "auto|continue|advance",
+	  "its monotonic clock goes on where it stood, or is the host's; auto: continue after another boot", offsetof(struct restore_options, clock) },
 	{ "map-path", 0, CMD_LIST, "OLD=NEW", MAP_PATH_HELP, offsetof(struct restore_options, maps) },
 	{ "leave-stopped", 0, CMD_FLAG, NULL, "restore it stopped (SIGCONT lets it go on)",
 	  offsetof(struct restore_options, leave_stopped) },
@@ -129,6 +131,7 @@ static int restore_as_told(const struct restore_options *given, const struct pat
 	const struct cairn_restore_options restore = {
 		.image = common->operands[0],
 		.pids = (enum cairn_pids)given->pids,
+		.clock = (enum cairn_clock)given->clock,
 		.threads = (unsigned)given->threads,
 		.timeout_s = common->timeout_s,
 		.leave_stopped = given->leave_stopped,

@@ -24,7 +24,7 @@ struct run_options {
 	const char *name, *image, *on_signal;
 	double every;
 	uint64_t keep;
-	bool resume;
+	bool resume, network;
 	int file_changed; /* index in the option's words */
 	int exit_after; /* -1: not given; 0: after a checkpoint by signal, or by time if there is none; 1: after any */
 	struct cmd_list maps;
@@ -42,6 +42,7 @@ static const struct cmd_option options[] = {
 	  "status 85", offsetof(struct run_options, exit_after), true },
 	{ "resume", 0, CMD_FLAG, NULL, "restore it from --image if that exists, instead of starting COMMAND",
 	  offsetof(struct run_options, resume) },
+	{ "net", 0, CMD_FLAG, NULL, "in a network of its own, with pasta (package passt) for the way out", offsetof(struct run_options, network) },
 	{ "map-path", 0, CMD_LIST, "OLD=NEW", "when it is resumed, as with cairn restore", offsetof(struct run_options, maps) },
 	{ "file-changed", 0, CMD_CHOICE, "refuse|ignore|rollback", "when it is resumed, as with cairn restore (default: rollback)",
 	  offsetof(struct run_options, file_changed) },
@@ -100,6 +101,7 @@ static json_t *spec_of(const struct run_options *given, const char *image, const
 	json_t *spec = json_pack("{s:b, s:b, s:b, s:f, s:i, s:b}", "exact", given->name != NULL, "user",
 				 !feature_capability(CAP_SYS_ADMIN), "ours", terminal->ours, "every", given->every, "keep",
 				 (int)given->keep, "exit_after", given->exit_after == 1 || (given->exit_after == 0 && !given->on_signal));
+	json_object_set_new(spec, "network", json_boolean(given->network));
 	json_object_set_new(spec, "mask", json_sprintf("%llx", (unsigned long long)mask));
 	if (given->name)
 		json_object_set_new(spec, "name", json_string(given->name));

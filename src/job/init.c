@@ -307,7 +307,7 @@ static void start_saving(struct init *init, json_t *request, int fd, int client)
 	if (worker == 0) {
 		const struct save_job job = {
 			.root = init->root, .name = init->name, .generation = init->generation, .image = spec_text(init, "image"),
-			.keep = (unsigned)spec_number(init, "keep"),
+			.keep = (unsigned)spec_number(init, "keep"), .own_network = spec_true(init, "network"),
 		};
 		prctl(PR_SET_NAME, "cairn-save");
 		json_t *answer = save_answer(&job, request, fd);

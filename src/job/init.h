@@ -9,6 +9,8 @@
  *	exact            the user chose the name
  *	detached         the job lives on when the Cairn that started it ends
  *	user             it has a user namespace: the command gets none of its capabilities
+ *	network          it has a network namespace of its own
+ *	monotonic_ns, boottime_ns   it has a time namespace, with these offsets
  *	mask             blocked signals that the command starts with
  *	image            absolute path where checkpoints go, when a request names none
  *	every, keep      seconds between periodic checkpoints (0: none); generations to keep (image, image.1 ...)

@@ -13,9 +13,11 @@
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "base/log.h"
 #include "base/memory.h"
 #include "job/control.h"
 #include "job/namespace.h"
+#include "job/network.h"
 #include "kernel/procfs.h"
 
 pid_t job_outer_pid(pid_t init, pid_t inner)
@@ -93,12 +95,20 @@ enum cairn_status job_start(const char *program, const json_t *spec, char *const
 		*vec_add(&argv) = command[i];
 	vec_add(&argv);
 	fcntl(there, F_SETFD, 0);
-	int rc = namespace_start(program ? program : CAIRN_PROGRAM, argv.at, &ret_job->init, &fault);
+	const struct namespace_wish wish = {
+		.network = json_is_true(json_object_get(spec, "network")),
+		.clocks = json_object_get(spec, "monotonic_ns") != NULL,
+		.monotonic_ns = json_integer_value(json_object_get(spec, "monotonic_ns")),
+		.boottime_ns = json_integer_value(json_object_get(spec, "boottime_ns")),
+	};
+	int rc = namespace_start(program ? program : CAIRN_PROGRAM, argv.at, &wish, &ret_job->init, &fault);
 	vec_finish(&argv);
 	if (rc < 0)
 		return failed(&fault, error);
 	close(fd_steal(&there));
 	ret_job->channel = fd_steal(&here);
+	if (wish.network && network_connect(ret_job->init, &fault) < 0)
+		log_warn("the job's network has no way out: %s; continuing without it", fault.text);
 	enum cairn_status status = await_running(ret_job, spec, error);
 	if (status != CAIRN_DONE) {
 		kill(ret_job->init, SIGKILL);

@@ -5,11 +5,13 @@
 #include <fcntl.h>
 #include <linux/capability.h>
 #include <linux/sched.h>
+#include <net/if.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
@@ -78,6 +80,13 @@ static const char *own_proc(void)
 	return NULL;
 }
 
+static const char *loopback_up(void)
+{
+	struct ifreq request = { .ifr_name = "lo", .ifr_flags = IFF_UP | IFF_RUNNING };
+	_close_ int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	return fd < 0 || ioctl(fd, SIOCSIFFLAGS, &request) < 0 ? "set up the loopback" : NULL;
+}
+
 /* A program with file capabilities would get those instead of the ambient ones: a copy without them is executed. */
 static int open_program(const char *program)
 {
@@ -94,9 +103,41 @@ static int open_program(const char *program)
 	return fd_steal(&copy);
 }
 
-__attribute__((noreturn)) static void become_init(int program, char *const argv[], bool user, uid_t uid, gid_t gid, int report)
+/* The offsets of a time namespace are set while nobody is in it (time_namespaces(7)). */
+static const char *set_clocks(const struct namespace_wish *wish)
 {
-	const char *step = user ? map_user(uid, gid) : NULL;
+	enum { NANO = 1000000000 };
+	char text[128];
+	int64_t values[2] = { wish->monotonic_ns, wish->boottime_ns };
+	long long seconds[2], nanoseconds[2];
+	for (int i = 0; i < 2; i++) {
+		seconds[i] = values[i] / NANO - (values[i] % NANO < 0);
+		nanoseconds[i] = values[i] - seconds[i] * NANO;
+	}
+	if (unshare(CLONE_NEWTIME) < 0)
+		return "make a time namespace";
+	_close_ int own = open("/proc/self/ns/time_for_children", O_RDONLY | O_CLOEXEC);
+	snprintf(text, sizeof text, "monotonic %lld %lld\nboottime %lld %lld\n", seconds[0], nanoseconds[0], seconds[1], nanoseconds[1]);
+	if (write_file("/proc/self/timens_offsets", text) < 0)
+		return "write /proc/self/timens_offsets";
+	return own < 0 || setns(own, CLONE_NEWTIME) < 0 ? "enter the time namespace" : NULL;
+}
+
+struct birth {
+	const struct namespace_wish *wish;
+	bool user; /* with a user namespace */
+	uid_t uid;
+	gid_t gid;
+};
+
+__attribute__((noreturn)) static void become_init(int program, char *const argv[], const struct birth *birth, int report)
+{
+	const bool user = birth->user;
+	const char *step = user ? map_user(birth->uid, birth->gid) : NULL;
+	if (!step && birth->wish->network)
+		step = loopback_up();
+	if (!step && birth->wish->clocks)
+		step = set_clocks(birth->wish);
 	if (!step)
 		step = own_proc();
 	if (!step && user)
@@ -136,11 +177,10 @@ static int start_failed(const struct failure *failure, bool user, struct fault *
 			 remedy(failure->step, user));
 }
 
-int namespace_start(const char *program, char *const argv[], pid_t *ret_init, struct fault *fault)
+int namespace_start(const char *program, char *const argv[], const struct namespace_wish *wish, pid_t *ret_init, struct fault *fault)
 {
 	bool user = !feature_capability(CAP_SYS_ADMIN);
-	uid_t uid = geteuid();
-	gid_t gid = getegid();
+	const struct birth birth = { wish, user, geteuid(), getegid() };
 	int ends[2];
 	_close_ int executable = open_program(program);
 	if (executable < 0)
@@ -149,11 +189,11 @@ int namespace_start(const char *program, char *const argv[], pid_t *ret_init, st
 		return fault_set(fault, FAULT_FAILED, errno, "pipe: %s", strerror(errno));
 	_close_ int from = ends[0], to = ends[1];
 	struct clone_args args = {
-		.flags = CLONE_NEWPID | CLONE_NEWNS | (user ? CLONE_NEWUSER : 0), .exit_signal = SIGCHLD,
+		.flags = CLONE_NEWPID | CLONE_NEWNS | (user ? CLONE_NEWUSER : 0) | (wish->network ? CLONE_NEWNET : 0), .exit_signal = SIGCHLD,
 	};
 	pid_t init = (pid_t)syscall(SYS_clone3, &args, sizeof args);
 	if (init == 0)
-		become_init(executable, argv, user, uid, gid, to);
+		become_init(executable, argv, &birth, to);
 	struct failure failure = { errno, "clone3" };
 	if (init < 0)
 		return start_failed(&failure, user, fault);

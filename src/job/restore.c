@@ -20,7 +20,7 @@ static bool may_choose_pids(void)
 	return feature_capability(CAP_CHECKPOINT_RESTORE) || feature_capability(CAP_SYS_ADMIN);
 }
 
-static json_t *spec_of(const struct cairn_restore_options *options, const struct restore_way *way)
+static json_t *spec_of(const struct cairn_restore_options *options, const struct restore_way *way, const struct operation_peek *peek)
 {
 	char *absolute = realpath(options->image, NULL);
 	json_t *spec = way->spec ? json_deep_copy(way->spec) : json_object();
@@ -36,6 +36,12 @@ static json_t *spec_of(const struct cairn_restore_options *options, const struct
 	json_object_set_new(own, "force_cpu", json_boolean(options->force_cpu));
 	if (options->terminal)
 		json_object_set_new(own, "terminal", json_string(options->terminal));
+	if (peek->own_network)
+		json_object_set_new(own, "network", json_true());
+	if (peek->offset) {
+		json_object_set_new(own, "monotonic_ns", json_integer(peek->monotonic_ns));
+		json_object_set_new(own, "boottime_ns", json_integer(peek->boottime_ns));
+	}
 	json_object_update(spec, own);
 	json_decref(own);
 	free(absolute);
@@ -43,10 +49,10 @@ static json_t *spec_of(const struct cairn_restore_options *options, const struct
 }
 
 static enum cairn_status restore_as_job(const struct cairn_restore_options *options, const struct restore_way *way,
-					struct cairn_restore_result *result, struct job *ret_job, struct cairn_error *error)
+					const struct operation_peek *peek, struct cairn_restore_result *result, struct job *ret_job, struct cairn_error *error)
 {
 	uint64_t begin = clock_now_ns();
-	json_t *spec = spec_of(options, way);
+	json_t *spec = spec_of(options, way, peek);
 	enum cairn_status status = job_start(way->program, spec, NULL, ret_job, error);
 	json_decref(spec);
 	if (status != CAIRN_DONE)
@@ -62,16 +68,35 @@ static enum cairn_status restore_as_job(const struct cairn_restore_options *opti
 	return CAIRN_DONE;
 }
 
+/* In the caller's own namespaces: what the image wants of its own is not to be had there. */
+static enum cairn_status restore_here(const struct cairn_restore_options *options, const struct operation_peek *peek,
+				      struct cairn_restore_result *result, int *ret_error, struct cairn_error *error)
+{
+	struct operation_restored restored;
+	if (options->clock == CAIRN_CLOCK_CONTINUE) {
+		struct fault fault;
+		*ret_error = fault_set(&fault, FAULT_USAGE, EINVAL, "--clock continue needs a time namespace; try --pids private");
+		return operation_failed(NULL, &fault, NULL, error);
+	}
+	if (peek->continues || peek->offset)
+		log_warn("%s: is of another boot or host, whose clocks stood elsewhere; continuing without them (--pids private has them)",
+			 options->image);
+	enum cairn_status status = operation_restore(options, result, &restored, ret_error, error);
+	free(restored.job);
+	free(restored.command);
+	return status;
+}
+
 static enum cairn_status restore_by(const struct cairn_restore_options *options, const struct restore_way *way,
 				    struct cairn_restore_result *result, struct job *ret_job, struct cairn_error *error)
 {
 	bool automatic = options->pids == CAIRN_PIDS_AUTO;
-	if (options->pids == CAIRN_PIDS_SAME || options->pids == CAIRN_PIDS_ANY || (automatic && may_choose_pids())) {
-		struct operation_restored restored;
+	struct operation_peek peek = { 0 };
+	operation_peek(options, &peek, NULL); /* what is wrong with it is said where it is read as a whole */
+	bool wants_own = peek.own_network || peek.continues || peek.offset;
+	if (options->pids == CAIRN_PIDS_SAME || options->pids == CAIRN_PIDS_ANY || (automatic && may_choose_pids() && !wants_own)) {
 		int rc;
-		enum cairn_status status = operation_restore(options, result, &restored, &rc, error);
-		free(restored.job);
-		free(restored.command);
+		enum cairn_status status = restore_here(options, &peek, result, &rc, error);
 		if (!automatic || rc != -EEXIST) {
 			log_info("restore: in the caller's PID namespace, %s", options->pids == CAIRN_PIDS_ANY ? "with any PIDs" : "with the old PIDs");
 			return status;
@@ -79,8 +104,9 @@ static enum cairn_status restore_by(const struct cairn_restore_options *options,
 		log_info("restore: %s", error->count ? error->lines[0] : "");
 		cairn_error_free(error);
 	}
-	log_info("restore: in a PID namespace of its own%s", feature_capability(CAP_SYS_ADMIN) ? "" : " and a user namespace");
-	return restore_as_job(options, way, result, ret_job, error);
+	log_info("restore: in a PID namespace of its own%s%s%s", feature_capability(CAP_SYS_ADMIN) ? "" : " and a user namespace",
+		 peek.offset ? " and a time namespace" : "", peek.own_network ? " and a network namespace" : "");
+	return restore_as_job(options, way, &peek, result, ret_job, error);
 }
 
 enum cairn_status restore_image(const struct cairn_restore_options *options, const struct restore_way *way,

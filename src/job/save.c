@@ -67,6 +67,7 @@ static json_t *save_to(const struct save_job *job, const json_t *request, const 
 	};
 	const struct operation_job within = {
 		.adopter = pid && pid != job->root ? 0 : getppid(), .name = job->name, .generation = job->generation,
+		.own_network = job->own_network,
 	};
 	struct cairn_checkpoint_result result;
 	struct cairn_error error = { 0 };

@@ -3,6 +3,7 @@
 /* A checkpoint of the whole job, made from inside its namespace by a child of the init: the init goes on reaping, and nothing
  * that goes wrong in a checkpoint is its own end. */
 #include <jansson.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -12,6 +13,7 @@ struct save_job {
 	uint32_t generation; /* how often the tree was restored */
 	const char *image;   /* where checkpoints go by default, NULL: nowhere */
 	unsigned keep;       /* generations of it */
+	bool own_network;
 };
 
 /* Does what a request "checkpoint" asks for: output (absolute path, or "-": @fd), after (enum cairn_after), pid (inside; 0: the whole

@@ -46,3 +46,20 @@ void host_boot_id(char ret_id[37])
 	if (file)
 		fclose(file);
 }
+
+void host_offsets_read(struct host_offsets *ret_offsets)
+{
+	FILE *file = fopen("/proc/self/timens_offsets", "re");
+	char clock[16];
+	long long seconds, nanoseconds;
+	*ret_offsets = (struct host_offsets){ 0 };
+	while (file && fscanf(file, "%15s %lld %lld", clock, &seconds, &nanoseconds) == 3) {
+		int64_t value = seconds * INT64_C(1000000000) + nanoseconds;
+		if (!strcmp(clock, "monotonic"))
+			ret_offsets->monotonic_ns = value;
+		else if (!strcmp(clock, "boottime"))
+			ret_offsets->boottime_ns = value;
+	}
+	if (file)
+		fclose(file);
+}

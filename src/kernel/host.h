@@ -9,4 +9,9 @@ struct host_vdso {
 };
 void host_vdso_read(struct host_vdso *ret_vdso);
 const char *host_architecture(void);         /* "x86_64" */
+/* What this process's time namespace adds to the host's clocks: CLOCK_MONOTONIC, CLOCK_BOOTTIME. 0 without time namespaces. */
+struct host_offsets {
+	int64_t monotonic_ns, boottime_ns;
+};
+void host_offsets_read(struct host_offsets *ret_offsets);
 void host_boot_id(char ret_id[37]);          /* "" when /proc does not say */

@@ -16,7 +16,10 @@ static int check(const ProtobufCMessage *base, struct fault *fault)
 		const Cairn__XstateComponent *component = message->xstate_components[i];
 		possible = component->number < 64 && component->offset < XSTATE_MAX && component->size < XSTATE_MAX;
 	}
-	return possible ? 0 : fault_set(fault, FAULT_IMAGE, EINVAL, "it has an impossible processor");
+	const int64_t most = INT64_C(1) << 60; /* 36 years: the kernel takes half of what its clocks can hold */
+	possible &= message->monotonic_ns < (uint64_t)most && message->boottime_ns < (uint64_t)most && message->monotonic_offset_ns < most &&
+		    message->monotonic_offset_ns > -most && message->boottime_offset_ns < most && message->boottime_offset_ns > -most;
+	return possible ? 0 : fault_set(fault, FAULT_IMAGE, EINVAL, "it has an impossible processor, or clocks");
 }
 
 const struct kind kind_image = {

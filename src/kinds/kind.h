@@ -237,9 +237,6 @@ struct workshop {
 	VEC(struct workshop_undo) undo;
 	VEC(pid_t) pids; /* of the processes that are to be */
 	bool own_ipc; /* an IPC namespace was made for this restore */
-	uint64_t advance_ns; /* time that passed since the checkpoint by CLOCK_MONOTONIC, same boot */
-	uint64_t boot_clock_ns;
-	bool same_boot;
 	pid_t root_pid;
 	const char *terminal; /* path of the caller's controlling terminal, NULL: none */
 	bool roll_back;       /* what was appended to open files since the checkpoint is cut off */
