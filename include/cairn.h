@@ -84,6 +84,12 @@ struct cairn_path_map {
 	const char *old_path, *new_path;
 };
 
+/* Another file for a descriptor of the root, and for all that share its open file. Made if it is written to and not there. */
+struct cairn_redirect {
+	int fd;
+	const char *path;
+};
+
 struct cairn_restore_options {
 	const char *image;        /* "-": standard input */
 	enum cairn_pids pids;
@@ -97,6 +103,9 @@ struct cairn_restore_options {
 	bool trust_image;         /* as root: also an image that others could have written */
 	const struct cairn_path_map *path_maps; /* for every path that the restore opens or sets */
 	size_t path_map_count;
+	const struct cairn_redirect *redirects;
+	size_t redirect_count;
+	bool once;                /* an image that was restored is not restored again: a mark IMAGE.restored beside it says so */
 	const char *terminal;     /* path of the caller's controlling terminal, NULL: none */
 	int signal_fd;
 	/* Called when everything is made and nothing runs yet; non-zero undoes it. */

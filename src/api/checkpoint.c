@@ -368,9 +368,14 @@ enum cairn_status cairn_checkpoint(pid_t pid, const struct cairn_checkpoint_opti
 
 enum cairn_status cairn_check_process(pid_t pid, struct cairn_error *error)
 {
+	return operation_check(pid, NULL, error);
+}
+
+enum cairn_status operation_check(pid_t pid, const struct operation_job *job, struct cairn_error *error)
+{
 	struct fault_list refusals = { 0 };
 	struct fault fault = { 0 };
-	const struct capture_policy policy = { 0 };
+	const struct capture_policy policy = { .adopter = job ? job->adopter : 0 };
 	int rc = capture_check_target(pid, &fault);
 	struct harvest survey = { 0 };
 	if (rc == 0)

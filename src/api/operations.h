@@ -17,6 +17,9 @@ struct operation_job {
 enum cairn_status operation_checkpoint(pid_t pid, const struct cairn_checkpoint_options *options, const struct operation_job *job,
 				       struct cairn_checkpoint_result *result, struct cairn_error *error);
 
+/* cairn_check_process, of a job's whole tree too. */
+enum cairn_status operation_check(pid_t pid, const struct operation_job *job, struct cairn_error *error);
+
 /* What a restore in this process's PID namespace came to. */
 struct operation_restored {
 	char *job;           /* the name in the image, "": none; heap */

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "api/lease.h"
 #include "api/operations.h"
 #include "api/trust.h"
 #include "base/fd.h"
@@ -21,6 +22,7 @@ struct restore {
 	struct image_reader *reader;
 	struct plan plan;
 	struct deadline deadline;
+	struct lease lease;
 };
 
 static uint32_t count_threads(const struct plan *plan)
@@ -32,7 +34,7 @@ static uint32_t count_threads(const struct plan *plan)
 }
 
 /* Makes the newborns in this process's PID namespace and lets them run. */
-static int restore_here(const struct restore *restore, struct rebuild_result *result, struct fault *fault)
+static int restore_here(struct restore *restore, struct rebuild_result *result, struct fault *fault)
 {
 	const struct cairn_restore_options *options = restore->options;
 	const struct rebuild_options rebuild_options = {
@@ -49,6 +51,8 @@ static int restore_here(const struct restore *restore, struct rebuild_result *re
 		return rc;
 	if (options->ready && options->ready(options->context, rebuild_root(rebuild), rebuild_foreground_group(rebuild)))
 		rc = fault_set(fault, FAULT_FAILED, ECANCELED, "undone by the caller");
+	if (rc == 0)
+		rc = lease_use(&restore->lease, fault);
 	if (rc == 0)
 		rc = rebuild_release(rebuild, result, fault);
 	rebuild_free(rebuild);
@@ -107,6 +111,8 @@ static int load(struct restore *restore, struct fault_list *refusals, struct fau
 		rc = open_image(restore->options, &restore->reader, fault);
 	if (rc == 0)
 		rc = load_plan(restore, &maps, fault);
+	for (size_t i = 0; rc == 0 && i < restore->options->redirect_count; i++)
+		rc = plan_redirect(&restore->plan, restore->options->redirects[i].fd, restore->options->redirects[i].path, fault);
 	if (rc == 0) {
 		plan_check_host(&restore->plan, &policy, refusals);
 		rc = refusals->count ? -ENOTSUP : 0;
@@ -115,11 +121,21 @@ static int load(struct restore *restore, struct fault_list *refusals, struct fau
 	return rc;
 }
 
+static int take_lease(struct restore *restore, struct fault *fault)
+{
+	uint8_t id[16];
+	if (!restore->options->once)
+		return 0;
+	image_reader_id(restore->reader, id);
+	int rc = lease_take(restore->options->image, id, &restore->lease, fault);
+	return rc < 0 ? fault_at(fault, rc, "%s", restore->options->image) : 0;
+}
+
 enum cairn_status operation_restore(const struct cairn_restore_options *options, struct cairn_restore_result *result,
 				    struct operation_restored *ret_restored, int *ret_error, struct cairn_error *error)
 {
 	struct restore restore = {
-		.options = options, .deadline = operation_deadline(options->timeout_s, options->signal_fd),
+		.options = options, .deadline = operation_deadline(options->timeout_s, options->signal_fd), .lease.fd = -1,
 	};
 	struct fault_list refusals = { 0 };
 	struct fault fault = { 0 };
@@ -137,7 +153,12 @@ enum cairn_status operation_restore(const struct cairn_restore_options *options,
 	if (rc == 0 && options->pids != CAIRN_PIDS_ANY)
 		rc = rebuild_check_pids(&restore.plan, PID_PATIENCE_NS, &fault);
 	if (rc == 0)
+		rc = take_lease(&restore, &fault);
+	if (rc == 0)
 		rc = restore_here(&restore, &made, &fault);
+	if (rc < 0)
+		lease_give_back(&restore.lease);
+	lease_finish(&restore.lease);
 	if (rc == 0) {
 		result->root = made.root_pid;
 		result->processes = (uint32_t)restore.plan.processes.count;

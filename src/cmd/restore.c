@@ -18,9 +18,9 @@
 #include "job/restore.h"
 
 struct restore_options {
-	bool detach, leave_stopped, force_cpu, trust_image;
+	bool detach, leave_stopped, force_cpu, trust_image, once;
 	const char *pidfile;
-	struct cmd_list maps;
+	struct cmd_list maps, fds;
 	int pids, file_changed, clock;
 	uint64_t threads, status_fd;
 };
@@ -38,6 +38,8 @@ static const struct cmd_option options[] = {
 	{ "clock", 0, CMD_CHOICE, "auto|continue|advance",
 	  "its monotonic clock goes on where it stood, or is the host's; auto: continue after another boot", offsetof(struct restore_options, clock) },
 	{ "map-path", 0, CMD_LIST, "OLD=NEW", MAP_PATH_HELP, offsetof(struct restore_options, maps) },
+	{ "fd", 0, CMD_LIST, "N=FILE", "another file for descriptor N, say the new job's log", offsetof(struct restore_options, fds) },
+	{ "once", 0, CMD_FLAG, NULL, "an image that was restored once with this option is not restored again", offsetof(struct restore_options, once) },
 	{ "leave-stopped", 0, CMD_FLAG, NULL, "restore it stopped (SIGCONT lets it go on)",
 	  offsetof(struct restore_options, leave_stopped) },
 	{ "force-cpu", 0, CMD_FLAG, NULL, FORCE_CPU_HELP, offsetof(struct restore_options, force_cpu) },
@@ -121,7 +123,24 @@ static void report_status(const struct restore_options *given, enum cairn_status
 	json_decref(object);
 }
 
-static int restore_as_told(const struct restore_options *given, const struct path_words *maps,
+/* N=FILE. The result is heap; its paths are argv's. */
+static int redirects_of(const struct cmd_list *words, struct cairn_redirect **ret_list, struct fault *fault)
+{
+	struct cairn_redirect *list = memory_new(words->count * sizeof *list);
+	for (size_t i = 0; i < words->count; i++) {
+		char *rest;
+		unsigned long fd = strtoul(words->at[i], &rest, 10);
+		if (rest == words->at[i] || *rest != '=' || !rest[1] || fd > 1 << 20) {
+			free(list);
+			return fault_set(fault, FAULT_USAGE, 0, "--fd: '%s' is not understood; try N=FILE", words->at[i]);
+		}
+		list[i] = (struct cairn_redirect){ (int)fd, rest + 1 };
+	}
+	*ret_list = list;
+	return 0;
+}
+
+static int restore_as_told(const struct restore_options *given, const struct path_words *maps, const struct cairn_redirect *redirects,
 			 const struct cmd_common *common)
 {
 	struct terminal terminal;
@@ -139,6 +158,9 @@ static int restore_as_told(const struct restore_options *given, const struct pat
 		.roll_back_files = given->file_changed == 2,
 		.force_cpu = given->force_cpu,
 		.trust_image = given->trust_image,
+		.redirects = redirects,
+		.redirect_count = given->fds.count,
+		.once = given->once,
 		.path_maps = maps->maps,
 		.path_map_count = maps->count,
 		.terminal = terminal.path[0] ? terminal.path : NULL,
@@ -181,7 +203,11 @@ int cmd_restore(int argc, char **argv)
 	int rc = cmd_parse(&syntax, argc, argv, &given, &common, &fault);
 	if (rc == 0)
 		rc = path_words_of(&given.maps, &maps, &fault);
-	int status = rc < 0 ? cmd_report(&common, &fault) : rc > 0 ? 0 : restore_as_told(&given, &maps, &common);
+	_free_ struct cairn_redirect *redirects = NULL;
+	if (rc == 0)
+		rc = redirects_of(&given.fds, &redirects, &fault);
+	int status = rc < 0 ? cmd_report(&common, &fault) : rc > 0 ? 0 : restore_as_told(&given, &maps, redirects, &common);
+	cmd_list_finish(&given.fds);
 	path_words_finish(&maps);
 	cmd_list_finish(&given.maps);
 	return status;

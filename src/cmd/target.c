@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/memory.h"
@@ -114,30 +115,58 @@ void path_words_finish(struct path_words *list)
 	*list = (struct path_words){ 0 };
 }
 
-/* Digits alone are a PID; everything else names a file. */
-int check_target(const char *target, const struct check_options *given, const struct cmd_common *common)
+static enum cairn_status check_in_job(const struct target *target, struct cairn_error *error)
 {
-	struct cairn_error error = { 0 };
+	struct fault fault;
+	json_t *answer = NULL, *request = json_pack("{s:s, s:i}", "op", "check", "pid", (int)target->pid);
+	int rc = control_call(target->job, request, -1, &answer, &fault);
+	if (rc < 0)
+		answer = control_refused((enum cairn_status)fault.class, fault.text);
+	enum cairn_status status = control_status(answer, error);
+	json_decref(request);
+	json_decref(answer);
+	return status;
+}
+
+static enum cairn_status check_image(const char *path, const struct check_options *given, struct cairn_error *error)
+{
 	struct path_words maps;
 	struct fault fault;
-	pid_t pid = 0;
-	bool is_pid = target[strspn(target, "0123456789")] == 0;
-	if (is_pid && target_pid(target, &pid, &fault) < 0)
-		return cmd_report(common, &fault);
-	if (path_words_of(&given->maps, &maps, &fault) < 0)
-		return cmd_report(common, &fault);
+	if (path_words_of(&given->maps, &maps, &fault) < 0) {
+		json_t *answer = control_refused((enum cairn_status)fault.class, fault.text);
+		enum cairn_status status = control_status(answer, error);
+		json_decref(answer);
+		return status;
+	}
 	const struct cairn_restore_options restore = {
-		.image = target, .signal_fd = -1, .path_maps = maps.maps, .path_map_count = maps.count,
-		.force_cpu = given->force_cpu,
+		.image = path, .signal_fd = -1, .path_maps = maps.maps, .path_map_count = maps.count, .force_cpu = given->force_cpu,
 	};
-	enum cairn_status status = is_pid ? cairn_check_process(pid, &error) : cairn_check_image(&restore, &error);
+	enum cairn_status status = cairn_check_image(&restore, error);
 	path_words_finish(&maps);
+	return status;
+}
+
+/* Digits alone are a PID; of everything else a file comes before a job of that name. */
+int check_target(const char *name, const struct check_options *given, const struct cmd_common *common)
+{
+	struct cairn_error error = { 0 };
+	struct target target = { .job = -1 };
+	struct fault fault;
+	bool is_pid = name[strspn(name, "0123456789")] == 0;
+	if (is_pid && target_find(name, &target, &fault) < 0)
+		return cmd_report(common, &fault);
+	struct stat there;
+	bool is_file = stat(name, &there) == 0 && !S_ISDIR(there.st_mode);
+	bool is_process = is_pid || (!is_file && registry_name_valid(name) && target_find(name, &target, NULL) == 0);
+	enum cairn_status status = !is_process ? check_image(name, given, &error) :
+				   target.job >= 0 ? check_in_job(&target, &error) : cairn_check_process(target.pid, &error);
+	target_finish(&target);
 	if (status != CAIRN_DONE)
 		cmd_report_error(common, status, &error);
 	else if (common->json)
-		cmd_json(json_pack("{s:s, s:o, s:b}", "event", "check", "target", cmd_text(target), "ok", 1));
+		cmd_json(json_pack("{s:s, s:o, s:b}", "event", "check", "target", cmd_text(name), "ok", 1));
 	else if (!common->quiet)
-		printf("%s: nothing stands against a %s here\n", target, is_pid ? "checkpoint" : "restore");
+		printf("%s: nothing stands against a %s here\n", name, is_process ? "checkpoint" : "restore");
 	cairn_error_free(&error);
 	return (int)status;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 /* How Cairn's processes talk about a job: JSON objects, one in a packet of a SOCK_SEQPACKET socket. Requests are
- * {"op": "status"|"checkpoint"|"kill", ...}; an answer has "status" (enum cairn_status) and, if that is not 0, "lines". */
+ * {"op": "status"|"checkpoint"|"check"|"kill", ...}; an answer has "status" (enum cairn_status) and, if that is not 0, "lines". */
 #include <jansson.h>
 
 #include "base/fault.h"

@@ -42,6 +42,7 @@ struct saving {
 	int answer;       /* pipe from it */
 	int client;       /* who waits for it: a client, the channel, or -1: it was time for one, or a program asked */
 	bool ends;        /* the job ends with it */
+	bool only_looks;  /* it is no checkpoint but a check */
 	struct asker asker;
 };
 
@@ -210,11 +211,28 @@ static struct cairn_path_map *path_maps_of(const struct init *init, size_t *ret_
 	return maps;
 }
 
+static struct cairn_redirect *redirects_of(const struct init *init, size_t *ret_count)
+{
+	const json_t *list = json_object_get(init->spec, "redirects");
+	*ret_count = json_array_size(list);
+	struct cairn_redirect *redirects = memory_new(*ret_count * sizeof *redirects);
+	for (size_t i = 0; i < *ret_count; i++)
+		redirects[i] = (struct cairn_redirect){
+			(int)json_integer_value(json_array_get(json_array_get(list, i), 0)),
+			json_string_value(json_array_get(json_array_get(list, i), 1)),
+		};
+	return redirects;
+}
+
 static json_t *restore_tree(struct init *init)
 {
-	size_t map_count;
+	size_t map_count, redirect_count;
 	_free_ struct cairn_path_map *maps = path_maps_of(init, &map_count);
+	_free_ struct cairn_redirect *redirects = redirects_of(init, &redirect_count);
 	const struct cairn_restore_options options = {
+		.redirects = redirects,
+		.redirect_count = redirect_count,
+		.once = spec_true(init, "once"),
 		.path_maps = maps,
 		.path_map_count = map_count,
 		.force_cpu = spec_true(init, "force_cpu"),
@@ -323,6 +341,7 @@ static void start_saving(struct init *init, json_t *request, int fd, int client)
 	init->saving = (struct saving){
 		.worker = worker, .answer = ends[0], .client = client,
 		.ends = json_integer_value(json_object_get(request, "after")) == CAIRN_KILL,
+		.only_looks = !strcmp(control_text(request, "op", ""), "check"),
 	};
 }
 
@@ -388,13 +407,13 @@ static void finish_saving(struct init *init)
 	if (!answer)
 		answer = control_refused(CAIRN_FAILED, "the checkpoint was ended from outside");
 	bool done = json_integer_value(json_object_get(answer, "status")) == CAIRN_DONE;
-	if (done) {
+	if (done && !saving.only_looks) {
 		struct timespec now;
 		clock_gettime(CLOCK_REALTIME, &now);
 		init->saves++;
 		init->saved_at = (double)now.tv_sec + (double)now.tv_nsec / 1e9;
 		init->saved_last = saving.ends;
-	} else if (saving.client < 0 && !saving.asker.pid) {
+	} else if (!done && saving.client < 0 && !saving.asker.pid) {
 		saving_failed(init, answer);
 	}
 	if (saving.asker.pid)
@@ -433,7 +452,7 @@ static void serve(struct init *init, int client, json_t *request, int fd)
 		socklen_t size = sizeof peer;
 		getsockopt(client, SOL_SOCKET, SO_PEERCRED, &peer, &size);
 		answer_to(init, client, status_answer(init, peer.pid > 0));
-	} else if (!strcmp(op, "checkpoint")) {
+	} else if (!strcmp(op, "checkpoint") || !strcmp(op, "check")) {
 		start_saving(init, request, fd, client);
 	} else if (!strcmp(op, "kill")) {
 		kill_job(init, (int)json_integer_value(json_object_get(request, "signal")));

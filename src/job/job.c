@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "job/job.h"
 
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -74,6 +75,21 @@ static enum cairn_status await_running(struct job *job, const json_t *spec, stru
 	return CAIRN_DONE;
 }
 
+/* Of the library: the cairn beside it, as in a build folder, or in the bin of its prefix, or where this one was to be installed. */
+static char *find_program(void)
+{
+	static const char *const ways[] = { "cairn", "../bin/cairn", "../../bin/cairn" };
+	Dl_info self;
+	const char *slash = dladdr((const void *)(uintptr_t)&find_program, &self) && self.dli_fname ? strrchr(self.dli_fname, '/') : NULL;
+	for (size_t i = 0; slash && i < sizeof ways / sizeof *ways; i++) {
+		char *path = memory_format("%.*s/%s", (int)(slash - self.dli_fname), self.dli_fname, ways[i]);
+		if (access(path, X_OK) == 0)
+			return path;
+		free(path);
+	}
+	return memory_string(CAIRN_PROGRAM);
+}
+
 enum cairn_status job_start(const char *program, const json_t *spec, char *const command[], struct job *ret_job,
 			    struct cairn_error *error)
 {
@@ -101,7 +117,8 @@ enum cairn_status job_start(const char *program, const json_t *spec, char *const
 		.monotonic_ns = json_integer_value(json_object_get(spec, "monotonic_ns")),
 		.boottime_ns = json_integer_value(json_object_get(spec, "boottime_ns")),
 	};
-	int rc = namespace_start(program ? program : CAIRN_PROGRAM, argv.at, &wish, &ret_job->init, &fault);
+	_free_ char *found = program ? memory_string(program) : find_program();
+	int rc = namespace_start(found, argv.at, &wish, &ret_job->init, &fault);
 	vec_finish(&argv);
 	if (rc < 0)
 		return failed(&fault, error);

@@ -33,6 +33,11 @@ static json_t *spec_of(const struct cairn_restore_options *options, const struct
 	for (size_t i = 0; i < options->path_map_count; i++)
 		json_array_append_new(maps, json_pack("[s, s]", options->path_maps[i].old_path, options->path_maps[i].new_path));
 	json_object_set_new(own, "path_maps", maps);
+	json_t *redirects = json_array();
+	for (size_t i = 0; i < options->redirect_count; i++)
+		json_array_append_new(redirects, json_pack("[i, s]", options->redirects[i].fd, options->redirects[i].path));
+	json_object_set_new(own, "redirects", redirects);
+	json_object_set_new(own, "once", json_boolean(options->once));
 	json_object_set_new(own, "force_cpu", json_boolean(options->force_cpu));
 	if (options->terminal)
 		json_object_set_new(own, "terminal", json_string(options->terminal));
@@ -116,6 +121,11 @@ enum cairn_status restore_image(const struct cairn_restore_options *options, con
 	*ret_job = (struct job){ .channel = -1 };
 	if (strcmp(options->image, "-") != 0)
 		return restore_by(options, way, result, ret_job, error);
+	if (options->once) {
+		struct fault refusal;
+		fault_set(&refusal, FAULT_USAGE, EINVAL, "--once needs an image with a name; try it without, or a file");
+		return operation_failed(NULL, &refusal, NULL, error);
+	}
 	/* It can be read only once, and may be needed twice. */
 	struct cairn_restore_options spooled = *options;
 	struct fault fault;

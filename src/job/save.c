@@ -77,8 +77,22 @@ static json_t *save_to(const struct save_job *job, const json_t *request, const 
 	return answer;
 }
 
+/* The same tree as a checkpoint would save, only looked at. */
+static json_t *check_answer(const struct save_job *job, const json_t *request)
+{
+	pid_t pid = (pid_t)json_integer_value(json_object_get(request, "pid"));
+	const struct operation_job within = { .adopter = pid && pid != job->root ? 0 : getppid() };
+	struct cairn_error error = { 0 };
+	enum cairn_status status = operation_check(pid ? pid : job->root, &within, &error);
+	json_t *answer = status == CAIRN_DONE ? json_pack("{s:i}", "status", CAIRN_DONE) : control_failed(status, &error);
+	cairn_error_free(&error);
+	return answer;
+}
+
 json_t *save_answer(const struct save_job *job, const json_t *request, int fd)
 {
+	if (!strcmp(control_text(request, "op", ""), "check"))
+		return check_answer(job, request);
 	const char *output = control_text(request, "output", job->image);
 	if (!output)
 		return control_refused(CAIRN_USAGE, "the job has no image of its own; try -o FILE, or cairn run --image FILE");

@@ -343,6 +343,7 @@ struct kind {
  * exist. A file is made asynchronous by a process that has it as descriptor @fd, which the kernel puts in siginfo: by the owner, if possible
  * (@ret_owner: a task of the image, 0: none). */
 int kind_check_open(const struct kind *kind, const ProtobufCMessage *message, struct fault *fault);
+int kind_open_flags(const struct kind *kind, const ProtobufCMessage *message); /* O_* */
 int kind_set_owner(struct workshop *workshop, const struct kind *kind, const ProtobufCMessage *message, struct fault *fault);
 bool kind_is_asynchronous(const struct kind *kind, const ProtobufCMessage *message, uint32_t *ret_owner);
 void kind_set_asynchronous(int fd, const struct kind *kind, const ProtobufCMessage *message, struct batch *batch);

@@ -134,7 +134,7 @@ static int add_connects(struct rebuild *rebuild, struct rebuild_process *process
 			earlier = table->entries[j]->file == table->entries[i]->file;
 		if (earlier)
 			continue;
-		int rc = record->kind->connect ? record->kind->connect(&process->threads.at[0]->newborn, (int)table->entries[i]->fd,
+		int rc = record->kind->connect && !record->redirect ? record->kind->connect(&process->threads.at[0]->newborn, (int)table->entries[i]->fd,
 								       record->message, batch, fault) : 0;
 		if (rc < 0)
 			return rc;

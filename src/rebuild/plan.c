@@ -84,7 +84,7 @@ static int unpack(struct plan *plan, const struct image_record *raw, const struc
 		return fault_set(fault, FAULT_IMAGE, EINVAL, "damaged: a record of kind \"%s\" cannot be decoded",
 				 kind->name);
 	struct plan_record *record = vec_add(&plan->records);
-	*record = (struct plan_record){ kind, message };
+	*record = (struct plan_record){ kind, message, NULL };
 	return map_path(record, maps, fault);
 }
 
@@ -365,7 +365,7 @@ void plan_check_host(const struct plan *plan, const struct plan_policy *policy, 
 	}
 	for (size_t i = 0; i < plan->records.count; i++) {
 		const struct plan_record *record = &plan->records.at[i];
-		if (!record->kind->check || record->kind->check(record->message, &fault) == 0)
+		if (record->redirect || !record->kind->check || record->kind->check(record->message, &fault) == 0)
 			continue;
 		if (policy->ignore_changed_files && (fault.error == ESTALE || fault.error == EFBIG))
 			continue;

@@ -12,6 +12,7 @@
 struct plan_record {
 	const struct kind *kind;
 	ProtobufCMessage *message; /* owned by the plan */
+	const char *redirect;      /* an open file: this path is opened instead (--fd); NULL: as the record says */
 };
 
 struct plan_thread {
@@ -61,6 +62,9 @@ struct plan_policy {
 };
 void plan_check_host(const struct plan *plan, const struct plan_policy *policy, struct fault_list *refusals);
 
+/* redirect.c: --fd. FAULT_USAGE: the root has no such descriptor. */
+int plan_redirect(struct plan *plan, int fd, const char *path, struct fault *fault);
+int redirect_make(struct workshop *workshop, const struct plan_record *record, struct fault *fault);
 /* numbers.c: a part of plan_check_host, for --pids any. */
 void plan_check_numbers(const struct plan *plan, struct fault_list *refusals);
 /* plan_processor.c: a part of plan_load and one of plan_check_host, for images of this architecture. */

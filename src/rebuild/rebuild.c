@@ -65,13 +65,14 @@ static int make_files(struct rebuild *rebuild, struct fault *fault)
 	const struct plan *plan = rebuild->plan;
 	for (size_t i = 0; i < plan->files.count; i++) {
 		const struct plan_record *record = &plan->files.at[i];
-		int rc = record->kind->before_births ? 0 : record->kind->make(&rebuild->workshop, record->message, fault);
+		int rc = record->redirect ? redirect_make(&rebuild->workshop, record, fault) : record->kind->before_births ? 0 :
+			 record->kind->make(&rebuild->workshop, record->message, fault);
 		if (rc < 0)
 			return rc;
 	}
 	for (size_t i = 0; i < plan->files.count; i++) {
 		const struct plan_record *record = &plan->files.at[i];
-		int rc = record->kind->settle ? record->kind->settle(&rebuild->workshop, record->message, fault) : 0;
+		int rc = record->kind->settle && !record->redirect ? record->kind->settle(&rebuild->workshop, record->message, fault) : 0;
 		if (rc < 0)
 			return rc;
 	}
@@ -380,7 +381,7 @@ int rebuild_release(struct rebuild *rebuild, struct rebuild_result *ret_result, 
 	}
 	for (size_t i = 0; rc == 0 && i < rebuild->plan->files.count; i++) {
 		const struct plan_record *record = &rebuild->plan->files.at[i];
-		rc = record->kind->commit ? record->kind->commit(&rebuild->workshop, record->message, fault) : 0;
+		rc = record->kind->commit && !record->redirect ? record->kind->commit(&rebuild->workshop, record->message, fault) : 0;
 	}
 	if (rc < 0)
 		return rc;

@@ -75,6 +75,12 @@ int kind_check_open(const struct kind *kind, const ProtobufCMessage *message, st
 	return 0;
 }
 
+int kind_open_flags(const struct kind *kind, const ProtobufCMessage *message)
+{
+	const Cairn__OpenFile *open_ = open_of(kind, message);
+	return open_ ? (int)open_->flags : O_RDWR;
+}
+
 int kind_set_owner(struct workshop *workshop, const struct kind *kind, const ProtobufCMessage *message, struct fault *fault)
 {
 	const Cairn__OpenFile *open_ = open_of(kind, message);
