@@ -97,6 +97,7 @@ struct cairn_restore_options {
 	unsigned threads;
 	double timeout_s;         /* 0: none */
 	bool leave_stopped;
+	bool lazy;                /* it runs at once, and memory is loaded behind it; where that is not possible it is loaded first */
 	bool ignore_changed_files;
 	bool roll_back_files;     /* what was appended since to files that are open for writing is cut off */
 	bool force_cpu;           /* this processor may lack what the image's had, but no register in use */

@@ -12,6 +12,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "kernel/features.h"
 #include "rebuild/rebuild.h"
 
 /* How long the processes that were just killed may take to be gone. */
@@ -23,6 +24,7 @@ struct restore {
 	struct plan plan;
 	struct deadline deadline;
 	struct lease lease;
+	bool lazy; /* wanted, and possible here */
 };
 
 static uint32_t count_threads(const struct plan *plan)
@@ -33,6 +35,20 @@ static uint32_t count_threads(const struct plan *plan)
 	return count;
 }
 
+/* Faults of the kernel itself, and what becomes of memory meanwhile, are only told to who has CAP_SYS_PTRACE in the first user namespace
+ * (fs/userfaultfd.c userfaultfd_api and userfaultfd_syscall_allowed, 6.18). */
+static bool may_be_lazy(const struct cairn_restore_options *options)
+{
+	if (options->lazy && options->pids == CAIRN_PIDS_ANY)
+		log_warn("--lazy does not go together with --pids any; continuing with --eager");
+	else if (options->lazy && !feature_events())
+		log_warn("loading memory behind a running program needs CAP_SYS_PTRACE in the first user namespace (try as root); "
+			 "continuing with --eager");
+	else
+		return options->lazy;
+	return false;
+}
+
 /* Makes the newborns in this process's PID namespace and lets them run. */
 static int restore_here(struct restore *restore, struct rebuild_result *result, struct fault *fault)
 {
@@ -41,6 +57,7 @@ static int restore_here(struct restore *restore, struct rebuild_result *result, 
 		.threads = operation_threads(options->threads),
 		.any_pids = options->pids == CAIRN_PIDS_ANY,
 		.leave_stopped = options->leave_stopped,
+		.lazy = restore->lazy,
 		.roll_back = options->roll_back_files,
 		.terminal = options->terminal,
 		.deadline = &restore->deadline,
@@ -152,6 +169,7 @@ enum cairn_status operation_restore(const struct cairn_restore_options *options,
 			 "continuing without the old ones", options->image, restore.plan.processes.count);
 	if (rc == 0 && options->pids != CAIRN_PIDS_ANY)
 		rc = rebuild_check_pids(&restore.plan, PID_PATIENCE_NS, &fault);
+	restore.lazy = rc == 0 && may_be_lazy(options);
 	if (rc == 0)
 		rc = take_lease(&restore, &fault);
 	if (rc == 0)

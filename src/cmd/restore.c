@@ -18,7 +18,8 @@
 #include "job/restore.h"
 
 struct restore_options {
-	bool detach, leave_stopped, force_cpu, trust_image, once;
+	bool detach, leave_stopped, force_cpu, trust_image, once, eager;
+	int lazy; /* -1: not given */
 	const char *pidfile;
 	struct cmd_list maps, fds;
 	int pids, file_changed, clock;
@@ -42,6 +43,9 @@ static const struct cmd_option options[] = {
 	{ "once", 0, CMD_FLAG, NULL, "an image that was restored once with this option is not restored again", offsetof(struct restore_options, once) },
 	{ "leave-stopped", 0, CMD_FLAG, NULL, "restore it stopped (SIGCONT lets it go on)",
 	  offsetof(struct restore_options, leave_stopped) },
+	{ "lazy", 0, CMD_CHOICE, "anonymous|mapped", "let it run at once and load memory behind it; mapped: not in this version",
+	  offsetof(struct restore_options, lazy), true },
+	{ "eager", 0, CMD_FLAG, NULL, "load all memory first (the default)", offsetof(struct restore_options, eager) },
 	{ "force-cpu", 0, CMD_FLAG, NULL, FORCE_CPU_HELP, offsetof(struct restore_options, force_cpu) },
 	{ "trust-image", 0, CMD_FLAG, NULL, "as root: restore an image that others could have written",
 	  offsetof(struct restore_options, trust_image) },
@@ -156,6 +160,7 @@ static int restore_as_told(const struct restore_options *given, const struct pat
 		.leave_stopped = given->leave_stopped,
 		.ignore_changed_files = given->file_changed == 1,
 		.roll_back_files = given->file_changed == 2,
+		.lazy = given->lazy == 0,
 		.force_cpu = given->force_cpu,
 		.trust_image = given->trust_image,
 		.redirects = redirects,
@@ -196,11 +201,15 @@ static int restore_as_told(const struct restore_options *given, const struct pat
 
 int cmd_restore(int argc, char **argv)
 {
-	struct restore_options given = { 0 };
+	struct restore_options given = { .lazy = -1 };
 	struct path_words maps = { 0 };
 	struct cmd_common common;
 	struct fault fault;
 	int rc = cmd_parse(&syntax, argc, argv, &given, &common, &fault);
+	if (rc == 0 && given.lazy == 1)
+		rc = fault_set(&fault, FAULT_USAGE, EINVAL, "--lazy=mapped is not in this version; try --lazy");
+	if (rc == 0 && given.lazy == 0 && given.eager)
+		rc = fault_set(&fault, FAULT_USAGE, EINVAL, "--lazy and --eager exclude each other; try one of them");
 	if (rc == 0)
 		rc = path_words_of(&given.maps, &maps, &fault);
 	_free_ struct cairn_redirect *redirects = NULL;

@@ -93,6 +93,7 @@ size_t image_reader_blocks(const struct image_reader *reader, const struct image
 /* The map: ascending by space and address, without overlaps. */
 size_t image_reader_places(const struct image_reader *reader, const struct image_place **ret_places);
 uint64_t image_reader_size(const struct image_reader *reader); /* bytes of the file */
+int image_reader_fd(const struct image_reader *reader); /* which a process that goes on reading has to keep */
 void image_reader_id(const struct image_reader *reader, uint8_t ret_id[16]);
 /* The block in which the page at @address of @space is; false: it is not stored. */
 bool image_reader_find(const struct image_reader *reader, uint32_t space, uint64_t address, size_t *ret_index);

@@ -523,6 +523,11 @@ uint64_t image_reader_size(const struct image_reader *reader)
 	return reader->size;
 }
 
+int image_reader_fd(const struct image_reader *reader)
+{
+	return reader->fd;
+}
+
 void image_reader_id(const struct image_reader *reader, uint8_t ret_id[16])
 {
 	memcpy(ret_id, reader->header.id, sizeof reader->header.id);

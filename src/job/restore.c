@@ -57,6 +57,8 @@ static enum cairn_status restore_as_job(const struct cairn_restore_options *opti
 					const struct operation_peek *peek, struct cairn_restore_result *result, struct job *ret_job, struct cairn_error *error)
 {
 	uint64_t begin = clock_now_ns();
+	if (options->lazy)
+		log_warn("in a PID namespace of its own this version loads all memory first; continuing with --eager");
 	json_t *spec = spec_of(options, way, peek);
 	enum cairn_status status = job_start(way->program, spec, NULL, ret_job, error);
 	json_decref(spec);

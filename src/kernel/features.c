@@ -2,11 +2,14 @@
 #include "kernel/features.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/capability.h>
+#include <linux/userfaultfd.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -22,6 +25,17 @@ bool feature_capability(int capability)
 	if (capability < 0 || capability > 63 || syscall(SYS_capget, &header, data) < 0)
 		return false;
 	return data[capability / 32].effective & 1u << capability % 32;
+}
+
+bool feature_events(void)
+{
+	int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+	struct uffdio_api api = { .api = UFFD_API, .features = UFFD_FEATURE_EVENT_FORK | UFFD_FEATURE_EVENT_REMAP |
+								UFFD_FEATURE_EVENT_REMOVE | UFFD_FEATURE_EVENT_UNMAP };
+	bool works = fd >= 0 && ioctl(fd, UFFDIO_API, &api) == 0;
+	if (fd >= 0)
+		close(fd);
+	return works;
 }
 
 bool trial_says(int error, const char *step, const char *remedy, char *why, unsigned long size)

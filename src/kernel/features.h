@@ -23,3 +23,5 @@ extern const struct feature features[];
 
 /* Effective capability of the calling process (CAP_* number). */
 bool feature_capability(int capability);
+/* May memory be served to a running program: userfaultfd with faults of the kernel's own and events of forks? */
+bool feature_events(void);

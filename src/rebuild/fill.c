@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Contents: every page block of the image, by several threads, into standing newborns (process_vm_writev; through /proc/PID/mem where a
- * mapping is not writable) and into shared objects (pwrite to Cairn's own descriptor). */
+/* Contents: every page block of the image, by several threads, into standing newborns (UFFDIO_COPY into large private anonymous memory;
+ * process_vm_writev, or /proc/PID/mem where a mapping is not writable, into the rest) and into shared objects (pwrite to Cairn's own
+ * descriptor). With --lazy the pager loads private anonymous memory, and here only the rest is. */
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -13,7 +14,10 @@
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "base/log.h"
+#include "rebuild/faults.h"
 #include "rebuild/newborn.h"
+#include "rebuild/pager.h"
 
 /* Where pages of a space go: a newborn, one of Cairn's own descriptors, or its own memory. */
 struct target {
@@ -21,6 +25,7 @@ struct target {
 	int fd;
 	uint8_t *memory;
 	uint64_t size; /* of memory */
+	const struct fault_space *faults; /* NULL: none */
 };
 
 struct filler {
@@ -34,6 +39,8 @@ struct filler {
 	atomic_uint_fast64_t pages;
 	pthread_mutex_t lock;
 	struct fault fault;
+	VEC(struct fault_space) faults;
+	bool *skipped; /* by block: all of it is the pager's; NULL: none is */
 };
 
 static int copy_object(const struct target *target, const struct page_batch *batch, struct fault *fault)
@@ -80,7 +87,8 @@ static int force_chunk(pid_t pid, const struct page_chunk *chunk, struct fault *
 				  (unsigned long long)chunk->address, strerror(-rc)) : 0;
 }
 
-static int write_memory(const struct target *target, const struct page_batch *batch, struct fault *fault)
+/* Those chunks that no userfaultfd covers. */
+static int write_plainly(pid_t pid, const struct page_batch *batch, struct fault *fault)
 {
 	struct iovec local[PAGES_MOST], remote[PAGES_MOST];
 	size_t total = 0;
@@ -90,17 +98,32 @@ static int write_memory(const struct target *target, const struct page_batch *ba
 		remote[i] = (struct iovec){ (void *)(uintptr_t)batch->chunks[i].address, size };
 		total += size;
 	}
-	ssize_t n = process_vm_writev(target->pid, local, batch->count, remote, batch->count, 0);
-	if (n == (ssize_t)total)
+	if (!total || process_vm_writev(pid, local, batch->count, remote, batch->count, 0) == (ssize_t)total)
 		return 0;
 	for (uint32_t i = 0; i < batch->count; i++) {
-		if (process_vm_writev(target->pid, &local[i], 1, &remote[i], 1, 0) == (ssize_t)remote[i].iov_len)
+		if (process_vm_writev(pid, &local[i], 1, &remote[i], 1, 0) == (ssize_t)remote[i].iov_len)
 			continue;
-		int rc = force_chunk(target->pid, &batch->chunks[i], fault);
+		int rc = force_chunk(pid, &batch->chunks[i], fault);
 		if (rc < 0)
 			return rc;
 	}
 	return 0;
+}
+
+static int write_memory(const struct target *target, const struct page_batch *batch, bool lazy, struct fault *fault)
+{
+	struct page_batch plain;
+	plain.space = batch->space;
+	plain.count = 0;
+	for (uint32_t i = 0; i < batch->count; i++) {
+		const struct page_chunk *chunk = &batch->chunks[i];
+		bool covered = target->faults && faults_cover(target->faults, chunk->address,
+							      chunk->address + (uint64_t)chunk->pages * IMAGE_PAGE);
+		/* Nothing is there yet, and nobody changes it: what cannot be put has to be written. */
+		if (!covered || (!lazy && faults_put(target->faults->userfaultfd, chunk->address, chunk->data, chunk->pages) != PUT_DONE))
+			plain.chunks[plain.count++] = *chunk;
+	}
+	return write_plainly(target->pid, &plain, fault);
 }
 
 static int take_batch(void *context, const struct page_batch *batch, struct fault *fault)
@@ -113,7 +136,7 @@ static int take_batch(void *context, const struct page_batch *batch, struct faul
 		atomic_fetch_add(&filler->pages, batch->chunks[i].pages);
 	if (target->memory)
 		return copy_object(target, batch, fault);
-	return target->pid ? write_memory(target, batch, fault) : write_object(target, batch, fault);
+	return target->pid ? write_memory(target, batch, filler->rebuild->options.lazy, fault) : write_object(target, batch, fault);
 }
 
 static int fill_block(struct filler *filler, size_t index, void *buffer, struct fault *fault)
@@ -139,6 +162,8 @@ static void *work(void *context)
 		struct fault fault;
 		if (index >= filler->block_count)
 			break;
+		if (filler->skipped && filler->skipped[index])
+			continue;
 		if (fill_block(filler, index, buffer, &fault) == 0)
 			continue;
 		pthread_mutex_lock(&filler->lock);
@@ -177,25 +202,98 @@ static void set_targets(struct filler *filler)
 	}
 }
 
-int fill_pages(struct rebuild *rebuild, struct fault *fault)
+/* Pages of each space, by its id. */
+static uint64_t *count_pages(const struct filler *filler)
+{
+	const struct image_place *places;
+	size_t count = image_reader_places(filler->rebuild->reader, &places);
+	uint64_t *pages = memory_new((filler->target_count + 1) * sizeof *pages);
+	for (size_t i = 0; i < count; i++)
+		if (places[i].space < filler->target_count)
+			pages[places[i].space] += places[i].at.pages;
+	return pages;
+}
+
+/* Userfaultfds for the spaces that are large enough; for all, if memory is loaded behind the running program. */
+static int begin_faults(struct filler *filler, struct fault *fault)
+{
+	enum { LEAST_PAGES = 1024 };
+	struct rebuild *rebuild = filler->rebuild;
+	bool lazy = rebuild->options.lazy;
+	_free_ uint64_t *pages = count_pages(filler);
+	for (size_t i = 0; i < rebuild->processes.count; i++) {
+		struct rebuild_process *process = rebuild->processes.at[i];
+		struct fault_space space;
+		struct fault why;
+		if (!process->plan->space || pages[process->plan->space->id] < (lazy ? 1 : LEAST_PAGES))
+			continue;
+		int rc = faults_begin(process, lazy, &space, &why);
+		if (rc < 0 && lazy) {
+			*fault = why;
+			return rc;
+		}
+		if (rc < 0)
+			log_debug("%s; its memory is written by process_vm_writev", why.text);
+		else
+			*vec_add(&filler->faults) = space;
+	}
+	for (size_t i = 0; i < filler->faults.count; i++)
+		filler->targets[filler->faults.at[i].space].faults = &filler->faults.at[i];
+	return 0;
+}
+
+/* Blocks without anything that has to be there before the program runs. */
+static void skip_blocks(struct filler *filler)
+{
+	const struct image_reader *reader = filler->rebuild->reader;
+	const struct image_place *places;
+	size_t count = image_reader_places(reader, &places), index;
+	filler->skipped = memory_new(filler->block_count + 1);
+	memset(filler->skipped, true, filler->block_count);
+	for (size_t i = 0; i < count; i++) {
+		const struct target *target = places[i].space < filler->target_count ? &filler->targets[places[i].space] : NULL;
+		uint64_t start = places[i].at.address, end = start + (uint64_t)places[i].at.pages * IMAGE_PAGE;
+		bool waits = target && target->faults && faults_cover(target->faults, start, end);
+		if (!waits && image_reader_find(reader, places[i].space, start, &index))
+			filler->skipped[index] = false;
+	}
+}
+
+static void run_workers(struct filler *filler)
 {
 	enum { MOST_THREADS = 16 };
-	struct filler filler = { .rebuild = rebuild, .lock = PTHREAD_MUTEX_INITIALIZER };
 	pthread_t workers[MOST_THREADS];
-	unsigned started = 0, threads = rebuild->options.threads < MOST_THREADS ? rebuild->options.threads : MOST_THREADS;
-	set_targets(&filler);
-	filler.block_count = image_reader_blocks(rebuild->reader, &filler.blocks);
-	while (started + 1 < threads && started + 1 < filler.block_count &&
-	       pthread_create(&workers[started], NULL, work, &filler) == 0)
+	unsigned started = 0, wanted = filler->rebuild->options.threads, threads = wanted < MOST_THREADS ? wanted : MOST_THREADS;
+	while (started + 1 < threads && started + 1 < filler->block_count &&
+	       pthread_create(&workers[started], NULL, work, filler) == 0)
 		started++;
-	work(&filler);
+	work(filler);
 	for (unsigned i = 0; i < started; i++)
 		pthread_join(workers[i], NULL);
-	free(filler.targets);
+}
+
+int fill_pages(struct rebuild *rebuild, struct fault *fault)
+{
+	struct filler filler = { .rebuild = rebuild, .lock = PTHREAD_MUTEX_INITIALIZER };
+	bool lazy = rebuild->options.lazy;
+	set_targets(&filler);
+	filler.block_count = image_reader_blocks(rebuild->reader, &filler.blocks);
+	int rc = begin_faults(&filler, fault);
+	if (rc == 0 && lazy)
+		skip_blocks(&filler);
+	if (rc == 0)
+		run_workers(&filler);
 	rebuild->pages = atomic_load(&filler.pages);
-	if (atomic_load(&filler.failed)) {
+	if (rc == 0 && atomic_load(&filler.failed)) {
 		*fault = filler.fault;
-		return fault->error ? -fault->error : -EIO;
+		rc = fault->error ? -fault->error : -EIO;
 	}
-	return 0;
+	if (rc == 0 && lazy && filler.faults.count)
+		rc = pager_start(rebuild, filler.faults.at, filler.faults.count, &rebuild->pager, fault);
+	for (size_t i = 0; i < filler.faults.count; i++)
+		faults_end(&filler.faults.at[i]);
+	vec_finish(&filler.faults);
+	free(filler.targets);
+	free(filler.skipped);
+	return rc;
 }

@@ -37,6 +37,7 @@ struct rebuild {
 	uint64_t pages;
 	bool stub_here; /* the stub is mapped in Cairn itself, for the root to inherit */
 	bool released;
+	struct pager *pager; /* that loads memory behind the running program, NULL: none */
 };
 
 static inline const struct plan_record *rebuild_file(const struct rebuild *rebuild, uint32_t id)

@@ -16,6 +16,7 @@
 #include "base/log.h"
 #include "kernel/maps.h"
 #include "rebuild/newborn.h"
+#include "rebuild/pager.h"
 
 /* ---- what can be prepared before anything exists ---- */
 
@@ -386,6 +387,8 @@ int rebuild_release(struct rebuild *rebuild, struct rebuild_result *ret_result, 
 	if (rc < 0)
 		return rc;
 	rebuild->released = true;
+	if (rebuild->pager)
+		pager_commit(rebuild->pager);
 	for (size_t i = 0; i < rebuild->processes.count; i++) {
 		struct rebuild_process *process = rebuild->processes.at[i];
 		for (size_t t = 0; !process->ended && t < process->threads.count; t++) {
@@ -431,6 +434,7 @@ void rebuild_free(struct rebuild *rebuild)
 		close(rebuild->outbox);
 	if (rebuild->inbox >= 0)
 		close(rebuild->inbox);
+	pager_free(rebuild->pager);
 	workshop_finish(&rebuild->workshop);
 	for (size_t i = 0; i < rebuild->processes.count; i++) {
 		vec_finish(&rebuild->processes.at[i]->threads);

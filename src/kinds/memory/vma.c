@@ -38,7 +38,7 @@ static const struct refusal {
 	{ 0, "/secretmem", "secret memory, which the kernel shows to nobody" },
 	{ 0, "[uprobes]", "under a probe (uprobes)" },
 	{ MAP_FLAG_HUGETLB, NULL, "memory of hugetlbfs, which this version cannot carry" },
-	{ MAP_FLAG_UFFD_MISSING | MAP_FLAG_UFFD_WP | MAP_FLAG_UFFD_MINOR, NULL,
+	{ MAP_FLAG_UFFD_WP | MAP_FLAG_UFFD_MINOR, NULL,
 	  "registered with userfaultfd, which this version cannot carry" },
 	{ MAP_FLAG_SHADOW_STACK, NULL, "a shadow stack, which this version cannot carry" },
 	{ MAP_FLAG_DROPPABLE, NULL, "droppable memory, which this version cannot carry" },
@@ -49,6 +49,11 @@ static const struct refusal {
 static int refuse_map(const struct map *map, bool ours, struct fault *fault)
 {
 	uint32_t flags = map->flags & ~(ours ? (uint32_t)MAP_FLAG_UFFD_WP : 0);
+	if (flags & MAP_FLAG_UFFD_MISSING)
+		return fault_set_transient(fault, FAULT_UNSUPPORTED, EBUSY,
+					   "mapping 0x%llx-0x%llx %s: is still being loaded by a userfaultfd, as after cairn restore --lazy; "
+					   "try again later, or a longer --timeout", (unsigned long long)map->start,
+					   (unsigned long long)map->end, map->name);
 	for (size_t i = 0; i < sizeof refusals / sizeof *refusals; i++) {
 		const struct refusal *refusal = &refusals[i];
 		if ((flags & refusal->flag) ||
