@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "kernel/host.h"
 #include "kernel/maps.h"
 #include "rebuild/newborn.h"
 #include "rebuild/pager.h"
@@ -327,6 +328,9 @@ int rebuild_prepare(const struct plan *plan, const struct image_reader *reader, 
 	rebuild->begin_ns = clock_now_ns();
 	rebuild->workshop.terminal = options->terminal;
 	rebuild->workshop.roll_back = options->roll_back;
+	char boot_id[37];
+	host_boot_id(boot_id);
+	rebuild->workshop.same_boot = boot_id[0] && !strcmp(boot_id, plan->info->boot_id);
 	rebuild->workshop.renumber = options->any_pids;
 	index_files(rebuild);
 	raise_descriptors(plan);

@@ -13,6 +13,12 @@ int main(void)
 	struct itimerspec value = { { 11, 13 }, { 2000, 17 } }, once = { { 0, 0 }, { 0, 1 } }, seen;
 	PROBE(timerfd_settime(slow, 0, &value, NULL));
 	PROBE(timerfd_settime(fired, 0, &once, NULL));
+	int absolute = PROBE(timerfd_create(CLOCK_REALTIME, 0)), monotonic = PROBE(timerfd_create(CLOCK_BOOTTIME, 0));
+	uint64_t wall = probe_clock_ns(CLOCK_REALTIME) + 1000000000000u, boot = probe_clock_ns(CLOCK_BOOTTIME) + 500000000000u;
+	struct itimerspec at = { { 0, 0 }, { (time_t)(wall / 1000000000u), (long)(wall % 1000000000u) } };
+	PROBE(timerfd_settime(absolute, TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET, &at, NULL));
+	at = (struct itimerspec){ { 7, 0 }, { (time_t)(boot / 1000000000u), (long)(boot % 1000000000u) } };
+	PROBE(timerfd_settime(monotonic, TFD_TIMER_ABSTIME, &at, NULL));
 	struct pollfd poll_fired = { .fd = fired, .events = POLLIN };
 	PROBE(poll(&poll_fired, 1, 1000));
 
@@ -26,6 +32,17 @@ int main(void)
 	PROBE_SAME(seen.it_value.tv_sec + seen.it_value.tv_nsec, 0, "time left of a disarmed one");
 	PROBE_SAME(read(fired, &ticks, sizeof ticks), 8, "read of one that expired");
 	PROBE_SAME(ticks, 1, "its expirations");
+	PROBE_SAME(timerfd_gettime(absolute, &seen), 0, "timerfd_gettime of one for a moment of the wall clock");
+	int64_t off_by = (int64_t)(probe_clock_ns(CLOCK_REALTIME) + (uint64_t)seen.it_value.tv_sec * 1000000000u +
+				   (uint64_t)seen.it_value.tv_nsec - wall);
+	PROBE_TRUE(off_by > -20000000 && off_by < 20000000, "the moment of the wall clock");
+	PROBE_SAME(timerfd_gettime(monotonic, &seen), 0, "timerfd_gettime of one for a moment of the boot clock");
+	off_by = (int64_t)(probe_clock_ns(CLOCK_BOOTTIME) + (uint64_t)seen.it_value.tv_sec * 1000000000u +
+			   (uint64_t)seen.it_value.tv_nsec - boot);
+	PROBE_TRUE(off_by > -20000000 && off_by < 20000000, "the moment of the boot clock");
+	char path[64];
+	snprintf(path, sizeof path, "fdinfo/%d", absolute);
+	PROBE_SAME(strtol(probe_proc(path, "settime flags:"), NULL, 8), TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET, "how it was set");
 	PROBE_SAME(timerfd_settime(off, 0, &once, NULL), 0, "timerfd_settime");
 	PROBE_SAME(read(off, &ticks, sizeof ticks), 8, "read of one armed after the restore");
 	return probe_end();
