@@ -213,6 +213,12 @@ struct workshop_item {
 	uint64_t size;
 };
 
+/* A terminal of the tree's own. */
+struct workshop_terminal {
+	uint64_t device; /* in the image */
+	char path[32];   /* here */
+};
+
 /* What has to go when the restore fails. */
 struct workshop_undo {
 	void (*undo)(uint64_t what);
@@ -235,6 +241,7 @@ struct workshop {
 	VEC(struct workshop_number) numbers; /* those that were born, and groups and sessions whose leaders are gone */
 	VEC(struct workshop_item) items; /* by id */
 	VEC(struct workshop_undo) undo;
+	VEC(struct workshop_terminal) terminals;
 	VEC(pid_t) pids; /* of the processes that are to be */
 	bool own_ipc; /* an IPC namespace was made for this restore */
 	pid_t root_pid;
@@ -262,6 +269,9 @@ pid_t workshop_task(const struct workshop *workshop, uint32_t old_id);
 /* Memory instead of a descriptor: contents of the object are loaded into it. Kept by the caller until its commit. */
 void workshop_put_memory(struct workshop *workshop, uint32_t id, void *memory, uint64_t size);
 void *workshop_memory(const struct workshop *workshop, uint32_t id, uint64_t *ret_size); /* NULL: none */
+/* The path here of the terminal of the tree's own that had the device number @device in the image; NULL: it is none of those. */
+void workshop_put_terminal(struct workshop *workshop, uint64_t device, const char *path);
+const char *workshop_terminal(const struct workshop *workshop, uint64_t device);
 /* Is @pid the number of a process that is to be? */
 bool workshop_will_be(const struct workshop *workshop, pid_t pid);
 /* @undo(@what) is called if the restore fails. */

@@ -48,6 +48,8 @@ const struct kind *const kinds[] = {
 	&kind_inotify,
 	&kind_inotify_watch,
 	&kind_pidfd,
+	&kind_pty,
+	&kind_pty_master,
 	&kind_terminal,
 	&kind_device, /* any that is none of the above */
 	&kind_unix_socket,

@@ -69,6 +69,7 @@ int newborn_arrive(struct newborn_thread *thread, struct fault *fault);
 
 /* spawn.c */
 int spawn_tree(struct rebuild *rebuild, struct fault *fault);
+int spawn_terminals(struct rebuild *rebuild, struct rebuild_process *process, struct fault *fault);
 int spawn_groups(struct rebuild *rebuild, struct fault *fault);
 int spawn_threads(struct rebuild_process *process, struct fault *fault);
 /* numbers.c: --pids any */

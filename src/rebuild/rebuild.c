@@ -289,6 +289,7 @@ struct phase {
 static const struct phase phases[] = {
 	{ "births", spawn_tree, NULL },         /* first: while newborns have almost no memory to copy */
 	{ "groups", spawn_groups, NULL },       /* all processes exist, zombies still live */
+	{ "terminals", NULL, spawn_terminals }, /* groups exist, and no descriptors yet */
 	{ "mappings", NULL, space_map },
 	{ "pages", fill_pages, NULL },
 	{ "seals", settle_objects, NULL },      /* when contents are there */
@@ -371,7 +372,7 @@ pid_t rebuild_foreground_group(const struct rebuild *rebuild)
 {
 	for (size_t i = 0; i < rebuild->plan->processes.count; i++) {
 		const Cairn__Process *process = rebuild->plan->processes.at[i]->process;
-		if (process->foreground && !process->group_outside)
+		if (process->foreground && !process->group_outside && !workshop_terminal(&rebuild->workshop, process->terminal))
 			return workshop_task(&rebuild->workshop, process->group);
 	}
 	return 0;

@@ -9,11 +9,13 @@
  *   - groups are joined when all processes exist; a group whose leader is gone is led by a helper until it is joined. */
 #include <errno.h>
 #include <fcntl.h>
+#include <fcntl.h>
 #include <linux/sched.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
@@ -369,11 +371,61 @@ static int bear_children(struct rebuild *rebuild, struct rebuild_process *proces
 	return 0;
 }
 
+/* A leader of a session without a terminal gets the one that it opens as its own (tty_io.c tty_open_proc_set_tty). A newborn has no
+ * descriptor but the inbox: what it opens is 0. */
+static int with_terminal(struct rebuild_process *process, uint64_t flags, pid_t foreground, struct fault *fault)
+{
+	const char *path = workshop_terminal(process->newborn.workshop, process->plan->process->terminal);
+	struct batch batch;
+	newborn_batch(&process->newborn, &batch);
+	struct batch_place name = batch_data(&batch, path, strlen(path) + 1);
+	struct batch_place group = batch_data(&batch, &foreground, sizeof foreground);
+	batch_call(&batch, openat, (uint64_t)AT_FDCWD, name.address, O_RDWR | flags, 0);
+	if (foreground)
+		batch_try(&batch, ioctl, 0, TIOCSPGRP, group.address);
+	batch_call(&batch, close, 0);
+	int rc = newborn_run(newborn_leader(process), &batch, fault);
+	batch_finish(&batch);
+	return rc;
+}
+
+static int take_terminal(struct rebuild_process *process, struct fault *fault)
+{
+	if (!workshop_terminal(process->newborn.workshop, process->plan->process->terminal))
+		return 0;
+	return with_terminal(process, 0, 0, fault);
+}
+
+/* The group that was in the foreground, if anybody is in it. */
+static uint32_t foreground_of(const struct rebuild *rebuild, const Cairn__Process *leader)
+{
+	for (size_t i = 0; i < rebuild->processes.count; i++) {
+		const Cairn__Process *record = rebuild->processes.at[i]->plan->process;
+		if (record->foreground && record->session == leader->pid && record->terminal == leader->terminal && !record->zombie)
+			return record->group;
+	}
+	return 0;
+}
+
+int spawn_terminals(struct rebuild *rebuild, struct rebuild_process *process, struct fault *fault)
+{
+	const Cairn__Process *record = process->plan->process;
+	uint32_t group = record->session == record->pid && workshop_terminal(&rebuild->workshop, record->terminal) ?
+				 foreground_of(rebuild, record) : 0;
+	if (!group)
+		return 0;
+	return with_terminal(process, O_NOCTTY, workshop_task(&rebuild->workshop, group), fault);
+}
+
 static int spawn_below(struct rebuild *rebuild, struct rebuild_process *process, struct fault *fault)
 {
 	int rc = bear_children(rebuild, process, true, fault);
-	if (rc == 0 && process->plan->process->session == process->plan->process->pid)
+	if (rc == 0 && process->plan->process->session == process->plan->process->pid) {
 		rc = RUN_ONE(process, setsid, fault, 0);
+		/* Its children inherit it, and cannot get it in another way. */
+		if (rc == 0)
+			rc = take_terminal(process, fault);
+	}
 	return rc < 0 ? rc : bear_children(rebuild, process, false, fault);
 }
 

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -47,6 +48,21 @@ void *workshop_memory(const struct workshop *workshop, uint32_t id, uint64_t *re
 		return NULL;
 	*ret_size = workshop->items.at[id].size;
 	return workshop->items.at[id].memory;
+}
+
+void workshop_put_terminal(struct workshop *workshop, uint64_t device, const char *path)
+{
+	struct workshop_terminal *terminal = vec_add(&workshop->terminals);
+	terminal->device = device;
+	snprintf(terminal->path, sizeof terminal->path, "%s", path);
+}
+
+const char *workshop_terminal(const struct workshop *workshop, uint64_t device)
+{
+	for (size_t i = 0; device && i < workshop->terminals.count; i++)
+		if (workshop->terminals.at[i].device == device)
+			return workshop->terminals.at[i].path;
+	return NULL;
 }
 
 bool workshop_will_be(const struct workshop *workshop, pid_t pid)
@@ -129,4 +145,5 @@ void workshop_finish(struct workshop *workshop)
 	vec_finish(&workshop->items);
 	vec_finish(&workshop->undo);
 	vec_finish(&workshop->pids);
+	vec_finish(&workshop->terminals);
 }

@@ -2,8 +2,7 @@
 /* Terminals that the program uses, not those whose other side it holds: a pty's slave, a console, /dev/tty. The controlling terminal of
  * a job whose session leader is outside is the caller's own at restore, if he has one; else the device of the old
  * path is opened if it is still the same. Line discipline settings and window size are kept in the image, and not set again:
- * the terminal is the caller's. A pty's master is refused: its other side is somebody
- * else's terminal. */
+ * the terminal is the caller's. The slave of a pty whose master is in the tree is opened by the path that it has now (pty.c). */
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -13,6 +12,7 @@
 #include <unistd.h>
 
 #include "kinds/files/open_file.h"
+#include "kinds/files/pty.h"
 #include "kinds/table.h"
 
 /* Documentation/admin-guide/devices.txt. */
@@ -40,12 +40,16 @@ static int capture_file(struct harvest *harvest, struct frozen_file *file, struc
 	const struct frozen_process *process = owner(harvest, file);
 	struct termios settings;
 	struct winsize size;
+	/* /dev/tty is the process's own. */
+	uint64_t device = file->stat.st_rdev == makedev(TTYAUX_MAJOR_, 0) && process ? process->stat.terminal : file->stat.st_rdev;
 	int own, rc = frozen_file_own(file, &own, fault);
+	if (rc == 0)
+		rc = pty_find(harvest, device, &message->pty, fault);
 	if (rc < 0)
 		return rc;
 	message->open = open_file_capture(harvest, file);
 	message->path = (char *)file->link;
-	message->device = file->stat.st_rdev;
+	message->device = device;
 	message->controlling = process && process->stat.terminal &&
 			       (process->stat.terminal == file->stat.st_rdev ||
 				file->stat.st_rdev == makedev(TTYAUX_MAJOR_, 0));
@@ -79,6 +83,11 @@ static bool is_same_device(const Cairn__Terminal *message)
 static int make(struct workshop *workshop, const ProtobufCMessage *base, struct fault *fault)
 {
 	const Cairn__Terminal *message = (const Cairn__Terminal *)base;
+	if (message->pty) {
+		const char *path = workshop_terminal(workshop, message->device);
+		return path ? open_file_make(workshop, message->open, path, false, fault) :
+			      fault_set(fault, FAULT_IMAGE, EINVAL, "damaged: %s refers to a pty that is missing", message->path);
+	}
 	if (message->controlling && workshop->terminal)
 		return open_file_make(workshop, message->open, workshop->terminal, false, fault);
 	if (is_same_device(message))
