@@ -244,6 +244,7 @@ struct workshop {
 	VEC(struct workshop_terminal) terminals;
 	VEC(pid_t) pids; /* of the processes that are to be */
 	bool own_ipc; /* an IPC namespace was made for this restore */
+	bool clocks_go_on; /* CLOCK_MONOTONIC and CLOCK_BOOTTIME count on from where they were, or from later: the same boot, or a time namespace */
 	pid_t root_pid;
 	const char *terminal; /* path of the caller's controlling terminal, NULL: none */
 	bool roll_back;       /* what was appended to open files since the checkpoint is cut off */

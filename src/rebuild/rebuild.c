@@ -331,7 +331,9 @@ int rebuild_prepare(const struct plan *plan, const struct image_reader *reader, 
 	rebuild->workshop.roll_back = options->roll_back;
 	char boot_id[37];
 	host_boot_id(boot_id);
-	rebuild->workshop.same_boot = boot_id[0] && !strcmp(boot_id, plan->info->boot_id);
+	struct host_offsets offsets;
+	host_offsets_read(&offsets);
+	rebuild->workshop.clocks_go_on = (boot_id[0] && !strcmp(boot_id, plan->info->boot_id)) || offsets.monotonic_ns || offsets.boottime_ns;
 	rebuild->workshop.renumber = options->any_pids;
 	index_files(rebuild);
 	raise_descriptors(plan);

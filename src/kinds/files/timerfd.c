@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* timerfd_create(2): clock, expirations not yet read, time left and interval, from fdinfo. Goes on with the time that was left;
  * expirations are put back by TFD_IOC_SET_TICKS (fs/timerfd.c, CONFIG_CHECKPOINT_RESTORE). An absolute timer of the wall clock, or of
- * any clock on the same boot, is armed for the moment that it was set for, and, if it was, canceled when that clock is set. */
+ * any clock that goes on, is armed for the moment that it was set for, and, if it was, canceled when that clock is set. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -83,7 +83,7 @@ static struct timespec timespec_of(uint64_t ns)
 static int make(struct workshop *workshop, const ProtobufCMessage *base, struct fault *fault)
 {
 	const Cairn__Timerfd *message = (const Cairn__Timerfd *)base;
-	bool absolute = message->deadline_ns && (workshop->same_boot || plain_clock(message->clock) == CLOCK_REALTIME);
+	bool absolute = message->deadline_ns && (workshop->clocks_go_on || plain_clock(message->clock) == CLOCK_REALTIME);
 	struct itimerspec time = {
 		timespec_of(message->interval_ns), timespec_of(absolute ? message->deadline_ns : message->value_ns),
 	};
