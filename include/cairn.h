@@ -35,6 +35,10 @@ CAIRN_API void cairn_error_free(struct cairn_error *error);
 /* What becomes of the program after its checkpoint. */
 enum cairn_after { CAIRN_RUN_ON, CAIRN_STOP, CAIRN_KILL };
 
+/* What becomes of TCP connections to the outside: the checkpoint is refused, or they are kept (not if the program runs on), or they come
+ * back as reset by the peer. Connections with both ends in the tree are always kept. */
+enum cairn_tcp { CAIRN_TCP_REFUSE, CAIRN_TCP_ESTABLISHED, CAIRN_TCP_CLOSE };
+
 /* What becomes of pipes and Unix sockets whose other end is held outside the tree: the checkpoint is refused, or they come back
  * closed there, or connected again to the same name (Unix sockets that have one). */
 enum cairn_outside { CAIRN_OUTSIDE_REFUSE, CAIRN_OUTSIDE_CLOSE, CAIRN_OUTSIDE_RECONNECT };
@@ -50,6 +54,7 @@ struct cairn_checkpoint_options {
 	enum cairn_outside outside;
 	const char *const *reopen_devices; /* paths of devices for which opening them again is enough */
 	size_t reopen_device_count;
+	enum cairn_tcp tcp;
 	bool lose_in_flight;      /* what the kernel holds for the program and shows only to who takes it: it is not saved */
 	int signal_fd;            /* signalfd that ends the operation early, -1: none */
 	bool no_live;             /* all memory is copied while the program stands still */
@@ -101,6 +106,7 @@ struct cairn_restore_options {
 	bool ignore_changed_files;
 	bool roll_back_files;     /* what was appended since to files that are open for writing is cut off */
 	bool force_cpu;           /* this processor may lack what the image's had, but no register in use */
+	bool close_tcp;           /* TCP connections to the outside come back as reset by the peer */
 	bool trust_image;         /* as root: also an image that others could have written */
 	const struct cairn_path_map *path_maps; /* for every path that the restore opens or sets */
 	size_t path_map_count;

@@ -269,9 +269,12 @@ static int save_tree(struct save *save, const struct harvest *survey, struct ima
 	const struct cairn_checkpoint_options *options = save->options;
 	const struct image_compression compression = { (enum image_codec)options->codec, options->codec_level };
 	struct image_stats stats = { 0 };
+	uint8_t id[16];
 	int rc = image_writer_new(image_file_fd(file), &compression, &save->writer, fault);
 	if (rc < 0)
 		return rc;
+	image_writer_id(save->writer, id);
+	memory_hex(id, sizeof id, save->policy.image_id);
 	const struct page_sink sink = { put_pages, save->writer };
 	save->snapshot = (struct snapshot){ .sink = &sink, .deadline = &save->deadline,
 					    .threads = operation_threads(options->threads) };
@@ -285,6 +288,8 @@ static int save_tree(struct save *save, const struct harvest *survey, struct ima
 		rc = finish_image(save, file, &stats, fault);
 	if (rc < 0)
 		fault_at(fault, rc, "%s", options->output);
+	if (rc == 0 && save->is_frozen && options->after != CAIRN_RUN_ON)
+		rc = capture_depart(&save->harvest, options->after == CAIRN_KILL, fault);
 	if (save->is_frozen)
 		thaw(save, end_of(save, rc));
 	result->bytes = stats.bytes;
@@ -300,6 +305,7 @@ static struct capture_policy policy_of(const struct cairn_checkpoint_options *op
 	return (struct capture_policy){
 		.outside = (enum outside_policy)options->outside, .lose_in_flight = options->lose_in_flight,
 		.reopen = options->reopen_devices, .reopen_count = options->reopen_device_count,
+		.tcp = (enum tcp_policy)options->tcp, .ends = options->after != CAIRN_RUN_ON,
 		.adopter = job ? job->adopter : 0,
 	};
 }

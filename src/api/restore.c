@@ -59,6 +59,7 @@ static int restore_here(struct restore *restore, struct rebuild_result *result, 
 		.leave_stopped = options->leave_stopped,
 		.lazy = restore->lazy,
 		.roll_back = options->roll_back_files,
+		.close_tcp = options->close_tcp,
 		.terminal = options->terminal,
 		.deadline = &restore->deadline,
 	};

@@ -127,3 +127,13 @@ void memory_free_scoped(void *pointer_to_pointer)
 {
 	free(*(void **)pointer_to_pointer);
 }
+
+void memory_hex(const uint8_t *bytes, size_t size, char *ret_text)
+{
+	static const char digits[] = "0123456789abcdef";
+	for (size_t i = 0; i < size; i++) {
+		ret_text[2 * i] = digits[bytes[i] >> 4];
+		ret_text[2 * i + 1] = digits[bytes[i] & 15];
+	}
+	ret_text[2 * size] = 0;
+}

@@ -36,6 +36,9 @@ void arena_finish(struct arena *arena);
 void *vec_add_raw(void **at, size_t *count, size_t *space, size_t size);
 void vec_finish_raw(void **at, size_t *count, size_t *space);
 
+/* Hexadecimal digits of @size bytes, and a NUL: 2 * @size + 1. */
+void memory_hex(const uint8_t *bytes, size_t size, char *ret_text);
+
 /* Scope cleanup of a heap pointer. */
 void memory_free_scoped(void *pointer_to_pointer);
 #define _free_ __attribute__((cleanup(memory_free_scoped)))

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -280,6 +281,27 @@ static int gather(struct harvest *harvest, const struct capture_live *live, stru
 	return rc;
 }
 
+int capture_depart(struct harvest *harvest, bool ends, struct fault *fault)
+{
+	for (size_t i = 0; i < harvest->files.count; i++) {
+		struct frozen_file *file = harvest->files.at[i];
+		int rc = file->kind->depart ? file->kind->depart(harvest, file, ends, fault) : 0;
+		if (rc < 0)
+			return rc;
+	}
+	return 0;
+}
+
+/* Cairn holds copies of the tree's sockets for a while. */
+static void raise_descriptors(void)
+{
+	struct rlimit limit;
+	if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
+		limit.rlim_cur = limit.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &limit);
+	}
+}
+
 /* How long a state that passes by itself is waited for before --in-flight lose takes effect. */
 #define LOSE_AFTER_NS UINT64_C(1000000000)
 
@@ -289,6 +311,7 @@ int capture_begin(struct harvest *harvest, pid_t target, const struct capture_po
 {
 	struct fault last = { 0 }; /* why it was let go the last time */
 	const uint64_t begin_ns = clock_now_ns();
+	raise_descriptors();
 	for (uint64_t pause_ns = 1000000;;) {
 		fault_list_finish(refusals);
 		*harvest = (struct harvest){ .policy = *policy };

@@ -85,6 +85,11 @@ void harvest_finish(struct harvest *harvest)
 {
 	if (!harvest)
 		return;
+	while (harvest->at_end.count) {
+		struct scoped_end end = harvest->at_end.at[--harvest->at_end.count];
+		end.end(end.thing);
+	}
+	vec_finish(&harvest->at_end);
 	for (size_t i = 0; i < harvest->processes.count; i++)
 		process_finish(harvest->processes.at[i]);
 	for (size_t i = 0; i < harvest->spaces.count; i++)

@@ -9,6 +9,7 @@
 #include "cmd/check.h"
 #include "cmd/cmd.h"
 #include "kernel/features.h"
+#include "kinds/sockets/lock.h"
 
 /* What one probe said. */
 struct finding {
@@ -148,6 +149,25 @@ static int check_host(const struct cmd_common *common, struct fault *fault)
 				    common->quiet && !common->json ? " (shown without -q)" : "");
 }
 
+/* What saves with --kill or --stop left behind, for a restore that does not come any more. */
+static int repair(const struct cmd_common *common, struct fault *fault)
+{
+	struct lock_list list;
+	int rc = lock_find(&list, fault);
+	for (size_t i = 0; rc == 0 && i < list.image_ids.count; i++) {
+		const char *id = list.image_ids.at[i];
+		rc = lock_release(id, fault);
+		if (rc == 0 && common->json)
+			cmd_json(json_pack("{s:s, s:s}", "event", "repaired", "image", id));
+		else if (rc == 0 && !common->quiet)
+			printf("nftables table cairn-%s: kept the TCP connections of an image quiet; removed\n", id);
+	}
+	if (rc == 0 && !list.image_ids.count && !common->json && !common->quiet)
+		printf("nothing to repair\n");
+	lock_list_finish(&list);
+	return rc < 0 ? rc : cmd_flush(fault);
+}
+
 static int target_or_refuse(const char *target, const struct check_options *given, const struct cmd_common *common)
 {
 	if (check_target)
@@ -167,6 +187,8 @@ static int check_any(const struct check_options *given, const struct cmd_common 
 			  given->maps.count ? "--map-path" : "--force-cpu");
 		return cmd_report(common, fault);
 	}
+	if (given->repair)
+		return repair(common, fault) ? cmd_report(common, fault) : 0;
 	if (common->operand_count)
 		return target_or_refuse(target, given, common);
 	return check_host(common, fault) ? cmd_report(common, fault) : 0;
@@ -175,6 +197,8 @@ static int check_any(const struct check_options *given, const struct cmd_common 
 static const struct cmd_option options[] = {
 	{ "map-path", 0, CMD_LIST, "OLD=NEW", MAP_PATH_HELP, offsetof(struct check_options, maps) },
 	{ "force-cpu", 0, CMD_FLAG, NULL, FORCE_CPU_HELP, offsetof(struct check_options, force_cpu) },
+	{ "repair", 0, CMD_FLAG, NULL, "end what keeps the TCP connections of images quiet that will not be restored",
+	  offsetof(struct check_options, repair) },
 	{ NULL },
 };
 

@@ -10,6 +10,7 @@ struct check_options {
 	/* Of an image: as for its restore. */
 	struct cmd_list maps;
 	bool force_cpu;
+	bool repair;
 };
 
 /* A dry run of saving or restoring @target, a PID or an image; prints what it found and gives the exit status. Where

@@ -20,7 +20,7 @@ struct checkpoint_options {
 	const char *output;
 	bool kill, stop;
 	uint64_t threads;
-	int outside, in_flight;
+	int outside, in_flight, tcp;
 	struct cmd_list devices;
 	bool no_live;
 	uint64_t max_extra_memory;
@@ -39,6 +39,9 @@ static const struct cmd_option options[] = {
 	{ "outside", 0, CMD_CHOICE, "refuse|close|reconnect",
 	  "what to do about pipes and Unix sockets whose other end is held outside the tree",
 	  offsetof(struct checkpoint_options, outside) },
+	{ "tcp", 0, CMD_CHOICE, "refuse|established|close",
+	  "what to do about TCP connections to the outside; established: only with --kill or --stop",
+	  offsetof(struct checkpoint_options, tcp) },
 	{ "in-flight", 0, CMD_CHOICE, "refuse|lose", "what to do about what only reading away could show: queued inotify "
 	  "events, connections not yet accepted", offsetof(struct checkpoint_options, in_flight) },
 	{ "device-reopen", 0, CMD_LIST, "PATH", "opening the device PATH again is enough to bring it back; repeatable",
@@ -132,12 +135,12 @@ static enum cairn_status checkpoint_job(const struct target *target, const struc
 					struct cairn_error *error)
 {
 	_free_ char *here = output && output[0] != '/' && strcmp(output, "-") ? getcwd(NULL, 0) : NULL;
-	json_t *answer, *request = json_pack("{s:s, s:i, s:i, s:i, s:f, s:i, s:b, s:b, s:I, s:i, s:i}", "op", "checkpoint", "pid",
+	json_t *answer, *request = json_pack("{s:s, s:i, s:i, s:i, s:f, s:i, s:b, s:b, s:I, s:i, s:i, s:i}", "op", "checkpoint", "pid",
 					     (int)target->pid, "after", (int)checkpoint->after, "threads", (int)checkpoint->threads,
 					     "timeout", checkpoint->timeout_s, "outside", (int)checkpoint->outside, "lose_in_flight",
 					     checkpoint->lose_in_flight, "no_live", checkpoint->no_live, "max_extra_memory",
 					     (json_int_t)checkpoint->max_extra_memory, "codec", (int)checkpoint->codec, "codec_level",
-					     checkpoint->codec_level);
+					     checkpoint->codec_level, "tcp", (int)checkpoint->tcp);
 	json_t *devices = json_array();
 	for (size_t i = 0; i < checkpoint->reopen_device_count; i++)
 		json_array_append_new(devices, json_string(checkpoint->reopen_devices[i]));
@@ -192,6 +195,9 @@ int cmd_checkpoint(int argc, char **argv)
 		return 0;
 	if (rc == 0 && given.kill && given.stop)
 		rc = fault_set(&fault, FAULT_USAGE, EINVAL, "--kill and --stop exclude each other; try one of them");
+	if (rc == 0 && given.tcp == CAIRN_TCP_ESTABLISHED && !given.kill && !given.stop)
+		rc = fault_set(&fault, FAULT_USAGE, EINVAL, "--tcp established: a connection saved from a program that runs on is "
+			       "stale at once; try it with --kill or --stop");
 	struct cairn_checkpoint_options checkpoint = { .no_live = given.no_live, .max_extra_memory = given.max_extra_memory };
 	if (rc == 0)
 		rc = take_compression(given.compress, &checkpoint, &fault);
@@ -206,6 +212,7 @@ int cmd_checkpoint(int argc, char **argv)
 	checkpoint.threads = (unsigned)given.threads;
 	checkpoint.timeout_s = common.timeout_s;
 	checkpoint.outside = (enum cairn_outside)given.outside;
+	checkpoint.tcp = (enum cairn_tcp)given.tcp;
 	checkpoint.lose_in_flight = given.in_flight == 1;
 	checkpoint.reopen_devices = (const char *const *)given.devices.at;
 	checkpoint.reopen_device_count = given.devices.count;

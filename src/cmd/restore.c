@@ -22,7 +22,7 @@ struct restore_options {
 	int lazy; /* -1: not given */
 	const char *pidfile;
 	struct cmd_list maps, fds;
-	int pids, file_changed, clock;
+	int pids, file_changed, clock, tcp;
 	uint64_t threads, status_fd;
 };
 
@@ -38,6 +38,8 @@ static const struct cmd_option options[] = {
 	  offsetof(struct restore_options, file_changed) },
 	{ "clock", 0, CMD_CHOICE, "auto|continue|advance",
 	  "its monotonic clock goes on where it stood, or is the host's; auto: continue after another boot", offsetof(struct restore_options, clock) },
+	{ "tcp", 0, CMD_CHOICE, "established|close", "TCP connections to the outside: go on, or come back as reset by the peer",
+	  offsetof(struct restore_options, tcp) },
 	{ "map-path", 0, CMD_LIST, "OLD=NEW", MAP_PATH_HELP, offsetof(struct restore_options, maps) },
 	{ "fd", 0, CMD_LIST, "N=FILE", "another file for descriptor N, say the new job's log", offsetof(struct restore_options, fds) },
 	{ "once", 0, CMD_FLAG, NULL, "an image that was restored once with this option is not restored again", offsetof(struct restore_options, once) },
@@ -162,6 +164,7 @@ static int restore_as_told(const struct restore_options *given, const struct pat
 		.roll_back_files = given->file_changed == 2,
 		.lazy = given->lazy == 0,
 		.force_cpu = given->force_cpu,
+		.close_tcp = given->tcp == 1,
 		.trust_image = given->trust_image,
 		.redirects = redirects,
 		.redirect_count = given->fds.count,

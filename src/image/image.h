@@ -41,7 +41,6 @@ struct image_stats {
 /* @fd is borrowed and stands at offset 0; a pipe is written in order, a file by pwrite at any offset. */
 int image_writer_new(int fd, const struct image_compression *compression, struct image_writer **ret_writer,
 		     struct fault *fault);
-void image_writer_id(const struct image_writer *writer, uint8_t ret_id[16]);
 /* Appends one record. Not thread-safe against itself, safe beside image_writer_pages. */
 int image_writer_record(struct image_writer *writer, uint32_t tag, const ProtobufCMessage *record,
 			struct fault *fault);
@@ -53,6 +52,7 @@ int image_writer_pages(struct image_writer *writer, const struct page_batch *bat
 void image_writer_places(struct image_writer *writer, uint32_t space, const struct page_place *places, size_t count);
 /* Writes what is left, the index and the trailer. Does not sync: that is the owner's of the file. */
 int image_writer_finish(struct image_writer *writer, struct image_stats *ret_stats, struct fault *fault);
+void image_writer_id(const struct image_writer *writer, uint8_t ret_id[16]);
 void image_writer_free(struct image_writer *writer);
 
 /* A file that appears under @path only when it is complete: O_TMPFILE where the file system has it, else a

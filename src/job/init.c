@@ -236,6 +236,7 @@ static json_t *restore_tree(struct init *init)
 		.path_maps = maps,
 		.path_map_count = map_count,
 		.force_cpu = spec_true(init, "force_cpu"),
+		.close_tcp = spec_true(init, "close_tcp"),
 		.image = spec_text(init, "restore"),
 		.pids = CAIRN_PIDS_SAME,
 		.threads = (unsigned)spec_number(init, "threads"),

@@ -39,6 +39,7 @@ static json_t *spec_of(const struct cairn_restore_options *options, const struct
 	json_object_set_new(own, "redirects", redirects);
 	json_object_set_new(own, "once", json_boolean(options->once));
 	json_object_set_new(own, "force_cpu", json_boolean(options->force_cpu));
+	json_object_set_new(own, "close_tcp", json_boolean(options->close_tcp));
 	if (options->terminal)
 		json_object_set_new(own, "terminal", json_string(options->terminal));
 	if (peek->own_network)

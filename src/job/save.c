@@ -54,6 +54,7 @@ static json_t *save_to(const struct save_job *job, const json_t *request, const 
 		.threads = (unsigned)json_integer_value(json_object_get(request, "threads")),
 		.timeout_s = json_number_value(json_object_get(request, "timeout")),
 		.outside = (enum cairn_outside)json_integer_value(json_object_get(request, "outside")),
+		.tcp = (enum cairn_tcp)json_integer_value(json_object_get(request, "tcp")),
 		.lose_in_flight = json_is_true(json_object_get(request, "lose_in_flight")),
 		.reopen_devices = paths,
 		.reopen_device_count = json_array_size(devices),

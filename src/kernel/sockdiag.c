@@ -3,9 +3,11 @@
 
 #include <errno.h>
 #include <libmnl/libmnl.h>
+#include <linux/inet_diag.h>
 #include <linux/netlink.h>
 #include <linux/sock_diag.h>
 #include <linux/unix_diag.h>
+#include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -138,4 +140,85 @@ const struct unix_socket *unix_sockets_find(const struct unix_sockets *sockets, 
 {
 	const struct unix_socket key = { .inode = inode };
 	return sockets->count ? bsearch(&key, sockets->at, sockets->count, sizeof key, compare) : NULL;
+}
+
+struct tcp_dump {
+	VEC(struct tcp_end) ends;
+};
+
+static void take_ip(uint8_t ret_ip[16], int family, const uint32_t *words)
+{
+	static const uint8_t mapped[12] = { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff };
+	if (family == AF_INET) {
+		memcpy(ret_ip, mapped, sizeof mapped);
+		memcpy(ret_ip + sizeof mapped, words, 4);
+	} else {
+		memcpy(ret_ip, words, 16);
+	}
+}
+
+static int take_tcp(const struct nlmsghdr *header, void *context)
+{
+	struct tcp_dump *dump = context;
+	if (header->nlmsg_type != SOCK_DIAG_BY_FAMILY || header->nlmsg_len < NLMSG_LENGTH(sizeof(struct inet_diag_msg)))
+		return MNL_CB_OK;
+	const struct inet_diag_msg *message = mnl_nlmsg_get_payload(header);
+	struct tcp_end *end = vec_add(&dump->ends);
+	take_ip(end->local, message->idiag_family, message->id.idiag_src);
+	take_ip(end->remote, message->idiag_family, message->id.idiag_dst);
+	end->local_port = ntohs(message->id.idiag_sport);
+	end->remote_port = ntohs(message->id.idiag_dport);
+	end->inode = message->idiag_inode;
+	end->state = message->idiag_state;
+	return MNL_CB_OK;
+}
+
+struct tcp_request {
+	struct nlmsghdr header;
+	struct inet_diag_req_v2 request;
+};
+
+int sockdiag_tcp(struct arena *arena, struct tcp_ends *ret_ends, struct fault *fault)
+{
+	static const uint8_t families[] = { AF_INET, AF_INET6 };
+	struct tcp_dump dump = { 0 };
+	int rc = 0;
+	for (size_t i = 0; rc >= 0 && i < sizeof families; i++) {
+		struct tcp_request ask = {
+			.header = { .nlmsg_len = sizeof ask, .nlmsg_type = SOCK_DIAG_BY_FAMILY,
+				    .nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP, .nlmsg_seq = 1 },
+			.request = { .sdiag_family = families[i], .sdiag_protocol = IPPROTO_TCP,
+				     .idiag_states = UINT32_MAX & ~(1u << 10 /* TCP_LISTEN */) },
+		};
+		rc = run_dump(&ask.header, take_tcp, &dump);
+	}
+	if (rc >= 0) {
+		ret_ends->at = arena_copy(arena, dump.ends.at, dump.ends.count * sizeof *dump.ends.at);
+		ret_ends->count = dump.ends.count;
+	}
+	vec_finish(&dump.ends);
+	return rc >= 0 ? 0 : fault_set(fault, fault_class_of(-rc), -rc, "cannot list the TCP sockets by sock_diag: %s; try a "
+				       "kernel with CONFIG_INET_DIAG", strerror(-rc));
+}
+
+static void give_ip(uint32_t words[4], int family, const uint8_t ip[16])
+{
+	memcpy(words, family == AF_INET ? ip + 12 : ip, family == AF_INET ? 4 : 16);
+}
+
+int sockdiag_tcp_destroy(int family, const struct tcp_end *end)
+{
+	struct tcp_request ask = {
+		.header = { .nlmsg_len = sizeof ask, .nlmsg_type = SOCK_DESTROY, .nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK,
+			    .nlmsg_seq = 1 },
+		.request = { .sdiag_family = (uint8_t)family, .sdiag_protocol = IPPROTO_TCP, .idiag_states = UINT32_MAX },
+	};
+	struct inet_diag_sockid *id = &ask.request.id;
+	give_ip(id->idiag_src, family, end->local);
+	give_ip(id->idiag_dst, family, end->remote);
+	id->idiag_sport = htons(end->local_port);
+	id->idiag_dport = htons(end->remote_port);
+	id->idiag_cookie[0] = id->idiag_cookie[1] = INET_DIAG_NOCOOKIE;
+	int rc = run_dump(&ask.header, take_tcp, &(struct tcp_dump){ 0 });
+	return rc < 0 ? rc : 0;
 }

@@ -30,3 +30,18 @@ struct unix_sockets {
 
 int sockdiag_unix(struct arena *arena, struct unix_sockets *ret_sockets, struct fault *fault);
 const struct unix_socket *unix_sockets_find(const struct unix_sockets *sockets, uint32_t inode); /* NULL: none */
+
+/* TCP sockets of both families that are connected (linux/inet_diag.h). Addresses as IPv6, IPv4 mapped; ports in host order. */
+struct tcp_end {
+	uint8_t local[16], remote[16];
+	uint16_t local_port, remote_port;
+	uint32_t inode; /* 0: no process has it */
+	uint8_t state;
+};
+struct tcp_ends {
+	struct tcp_end *at; /* in the arena */
+	size_t count;
+};
+int sockdiag_tcp(struct arena *arena, struct tcp_ends *ret_ends, struct fault *fault);
+/* Ends a connection that no process has, like one in TIME_WAIT. Needs CAP_NET_ADMIN and CONFIG_INET_DIAG_DESTROY. */
+int sockdiag_tcp_destroy(int family, const struct tcp_end *end);

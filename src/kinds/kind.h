@@ -53,12 +53,16 @@ struct harvest_object {
 };
 
 /* Policies of the user, as far as a kind has to know them. */
+enum tcp_policy { TCP_POLICY_REFUSE, TCP_POLICY_KEEP, TCP_POLICY_CLOSE };
 enum outside_policy { OUTSIDE_REFUSE, OUTSIDE_CLOSE, OUTSIDE_RECONNECT };
 struct capture_policy {
 	enum outside_policy outside; /* --outside: what becomes of an end whose other end lies outside the tree */
 	const char *const *reopen; /* devices that may be opened again by path */
 	size_t reopen_count;
 	bool lose_in_flight; /* --in-flight lose: what can only be read destructively is not in the image; else: a transient fault */
+	enum tcp_policy tcp; /* --tcp: TCP connections to the outside */
+	bool ends;      /* the program does not run on: it ends, or is stopped */
+	char image_id[33]; /* hexadecimal */
 	bool losing; /* the same, for what passes by itself: after some tries */
 	pid_t adopter;      /* a reaper whose children (but the calling process) belong to the tree too: a job's init; 0: none */
 };
@@ -67,6 +71,12 @@ struct capture_policy {
 struct frozen_guard {
 	uint32_t space;
 	uint64_t start, end;
+};
+
+/* Something that has to end with what it belongs to. */
+struct scoped_end {
+	void (*end)(void *thing);
+	void *thing;
 };
 
 /* All that a capture has gathered. Records are in the order in which they were added. */
@@ -81,6 +91,7 @@ struct harvest {
 	VEC(struct frozen_guard) guards;
 	VEC(struct frozen_file *) files; /* one per open file description */
 	VEC(struct frozen_file *) sorted; /* the same in the order of their identity, when frozen */
+	VEC(struct scoped_end) at_end; /* what goes with the harvest */
 	struct socket_scene *sockets;    /* what the kinds of sockets have learnt of all of them; in the arena */
 	struct capture_policy policy;
 	uint32_t last_id, thread_count;
@@ -225,11 +236,6 @@ struct workshop_undo {
 	uint64_t what;
 };
 
-struct workshop_end {
-	void (*end)(void *thing);
-	void *thing;
-};
-
 /* What a restore has at hand while it makes objects: Cairn's own descriptors by id. */
 struct workshop_number {
 	uint32_t old_id;
@@ -250,7 +256,9 @@ struct workshop {
 	bool roll_back;       /* what was appended to open files since the checkpoint is cut off */
 	const ProtobufCMessage *const *files; /* records of open files by id; NULL: none with that id */
 	uint32_t file_space;  /* ids below this */
-	VEC(struct workshop_end) at_births, at_end;
+	VEC(struct scoped_end) at_births, at_end;
+	char image_id[33];    /* hexadecimal */
+	bool close_connections; /* --tcp close */
 	struct socket_bench *sockets; /* what the kinds of sockets need while they make them */
 };
 /* The record of an open file, NULL: there is none, or it is of another kind. */
@@ -324,6 +332,9 @@ struct kind {
 
 	/* Frozen, when all descriptors are known: open files that this one leads to, by harvest_in_flight. */
 	int (*reach)(struct harvest *harvest, struct frozen_file *file, struct fault *fault);
+
+	/* Frozen, after the image is safe, when the program does not run on: what its end must not do to the outside. @ends: it is killed. */
+	int (*depart)(struct harvest *harvest, struct frozen_file *file, bool ends, struct fault *fault);
 
 	/* Frozen, objects behind mappings (map->inode is not 0). */
 	bool (*probe_map)(const struct map *map);

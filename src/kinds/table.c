@@ -53,6 +53,7 @@ const struct kind *const kinds[] = {
 	&kind_terminal,
 	&kind_device, /* any that is none of the above */
 	&kind_unix_socket,
+	&kind_tcp_socket,
 	&kind_epoll, /* watches any of the others */
 	NULL,
 };

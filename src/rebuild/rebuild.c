@@ -335,6 +335,10 @@ int rebuild_prepare(const struct plan *plan, const struct image_reader *reader, 
 	host_offsets_read(&offsets);
 	rebuild->workshop.clocks_go_on = (boot_id[0] && !strcmp(boot_id, plan->info->boot_id)) || offsets.monotonic_ns || offsets.boottime_ns;
 	rebuild->workshop.renumber = options->any_pids;
+	rebuild->workshop.close_connections = options->close_tcp;
+	uint8_t id[16];
+	image_reader_id(reader, id);
+	memory_hex(id, sizeof id, rebuild->workshop.image_id);
 	index_files(rebuild);
 	raise_descriptors(plan);
 	note_own_rseq(rebuild);

@@ -121,7 +121,7 @@ const ProtobufCMessage *workshop_file(const struct workshop *workshop, uint32_t 
 void workshop_births(struct workshop *workshop)
 {
 	while (workshop->at_births.count) {
-		struct workshop_end end = workshop->at_births.at[--workshop->at_births.count];
+		struct scoped_end end = workshop->at_births.at[--workshop->at_births.count];
 		end.end(end.thing);
 	}
 }
@@ -131,7 +131,7 @@ void workshop_finish(struct workshop *workshop)
 	vec_finish(&workshop->numbers);
 	workshop_births(workshop);
 	while (workshop->at_end.count) {
-		struct workshop_end end = workshop->at_end.at[--workshop->at_end.count];
+		struct scoped_end end = workshop->at_end.at[--workshop->at_end.count];
 		end.end(end.thing);
 	}
 	vec_finish(&workshop->at_births);

@@ -61,16 +61,6 @@ def userfaultfd():
     refused("fd = call(323, os.O_CLOEXEC | 1)\n", "userfaultfd")
 
 
-@test("a connected TCP socket is refused by name", quick=True)
-def tcp():
-    refused("""
-server = socket.create_server(("127.0.0.1", 0))
-client = socket.create_connection(server.getsockname())
-peer, _ = server.accept()
-keep = client.detach(); server.close(); fd = peer.detach(); os.close(keep)
-""", "tcp", "socket")
-
-
 @test("a perf event is refused by name", quick=True)
 def perf():
     refused("""

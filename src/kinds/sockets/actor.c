@@ -176,7 +176,7 @@ static struct socket_bench *bench_of(struct workshop *workshop)
 {
 	if (!workshop->sockets) {
 		workshop->sockets = memory_new(sizeof *workshop->sockets);
-		*vec_add(&workshop->at_end) = (struct workshop_end){ bench_end, workshop->sockets };
+		*vec_add(&workshop->at_end) = (struct scoped_end){ bench_end, workshop->sockets };
 	}
 	return workshop->sockets;
 }
@@ -295,8 +295,8 @@ int actor_get(struct workshop *workshop, const Cairn__SocketCredentials *credent
 	int end = actor_new(workshop, credentials, false, &actor, fault);
 	if (end < 0)
 		return end;
-	*vec_add(&workshop->at_births) = (struct workshop_end){ close_end, (void *)(intptr_t)(end + 1) };
-	*vec_add(&workshop->at_births) = (struct workshop_end){ actor_end, actor };
+	*vec_add(&workshop->at_births) = (struct scoped_end){ close_end, (void *)(intptr_t)(end + 1) };
+	*vec_add(&workshop->at_births) = (struct scoped_end){ actor_end, actor };
 	*vec_add(&bench->actors) = actor;
 	*ret_actor = actor;
 	return 0;
@@ -309,8 +309,8 @@ int actor_stage(struct workshop *workshop, struct actor **ret_actor, struct faul
 		int end = actor_new(workshop, NULL, true, &bench->stage, fault);
 		if (end < 0)
 			return end;
-		*vec_add(&workshop->at_births) = (struct workshop_end){ close_end, (void *)(intptr_t)(end + 1) };
-		*vec_add(&workshop->at_births) = (struct workshop_end){ actor_end, bench->stage };
+		*vec_add(&workshop->at_births) = (struct scoped_end){ close_end, (void *)(intptr_t)(end + 1) };
+		*vec_add(&workshop->at_births) = (struct scoped_end){ actor_end, bench->stage };
 	}
 	*ret_actor = bench->stage;
 	return 0;

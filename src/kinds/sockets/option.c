@@ -210,9 +210,20 @@ const struct socket_option *socket_option_find(uint32_t level, uint32_t name)
 	return NULL;
 }
 
+/* Streams have no groups; the kernel shows values of them that it does not let anybody set. */
+static bool is_multicast(const struct socket_option *option)
+{
+	return (option->level == IPPROTO_IP && (option->name == IP_MULTICAST_IF || option->name == IP_MULTICAST_TTL ||
+						 option->name == IP_MULTICAST_LOOP || option->name == IP_MULTICAST_ALL)) ||
+	       (option->level == IPPROTO_IPV6 && (option->name == IPV6_MULTICAST_IF || option->name == IPV6_MULTICAST_HOPS ||
+						   option->name == IPV6_MULTICAST_LOOP || option->name == IPV6_MULTICAST_ALL));
+}
+
 static bool applies(const struct socket_option *option, int domain, int type, int protocol)
 {
 	if ((option->domain && option->domain != domain) || (option->type && option->type != type))
+		return false;
+	if (type == SOCK_STREAM && is_multicast(option))
 		return false;
 	switch (option->level) {
 	case SOL_SOCKET: return true;
@@ -296,6 +307,15 @@ void options_capture(struct harvest *harvest, int own, Cairn__Socket *message)
 	}
 	message->options = arena_copy(&harvest->arena, found, count * sizeof *found);
 	message->n_options = count;
+}
+
+void options_drop(Cairn__Socket *message, int level, int name)
+{
+	size_t kept = 0;
+	for (size_t i = 0; i < message->n_options; i++)
+		if ((int)message->options[i]->level != level || (int)message->options[i]->name != name)
+			message->options[kept++] = message->options[i];
+	message->n_options = kept;
 }
 
 int options_check(const Cairn__Socket *message, struct fault *fault)

@@ -31,6 +31,8 @@ const struct socket_option *socket_option_find(uint32_t level, uint32_t name); /
 
 /* The options of Cairn's own copy of a socket that differ from those of a fresh one. */
 void options_capture(struct harvest *harvest, int own, Cairn__Socket *message);
+/* Takes one out again. */
+void options_drop(Cairn__Socket *message, int level, int name);
 int options_check(const Cairn__Socket *message, struct fault *fault);
 int options_set(int fd, const Cairn__Socket *message, enum option_when when, struct fault *fault);
 /* An option's int, @otherwise if the record has none. */

@@ -21,6 +21,13 @@ struct socket_scene {
 	VEC(struct socket_defaults) defaults;
 	struct frozen_file **by_inode; /* the tree's sockets, ascending by inode */
 	size_t by_inode_count, files_seen;
+	struct tcp_place *tcp; /* connections of the tree, ascending by their addresses */
+	size_t tcp_count, tcp_seen;
+	bool has_tcp_ends;
+	struct tcp_ends tcp_ends; /* of the whole host */
+	struct tcp_pair *held; /* connections whose packets are dropped */
+	size_t held_count;
+	bool has_hold, is_kept;
 	bool has_waits;
 	struct socket_wait *waits; /* ascending by client */
 	size_t wait_count;

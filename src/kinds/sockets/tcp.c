@@ -1,0 +1,430 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* TCP over IPv4 and IPv6, as it is found. Listening and unconnected sockets are addresses and options. A connection's queues and numbers
+ * are read by TCP_REPAIR (tcp_queues.c), for which CAP_NET_ADMIN is needed; without it, one with both ends in the tree is made anew between
+ * them if nothing is unsent or unacknowledged. A connection to the outside is kept only if the program ends or stops with the save
+ * (--tcp established): while it stands still its packets are dropped (lock.c). How all is made again is in tcp_make.c.
+ *
+ * Both ends of a connection in the tree are read one after the other, while the kernel may still deliver what is on its way. So they
+ * are compared: what the one has acknowledged the other must have.
+ *
+ * Not carried: connected MPTCP (refuses TCP_REPAIR, fallen back or not), kTLS, urgent bytes, connections not accepted yet and errors not
+ * read yet (both only to be taken: tried again, then --in-flight). */
+#include "kinds/sockets/tcp.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "kinds/sockets/option.h"
+#include "kinds/table.h"
+
+static bool probe(const struct frozen_file *file)
+{
+	int own, values[3] = { 0 };
+	const int names[] = { SO_DOMAIN, SO_TYPE, SO_PROTOCOL };
+	if (!socket_is(file) || frozen_file_own((struct frozen_file *)(uintptr_t)file, &own, NULL) < 0)
+		return false;
+	for (size_t i = 0; i < 3; i++) {
+		socklen_t size = sizeof(int);
+		if (getsockopt(own, SOL_SOCKET, names[i], &values[i], &size) < 0)
+			return false;
+	}
+	return (values[0] == AF_INET || values[0] == AF_INET6) && values[1] == SOCK_STREAM &&
+	       (values[2] == IPPROTO_TCP || values[2] == IPPROTO_MPTCP);
+}
+
+bool tcp_is_synchronized(uint8_t state)
+{
+	return state == TCP_ESTABLISHED || state == TCP_FIN_WAIT1 || state == TCP_FIN_WAIT2 || state == TCP_CLOSE_WAIT ||
+	       state == TCP_LAST_ACK || state == TCP_CLOSING;
+}
+
+static int polls(int own, int events)
+{
+	struct pollfd pollfd = { .fd = own, .events = (short)events };
+	return poll(&pollfd, 1, 0) > 0 ? pollfd.revents & events : 0;
+}
+
+int tcp_look(struct harvest *harvest, struct frozen_file *file, struct tcp_look **ret_look, struct fault *fault)
+{
+	struct tcp_info info = { 0 };
+	struct sockaddr_storage address;
+	socklen_t size = sizeof info;
+	if (!file->note)
+		file->note = ARENA_NEW(&harvest->arena, struct tcp_look);
+	struct tcp_look *look = file->note;
+	*look = (struct tcp_look){ 0 };
+	int rc = socket_identify(file, &look->identity, &look->own, fault);
+	if (rc < 0)
+		return rc;
+	look->state = getsockopt(look->own, IPPROTO_TCP, TCP_INFO, &info, &size) < 0 ? TCP_CLOSE : info.tcpi_state;
+	if (look->state == TCP_LISTEN) {
+		look->waiting = info.tcpi_unacked; /* tcp_get_info: of one that listens */
+		look->backlog = info.tcpi_sacked;
+	}
+	size = sizeof address;
+	look->connected = getpeername(look->own, (struct sockaddr *)&address, &size) == 0 &&
+			  address_parse(&address, size, &look->remote);
+	size = sizeof address;
+	if (getsockname(look->own, (struct sockaddr *)&address, &size) == 0)
+		address_parse(&address, size, &look->local);
+	int seen = polls(look->own, POLLRDHUP | POLLERR | POLLPRI);
+	look->ended = look->state == TCP_CLOSE && (seen & POLLRDHUP);
+	look->failed = seen & POLLERR;
+	look->urgent = seen & POLLPRI;
+	*ret_look = look;
+	return 0;
+}
+
+/* ---- the other end ---- */
+
+struct tcp_place {
+	struct inet_address local, remote;
+	struct frozen_file *file;
+};
+
+static int place_compare(const void *a, const void *b)
+{
+	const struct tcp_place *x = a, *y = b;
+	int order = address_compare(&x->local, &y->local);
+	return order ? order : address_compare(&x->remote, &y->remote);
+}
+
+/* All connected ones of the tree, by their addresses; known after one walk. */
+static void index_tree(struct harvest *harvest)
+{
+	struct socket_scene *scene = socket_scene(harvest);
+	if (scene->tcp_seen == harvest->files.count)
+		return;
+	scene->tcp_seen = harvest->files.count;
+	scene->tcp_count = 0;
+	scene->tcp = ARENA_ARRAY(&harvest->arena, struct tcp_place, harvest->files.count);
+	for (size_t i = 0; i < harvest->files.count; i++) {
+		struct frozen_file *file = harvest->files.at[i];
+		struct tcp_look *look;
+		if (file->kind != &kind_tcp_socket || tcp_look(harvest, file, &look, NULL) < 0)
+			continue;
+		if (look->connected)
+			scene->tcp[scene->tcp_count++] = (struct tcp_place){ look->local, look->remote, file };
+		frozen_file_put(file);
+	}
+	if (scene->tcp_count)
+		qsort(scene->tcp, scene->tcp_count, sizeof *scene->tcp, place_compare);
+}
+
+struct frozen_file *tcp_inside(struct harvest *harvest, struct frozen_file *file, const struct tcp_look *look)
+{
+	struct tcp_place key = { look->remote, look->local, NULL };
+	const struct socket_scene *scene = socket_scene(harvest);
+	index_tree(harvest);
+	const struct tcp_place *found = look->connected && scene->tcp_count ?
+		bsearch(&key, scene->tcp, scene->tcp_count, sizeof key, place_compare) : NULL;
+	return found && found->file != file ? found->file : NULL;
+}
+
+const struct tcp_end *tcp_other_end(struct harvest *harvest, const struct tcp_look *look)
+{
+	struct socket_scene *scene = socket_scene(harvest);
+	if (!scene->has_tcp_ends && sockdiag_tcp(&harvest->arena, &scene->tcp_ends, NULL) < 0)
+		scene->tcp_ends = (struct tcp_ends){ 0 };
+	scene->has_tcp_ends = true;
+	for (size_t i = 0; i < scene->tcp_ends.count; i++) {
+		const struct tcp_end *end = &scene->tcp_ends.at[i];
+		if (end->local_port == look->remote.port && end->remote_port == look->local.port &&
+		    !memcmp(end->local, &look->remote.ip, 16) && !memcmp(end->remote, &look->local.ip, 16))
+			return end;
+	}
+	return NULL;
+}
+
+/* The other end is on this host, closed, and belongs to nobody any more: nothing that speaks is lost with it. */
+static bool is_deserted(struct harvest *harvest, const struct tcp_look *look)
+{
+	if (look->state != TCP_CLOSE_WAIT && look->state != TCP_LAST_ACK && look->state != TCP_CLOSING)
+		return false;
+	const struct tcp_end *end = tcp_other_end(harvest, look);
+	return end && !end->inode;
+}
+
+/* ---- what cannot be carried ---- */
+
+static const char *connection_text(struct harvest *harvest, const struct tcp_look *look)
+{
+	char local[ADDRESS_TEXT], remote[ADDRESS_TEXT];
+	return arena_format(&harvest->arena, "TCP connection %s to %s", address_text(&look->local, local),
+			    address_text(&look->remote, remote));
+}
+
+static int refuse_outside(struct harvest *harvest, const struct tcp_look *look, struct fault *fault)
+{
+	const struct tcp_end *end = tcp_other_end(harvest, look);
+	const char *holder = end ? socket_holder(harvest, end->inode, NULL) : "another host or network namespace";
+	const char *text = connection_text(harvest, look);
+	if (harvest->policy.tcp == TCP_POLICY_CLOSE)
+		return 0;
+	if (harvest->policy.tcp == TCP_POLICY_KEEP && !harvest->policy.ends)
+		return fault_set(fault, FAULT_USAGE, EINVAL, "%s: is stale at once if the program runs on; try --tcp established "
+				 "together with --kill or --stop", text);
+	if (harvest->policy.tcp == TCP_POLICY_KEEP && tcp_can_repair())
+		return 0;
+	if (harvest->policy.tcp == TCP_POLICY_KEEP)
+		return fault_set(fault, FAULT_PERMISSION, EPERM, "%s: cannot be kept without CAP_NET_ADMIN; try as root, in a network "
+				 "namespace of its own (cairn run --net), or --tcp close", text);
+	return fault_set(fault, FAULT_UNSUPPORTED, ENOTSUP,
+			 "%s: its other end is held by %s, outside the tree; try --tcp established (with --kill or --stop), or "
+			 "--tcp close", text, holder);
+}
+
+static int passing(const struct harvest *harvest, struct fault *fault, const char *what, const char *remedy)
+{
+	if (harvest->policy.losing)
+		return 0;
+	return fault_set_transient(fault, FAULT_UNSUPPORTED, EBUSY, "TCP: %s; try again %s, or --in-flight lose", what, remedy);
+}
+
+static int refuse_frozen(struct harvest *harvest, const struct tcp_look *look, bool inside, struct fault *fault)
+{
+	int queued = 0;
+	if (look->state == TCP_LISTEN)
+		return !look->waiting ? 0 : passing(harvest, fault, "a connection waits to be accepted",
+						    "when the program has accepted it");
+	if (look->failed)
+		return passing(harvest, fault, "an error waits to be read", "when the program has read it");
+	if (look->urgent)
+		return passing(harvest, fault, "an urgent byte waits to be read", "when the program has read it");
+	if (look->state == TCP_SYN_RECV)
+		return passing(harvest, fault, "a connection is just being made", "when it is made");
+	if (!inside || !tcp_is_synchronized(look->state) || tcp_can_repair())
+		return 0;
+	if (ioctl(look->own, SIOCOUTQ, &queued) == 0 && queued > 0)
+		return fault_set_transient(fault, FAULT_PERMISSION, EAGAIN,
+					   "%s: data in its send queue cannot be read without CAP_NET_ADMIN; try as root, or in a network "
+					   "namespace of its own (cairn run --net)", connection_text(harvest, look));
+	return 0;
+}
+
+static int refuse_kind(struct harvest *harvest, const struct tcp_look *look, struct fault *fault)
+{
+	char protocol[16] = "";
+	socklen_t size = sizeof protocol - 1;
+	if (getsockopt(look->own, IPPROTO_TCP, TCP_ULP, protocol, &size) == 0 && protocol[0])
+		return fault_set(fault, FAULT_UNSUPPORTED, ENOTSUP, "%s: the kernel does its %s, whose state cannot be read; try to "
+				 "let the program do it itself (without kTLS)", connection_text(harvest, look), protocol);
+	if (look->identity.protocol == IPPROTO_MPTCP && look->connected && harvest->policy.tcp != TCP_POLICY_CLOSE)
+		return fault_set(fault, FAULT_UNSUPPORTED, ENOTSUP, "%s: is MPTCP, which cannot be repaired; try plain TCP (Go: "
+				 "GODEBUG=multipathtcp=0), or --tcp close", connection_text(harvest, look));
+	return 0;
+}
+
+static int refuse_file(const struct harvest *const_harvest, struct frozen_file *file, struct fault *fault)
+{
+	struct harvest *harvest = (struct harvest *)(uintptr_t)const_harvest; /* what is learnt is kept in it */
+	struct tcp_look *look;
+	/* First: it looks at this one too. */
+	index_tree(harvest);
+	int rc = tcp_look(harvest, file, &look, fault);
+	if (rc == 0)
+		rc = refuse_kind(harvest, look, fault);
+	bool inside = rc == 0 && tcp_inside(harvest, file, look);
+	bool outside = rc == 0 && look->connected && tcp_is_synchronized(look->state) && !inside;
+	if (outside && !is_deserted(harvest, look))
+		rc = refuse_outside(harvest, look, fault);
+	if (rc == 0 && harvest->frozen)
+		rc = refuse_frozen(harvest, look, inside, fault);
+	frozen_file_put(file);
+	return rc;
+}
+
+/* ---- capture ---- */
+
+/* Once, before the first queue is read: packets of all connections to the outside that are kept. */
+static int hold_outside(struct harvest *harvest, struct fault *fault)
+{
+	struct socket_scene *scene = socket_scene(harvest);
+	if (scene->has_hold || harvest->policy.tcp != TCP_POLICY_KEEP)
+		return 0;
+	scene->has_hold = true;
+	scene->held = ARENA_ARRAY(&harvest->arena, struct tcp_pair, scene->tcp_count);
+	for (size_t i = 0; i < scene->tcp_count; i++) {
+		struct frozen_file *file = scene->tcp[i].file;
+		struct tcp_look look = { .connected = true, .local = scene->tcp[i].local, .remote = scene->tcp[i].remote };
+		if (!tcp_inside(harvest, file, &look))
+			scene->held[scene->held_count++] = (struct tcp_pair){ look.local, look.remote };
+	}
+	return scene->held_count ? lock_hold(harvest, scene->held, scene->held_count, fault) : 0;
+}
+
+static bool before_equal(uint32_t a, uint32_t b)
+{
+	return (int32_t)(a - b) <= 0;
+}
+
+/* What @receiver has of the stream @sender must still have, from there on: otherwise the kernel moved data between the two looks. */
+static bool fits(const Cairn__TcpQueues *sender, const Cairn__TcpQueues *receiver)
+{
+	uint32_t received = receiver->receive_sequence + (uint32_t)receiver->receive.len;
+	return before_equal(sender->send_sequence, received) &&
+	       before_equal(received, sender->send_sequence + (uint32_t)sender->send.len + 1);
+}
+
+/* What the receiver has was sent, also when the sender was read a moment earlier. A sender that took it for unsent would throw the
+ * acknowledgement away, for ever (net/ipv4/tcp_input.c tcp_ack: after snd_nxt). */
+static void settle_unsent(Cairn__TcpQueues *sender, const Cairn__TcpQueues *receiver)
+{
+	uint32_t received = receiver->receive_sequence + (uint32_t)receiver->receive.len;
+	uint32_t end = sender->send_sequence + (uint32_t)sender->send.len, left = before_equal(received, end) ? end - received : 0;
+	if (left < sender->unsent)
+		sender->unsent = left;
+}
+
+static int check_pair(const struct frozen_file *other, Cairn__TcpSocket *message, struct fault *fault)
+{
+	Cairn__TcpSocket *first = ((struct tcp_look *)other->note)->message;
+	if (!first || !first->queues || !first->queues->exact || !message->queues || !message->queues->exact)
+		return 0;
+	settle_unsent(first->queues, message->queues);
+	settle_unsent(message->queues, first->queues);
+	if (fits(first->queues, message->queues) && fits(message->queues, first->queues))
+		return 0;
+	return fault_set_transient(fault, FAULT_FAILED, EAGAIN, "TCP: data moved between both ends while they were read; try again");
+}
+
+static int capture_connection(struct harvest *harvest, struct frozen_file *file, struct tcp_look *look,
+			      Cairn__TcpSocket *message, struct fault *fault)
+{
+	struct frozen_file *other = tcp_inside(harvest, file, look);
+	bool is_left = !other && is_deserted(harvest, look);
+	message->remote = address_peer(&harvest->arena, look->own);
+	message->peer = other ? other->id : 0;
+	message->ended = is_left;
+	message->reset = look->identity.protocol == IPPROTO_MPTCP || (!other && !is_left && harvest->policy.tcp == TCP_POLICY_CLOSE);
+	message->queues = HARVEST_MESSAGE(harvest, Cairn__TcpQueues, cairn__tcp_queues__init);
+	int rc = tcp_queues_capture(harvest, look, message->queues, fault);
+	if (rc == 0 && !other && !is_left && !message->reset && !message->queues->exact)
+		rc = fault_set(fault, FAULT_PERMISSION, EPERM, "TCP: cannot be kept without CAP_NET_ADMIN; try --tcp close");
+	if (rc == 0 && other)
+		rc = check_pair(other, message, fault);
+	return rc;
+}
+
+/* What these say of a connection is not what was set, but what the kernel has made of it since. */
+static void drop_findings(Cairn__Socket *message)
+{
+	options_drop(message, IPPROTO_TCP, TCP_MAXSEG);
+	options_drop(message, IPPROTO_TCP, TCP_WINDOW_CLAMP);
+	options_drop(message, SOL_SOCKET, SO_INCOMING_CPU);
+}
+
+static int capture_file(struct harvest *harvest, struct frozen_file *file, struct fault *fault)
+{
+	struct tcp_look *look;
+	index_tree(harvest);
+	int rc = hold_outside(harvest, fault);
+	if (rc == 0)
+		rc = tcp_look(harvest, file, &look, fault);
+	if (rc < 0)
+		return rc;
+	Cairn__TcpSocket *message = HARVEST_MESSAGE(harvest, Cairn__TcpSocket, cairn__tcp_socket__init);
+	message->open = open_file_capture(harvest, file);
+	message->socket = socket_capture(harvest, file, &look->identity, look->own);
+	message->local = address_own(&harvest->arena, look->own);
+	if (look->state != TCP_LISTEN && (look->state != TCP_CLOSE || look->ended || look->failed))
+		drop_findings(message->socket);
+	message->state = look->state;
+	message->backlog = look->backlog;
+	if (tcp_is_synchronized(look->state)) {
+		rc = capture_connection(harvest, file, look, message, fault);
+	} else if (look->ended || look->failed) {
+		message->ended = look->ended;
+		message->reset = look->failed;
+		message->queues = HARVEST_MESSAGE(harvest, Cairn__TcpQueues, cairn__tcp_queues__init);
+		rc = tcp_queues_capture(harvest, look, message->queues, fault);
+	} else if (look->state == TCP_SYN_SENT) {
+		message->remote = address_peer(&harvest->arena, look->own);
+	}
+	look->message = message;
+	if (rc == 0)
+		harvest_add(harvest, &kind_tcp_socket, &message->base);
+	frozen_file_put(file);
+	return rc;
+}
+
+/* The program ends, and its connections must not: no FIN, no RST, no TIME_WAIT. One that goes on stopped is only locked. */
+static int depart(struct harvest *harvest, struct frozen_file *file, bool ends, struct fault *fault)
+{
+	struct socket_scene *scene = socket_scene(harvest);
+	const Cairn__TcpSocket *message = file->note ? ((struct tcp_look *)file->note)->message : NULL;
+	const struct linger at_once = { 1, 0 };
+	int own;
+	if (scene->held_count && !scene->is_kept) {
+		int rc = lock_keep(harvest->policy.image_id, scene->held, scene->held_count, fault);
+		if (rc < 0)
+			return rc;
+		scene->is_kept = true;
+	}
+	if (!ends || !message || !message->queues || !message->remote.len || message->reset || frozen_file_own(file, &own, NULL) < 0)
+		return 0;
+	/* Own copies are closed after the processes: the last close is silent in repair mode (tcp_close), and leaves no TIME_WAIT by a reset. */
+	if (setsockopt(own, IPPROTO_TCP, TCP_REPAIR, &(int){ 1 }, sizeof(int)) < 0 && message->peer)
+		setsockopt(own, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+	return 0;
+}
+
+/* ---- image ---- */
+
+static bool is_address(const ProtobufCBinaryData *bytes, uint32_t domain)
+{
+	struct inet_address address;
+	sa_family_t family = 0;
+	if (!bytes->len)
+		return true;
+	memcpy(&family, bytes->data, bytes->len < sizeof family ? bytes->len : sizeof family);
+	return address_parse(bytes->data, bytes->len, &address) && family == domain;
+}
+
+static int check(const ProtobufCMessage *base, struct fault *fault)
+{
+	const Cairn__TcpSocket *message = (const Cairn__TcpSocket *)base;
+	int domain = message->socket && message->socket->domain == AF_INET6 ? AF_INET6 : AF_INET;
+	int rc = socket_check(message->open, message->socket, domain, fault);
+	if (rc == 0 && message->queues)
+		rc = tcp_queues_check(message->queues, fault);
+	if (rc < 0)
+		return rc;
+	uint32_t protocol = message->socket->protocol;
+	bool is_connected = message->state < 256 && tcp_is_synchronized((uint8_t)message->state);
+	if (message->socket->type != SOCK_STREAM || (protocol != IPPROTO_TCP && protocol != IPPROTO_MPTCP) ||
+	    message->state > TCP_CLOSING || !is_address(&message->local, message->socket->domain) ||
+	    !is_address(&message->remote, message->socket->domain) ||
+	    (is_connected && (!message->local.len || !message->remote.len || !message->queues)) ||
+	    ((message->ended || message->reset) && !message->queues) ||
+	    (message->queues && message->queues->exact && !is_connected) || (message->peer && !is_connected) ||
+	    (message->state == TCP_SYN_SENT && !message->remote.len) || (message->state == TCP_LISTEN && !message->local.len) ||
+	    (is_connected && !message->peer && !message->ended && !message->reset && !message->queues->exact))
+		return fault_set(fault, FAULT_IMAGE, EINVAL, "TCP socket %llu has impossible values",
+				 (unsigned long long)message->socket->inode);
+	return 0;
+}
+
+const struct kind kind_tcp_socket = {
+	.name = "TCP socket",
+	.tag = 71,
+	.scope = SCOPE_FILE,
+	.descriptor = &cairn__tcp_socket__descriptor,
+	.owner_field = "open",
+	.before_births = true,
+	.probe = probe,
+	.refuse_file = refuse_file,
+	.capture_file = capture_file,
+	.depart = depart,
+	.check = check,
+	.make = tcp_make,
+	.join = tcp_join,
+	.settle = tcp_settle,
+	.commit = tcp_commit,
+};

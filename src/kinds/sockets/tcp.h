@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/* TCP: the halves of its kind. */
+#include <netinet/tcp.h>
+
+#include "kinds/sockets/address.h"
+#include "kinds/sockets/lock.h"
+#include "kinds/sockets/socket.h"
+
+/* A connection of the tree, as far as it is known. */
+struct tcp_look {
+	struct socket_identity identity;
+	int own;
+	uint8_t state;
+	uint32_t backlog, waiting; /* of one that listens */
+	bool connected;
+	struct inet_address local, remote; /* connected */
+	bool ended;    /* both directions are closed */
+	bool failed;   /* an error waits */
+	bool urgent;
+	Cairn__TcpSocket *message; /* once it is captured */
+};
+int tcp_look(struct harvest *harvest, struct frozen_file *file, struct tcp_look **ret_look, struct fault *fault);
+/* The other end's file, NULL: it is not in the tree. */
+struct frozen_file *tcp_inside(struct harvest *harvest, struct frozen_file *file, const struct tcp_look *look);
+/* The other end on this host, NULL: there is none. */
+const struct tcp_end *tcp_other_end(struct harvest *harvest, const struct tcp_look *look);
+bool tcp_is_synchronized(uint8_t state); /* connected, or half closed */
+
+/* ---- tcp_queues.c: one socket's queues and numbers, by TCP_REPAIR ---- */
+
+/* Is it permitted here (CAP_NET_ADMIN in the user namespace of the network namespace)? */
+bool tcp_can_repair(void);
+/* Reads them from a frozen socket, which is as before afterwards. -EAGAIN: it changes meanwhile (transient). */
+int tcp_queues_capture(struct harvest *harvest, const struct tcp_look *look, Cairn__TcpQueues *message, struct fault *fault);
+int tcp_queues_check(const Cairn__TcpQueues *message, struct fault *fault);
+/* Connects a fresh socket in repair mode, in which it stays, silent: everything but what was not sent yet. */
+int tcp_queues_connect(int fd, const Cairn__TcpSocket *message, struct fault *fault);
+/* It speaks again: sends what was not sent yet. */
+int tcp_queues_release(int fd, const Cairn__TcpSocket *message, struct fault *fault);
+/* Has it seen the peer's end of stream, has it sent its own? */
+bool tcp_has_received_fin(uint32_t state);
+bool tcp_has_sent_fin(uint32_t state);
+
+/* ---- tcp_make.c ---- */
+int tcp_make(struct workshop *workshop, const ProtobufCMessage *base, struct fault *fault);
+int tcp_join(struct workshop *workshop, const ProtobufCMessage *base, struct fault *fault);
+int tcp_settle(struct workshop *workshop, const ProtobufCMessage *base, struct fault *fault);
+int tcp_commit(struct workshop *workshop, const ProtobufCMessage *base, struct fault *fault);

@@ -1,0 +1,359 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""TCP connections at full speed in both directions, saved at random moments: no byte is lost, doubled or changed."""
+import os
+import pathlib
+import random
+import socket
+import subprocess
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+from cairn_test import (LONG, OK, PYTHON, UNSUPPORTED, USAGE, Skip, cairn, check, equal, fault_line, main, need, need_cairn, need_root,
+                        sh, start, test, unharmed, until, write)
+
+ROUNDS = 30 if LONG else 10
+
+# A stream of which every byte says where it belongs; each side sends its own and checks the other's.
+TALKER = r'''
+import hashlib, os, select, socket, struct, sys
+def block(seed, n):
+    return hashlib.shake_128(b"%d %d" % (seed, n)).digest(4096)
+class Talker:
+    def __init__(self, s, mine, theirs):
+        self.s, self.mine, self.theirs = s, mine, theirs
+        self.sent = self.got = 0
+        self.out = b""; self.inn = b""
+        self.ended = self.done = False
+        s.setblocking(False)
+    def step(self, stop):
+        if not self.out and not self.ended:
+            if stop and self.sent % 16 == 0:
+                self.s.shutdown(socket.SHUT_WR); self.ended = True
+            else:
+                self.out = block(self.mine, self.sent); self.sent += 1
+        r, w, _ = select.select([self.s] if not self.done else [], [self.s] if self.out else [], [], 1)
+        if w:
+            self.out = self.out[self.s.send(self.out):]
+        if r:
+            data = self.s.recv(65536)
+            if not data:
+                self.done = True
+                assert not self.inn, "a part of a block at the end"
+            self.inn += data
+            while len(self.inn) >= 4096:
+                assert self.inn[:4096] == block(self.theirs, self.got), "block %d differs" % self.got
+                self.inn = self.inn[4096:]; self.got += 1
+        return self.ended and self.done
+'''
+LOOP = r'''
+n = 0
+while not t.step(os.path.exists("go")):
+    n += 1
+    if n % 200 == 0:
+        print("round", n, t.sent, t.got, flush=True)
+print(name, "sent", t.sent, "got", t.got, flush=True)
+'''
+
+
+def tally(text, name):
+    words = next(line for line in text.splitlines() if line.startswith(name + " sent")).split()
+    return int(words[2]), int(words[4])
+
+
+@test("a connection with both ends in the tree, at full speed in both directions", timeout=240)
+def inside():
+    need_cairn()
+    write("talk.py", TALKER + r'''
+server = socket.create_server(("127.0.0.1", 0))
+if os.fork() == 0:
+    name, t = "client", Talker(socket.create_connection(server.getsockname()), 1, 2)
+    server.close()
+else:
+    name, t = "server", Talker(server.accept()[0], 2, 1)
+''' + LOOP + "if name == 'server': assert os.wait()[1] == 0\n")
+    program = start([PYTHON, "talk.py"])
+    for number in range(ROUNDS):
+        program.wait_progress(random.randrange(1, 6))
+        if number % 3 == 0:
+            program.checkpoint(kill=False, image="image.cairn", timeout=90)
+        else:
+            program.round_trip()
+    program.wait_progress(3)
+    program.path("go").touch()
+    program.succeed()
+    client, server = tally(program.text(), "client"), tally(program.text(), "server")
+    equal(client, server[::-1], "blocks sent and received")
+    check(client[0] > 50 and client[1] > 50, "hardly anything was sent", client)
+
+
+class Peer:
+    """The same talker outside the tree, as a process of the test's."""
+
+    def __init__(self, words=()):
+        write("peer.py", TALKER + r'''
+name = "peer"
+server = socket.create_server((sys.argv[1], 0), family=socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET)
+print("port", server.getsockname()[1], flush=True)
+t = Talker(server.accept()[0], 2, 1)
+t.s.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1)
+''' + LOOP)
+        self.words = list(words)
+
+    def start(self, address):
+        self.process = subprocess.Popen([*self.words, PYTHON, "peer.py", address], stdout=open("peer.out", "wb"),
+                                        stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+        until(lambda: "port" in self.text(), "the peer's port")
+        return int(self.text().split()[1])
+
+    def text(self):
+        return pathlib.Path("peer.out").read_text()
+
+
+def outside(address, peer, inner=()):
+    port = peer.start(address)
+    write("talk.py", TALKER + r'''
+name, t = "client", Talker(socket.create_connection((sys.argv[1], int(sys.argv[2]))), 1, 2)
+''' + LOOP)
+    program = start([*inner, PYTHON, "talk.py", address, str(port)])
+    return program
+
+
+def through_rounds(program, peer):
+    for number in range(ROUNDS):
+        program.wait_progress(random.randrange(1, 6))
+        program.checkpoint("--tcp", "established")
+        check(peer.process.poll() is None, "the peer has ended", peer.text())
+        program.restore()
+    program.wait_progress(3)
+    program.path("go").touch()
+    program.succeed()
+    status = peer.process.wait(60)
+    check(status == 0, f"the peer ended with {status}", peer.text())
+    client, other = tally(program.text(), "client"), tally(peer.text(), "peer")
+    equal(client, other[::-1], "blocks sent and received")
+    rules = sh("nft", "list", "tables")
+    check("cairn" not in str(rules), "a table is left", rules)
+
+
+def own_network():
+    """A network namespace for the test, so that it disturbs nobody's firewall."""
+    need_root()
+    need("nft", "ip")
+    import ctypes
+    if ctypes.CDLL(None, use_errno=True).unshare(0x40000000):
+        raise Skip("network namespaces are not permitted")
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+
+
+@test("a peer outside the tree on the same host never notices more than a pause", timeout=240)
+def same_host():
+    need_cairn()
+    own_network()
+    peer = Peer()
+    program = outside("127.0.0.1", peer)
+    through_rounds(program, peer)
+
+
+@test("over IPv6, a peer outside the tree", timeout=240)
+def same_host_v6():
+    need_cairn()
+    own_network()
+    peer = Peer()
+    program = outside("::1", peer)
+    through_rounds(program, peer)
+
+
+@test("a peer on another host (network namespaces joined by veth) never notices more than a pause", timeout=240)
+def other_host():
+    need_cairn()
+    own_network()
+    holder = subprocess.Popen(["unshare", "-n", "sleep", "1000"], stdin=subprocess.DEVNULL)
+    try:
+        until(lambda: os.readlink(f"/proc/{holder.pid}/ns/net") != os.readlink("/proc/self/ns/net"), "the other namespace")
+        subprocess.run(["ip", "link", "add", "here", "type", "veth", "peer", "name", "there", "netns", str(holder.pid)], check=True)
+        inside_words = ["nsenter", "-t", str(holder.pid), "-n"]
+        for words, name, address in (([], "here", "10.77.0.1/24"), (inside_words, "there", "10.77.0.2/24")):
+            subprocess.run([*words, "ip", "addr", "add", address, "dev", name], check=True)
+            subprocess.run([*words, "ip", "link", "set", name, "up"], check=True)
+        peer = Peer(inside_words)
+        program = outside("10.77.0.2", peer)
+        through_rounds(program, peer)
+    finally:
+        holder.kill()
+        holder.wait()
+
+
+@test("without a word, a connection to the outside is refused with both options named, and harmed by nothing", quick=True)
+def refused():
+    need_cairn()
+    server = socket.create_server(("127.0.0.1", 0))
+    write("client.py", "import socket, sys, os, time\nc = socket.create_connection(('127.0.0.1', int(sys.argv[1])))\n"
+          "print('ready', flush=True)\nc.sendall(c.recv(100).upper())\nc.recv(1)\n")
+    program = start([PYTHON, "client.py", str(server.getsockname()[1])])
+    program.wait_text("ready")
+    peer, _ = server.accept()
+    line = fault_line(program.checkpoint(status=None, kill=False), UNSUPPORTED, str(program.pid), f"process {os.getpid()} (",
+                      "--tcp established", "--tcp close")
+    check(str(server.getsockname()[1]) in line, "the port is not named", line)
+    unharmed(program.pid)
+    line = fault_line(program.checkpoint("--tcp", "established", status=None, kill=False), USAGE, "--kill")
+    peer.sendall(b"echo")
+    equal(peer.recv(100), b"ECHO", "answer of the program")
+    peer.close()
+    program.succeed()
+
+
+HALF = r'''
+import os, socket, sys, time
+c = socket.create_connection((sys.argv[1], int(sys.argv[2])))
+c.settimeout(10)
+if "own" in sys.argv:
+    c.shutdown(socket.SHUT_WR)
+print("ready", flush=True)
+while not os.path.exists("go"):
+    time.sleep(PAUSE)
+got = b""
+while True:
+    data = c.recv(100)
+    if not data:
+        break
+    got += data
+if "own" not in sys.argv:
+    c.sendall(b"A" * 300000)
+print("got", got.decode(), flush=True)
+'''.replace("PAUSE", "0.002")
+
+
+def half_closed(address, own, theirs):
+    """Twice saved, with one or both directions closed."""
+    need_cairn()
+    own_network()
+    write("client.py", HALF)
+    server = socket.create_server((address, 0), family=socket.AF_INET6 if ":" in address else socket.AF_INET)
+    program = start([PYTHON, "client.py", address, str(server.getsockname()[1]), *(["own"] if own else [])])
+    program.wait_text("ready")
+    peer, _ = server.accept()
+    peer.settimeout(10)
+    peer.sendall(b"before the end")
+    if theirs:
+        peer.shutdown(socket.SHUT_WR)
+
+    def settled():
+        lines = sh("ss", "-tanH", "sport", "=", f":{peer.getpeername()[1]}")
+        return ("FIN-WAIT-2" in lines if own and not theirs else "CLOSE-WAIT" in lines if theirs and not own else True)
+    until(settled, "the half closed state")
+    for _ in range(2):
+        program.checkpoint("--tcp", "established")
+        program.restore()
+        until(settled, "the half closed state after the restore")
+    if not theirs:
+        peer.sendall(b", after")
+        peer.shutdown(socket.SHUT_WR)
+    program.path("go").touch()
+    program.succeed()
+    check(("got before the end" if theirs else "got before the end, after") in program.text(), "wrong output", program.text())
+    total = b""
+    while True:
+        data = peer.recv(65536)
+        if not data:
+            break
+        total += data
+    equal(len(total), 0 if own else 300000, "bytes that the peer got")
+
+
+@test("a connection that its peer outside has half closed", quick=True)
+def half_theirs():
+    half_closed("127.0.0.1", False, True)
+
+
+@test("a connection to the outside that the program has half closed", quick=True)
+def half_own():
+    half_closed("127.0.0.1", True, False)
+
+
+@test("over IPv6, a connection that its peer outside has half closed", quick=True)
+def half_theirs_v6():
+    half_closed("::1", False, True)
+
+
+CLOSED = r'''
+import errno, os, select, socket, sys, time
+c = socket.create_connection(('127.0.0.1', int(sys.argv[1])))
+print('ready', flush=True)
+while not os.path.exists("go"):
+    select.select([], [], [], 0.002)
+got = b""
+try:
+    while True:
+        data = c.recv(100)
+        got += data
+        if not data:
+            break
+    end = "end"
+except OSError as error:
+    end = errno.errorcode[error.errno]
+print("got", got.decode(), end, flush=True)
+'''
+
+
+@test("--tcp close: what had arrived is read, then the connection was reset", quick=True)
+def closed():
+    need_cairn()
+    server = socket.create_server(("127.0.0.1", 0))
+    write("client.py", CLOSED)
+    program = start([PYTHON, "client.py", str(server.getsockname()[1])])
+    program.wait_text("ready")
+    peer, _ = server.accept()
+    peer.sendall(b"arrived")
+    program.checkpoint("--tcp", "close")
+    program.restore()
+    program.path("go").touch()
+    program.succeed()
+    check("got arrived ECONNRESET" in program.text(), "wrong output", program.text())
+
+
+@test("restore --tcp close: connections that were kept come back as reset, and nothing of the lock is left", quick=True)
+def closed_later():
+    need_cairn()
+    own_network()
+    server = socket.create_server(("127.0.0.1", 0))
+    write("client.py", CLOSED)
+    program = start([PYTHON, "client.py", str(server.getsockname()[1])])
+    program.wait_text("ready")
+    peer, _ = server.accept()
+    program.checkpoint("--tcp", "established")
+    check("cairn-" in sh("nft", "list", "tables"), "no table keeps the peer quiet")
+    peer.sendall(b"into the void")
+    program.restore("--tcp", "close")
+    check("cairn" not in sh("nft", "list", "tables"), "a table is left")
+    program.path("go").touch()
+    program.succeed()
+    check("got  ECONNRESET" in program.text(), "wrong output", program.text())
+
+
+@test("cairn check --repair ends what keeps the peers of an image quiet", quick=True)
+def repaired():
+    need_cairn()
+    own_network()
+    server = socket.create_server(("127.0.0.1", 0))
+    write("client.py", CLOSED)
+    program = start([PYTHON, "client.py", str(server.getsockname()[1])])
+    program.wait_text("ready")
+    peer, _ = server.accept()
+    program.checkpoint("--tcp", "established")
+    table = sh("nft", "list", "tables").split()[-1]
+    result = cairn("check", "--repair", status=OK)
+    check(table in result.out, "the table is not listed", result)
+    check("cairn" not in sh("nft", "list", "tables"), "the table is left")
+    check("nothing" in cairn("check", "--repair", status=OK).out, "still something to repair")
+    peer.settimeout(10)
+    try:
+        peer.sendall(b"are you there?")
+        equal(peer.recv(1), b"never", "an answer from nobody")
+    except ConnectionResetError:
+        pass
+
+
+if __name__ == "__main__":
+    main()
