@@ -26,6 +26,7 @@ static const struct way {
 	{ WAY_SAME_PIDS, "same-pids", "the same PIDs (root, or CAP_CHECKPOINT_RESTORE)" },
 	{ WAY_PRIVATE, "private", "a private PID namespace (root)" },
 	{ WAY_USER, "user", "an ordinary user, in namespaces of its own" },
+	{ WAY_ANY, "any-pids", "other PIDs (--pids any)" },
 };
 enum { WAYS = sizeof ways / sizeof *ways };
 

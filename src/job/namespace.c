@@ -172,7 +172,7 @@ static const char *remedy(const char *step, bool user)
 
 static int start_failed(const struct failure *failure, bool user, struct fault *fault)
 {
-	return fault_set(fault, failure->error == EPERM || failure->error == ENOSPC ? FAULT_PERMISSION : fault_class_of(failure->error),
+	return fault_set(fault, failure->error == EPERM || failure->error == ENOSPC || failure->error == ENOSYS ? FAULT_PERMISSION : fault_class_of(failure->error),
 			 failure->error, "make a private PID namespace: %s: %s; %s", failure->step, strerror(failure->error),
 			 remedy(failure->step, user));
 }

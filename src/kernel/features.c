@@ -131,6 +131,18 @@ static bool probe_cap_sys_resource(char *why, unsigned long size)
 			       "try as root with all capabilities, or Docker's --cap-add SYS_RESOURCE", why, size);
 }
 
+static bool probe_unfiltered(char *why, unsigned long size)
+{
+	struct arena arena = { 0 };
+	struct proc_status status = { 0 };
+	proc_status_read(getpid(), 0, &arena, &status, NULL);
+	arena_finish(&arena);
+	if (status.seccomp)
+		snprintf(why, size, "Cairn itself runs under %u seccomp filters, as in a container; try Docker's --security-opt "
+			 "seccomp=unconfined, Kubernetes' seccompProfile Unconfined", status.seccomp_filters);
+	return !status.seccomp;
+}
+
 /* In reading order: what every way needs, what one way needs, what makes it faster or more complete. */
 const struct feature features[] = {
 	{ "ptrace", "stop a program and run system calls in it", true, probe_ptrace, 0 },
@@ -159,7 +171,8 @@ const struct feature features[] = {
 	{ "userfaultfd WP_ASYNC", "for later: short pauses, incremental checkpoints", false, probe_wp_async,
 	  0 },
 	{ "/proc/PID/map_files", "save mapped files that were deleted (else: by path)", false, probe_map_files, 0 },
-	{ "PTRACE_SECCOMP_GET_FILTER", "carry seccomp filters", false, probe_seccomp_filter, 0 },
+	{ "no seccomp filter", "save and restore outside of containers (else: what has the same filters as Cairn)", false, probe_unfiltered, 0 },
+	{ "PTRACE_SECCOMP_GET_FILTER", "for later: carry seccomp filters", false, probe_seccomp_filter, 0 },
 	{ "PR_TIMER_CREATE_RESTORE_IDS", "restore timer ids fast (else: create and delete up to the id)", false,
 	  probe_timer_ids, 0 },
 	{ "MEMBARRIER_CMD_GET_REGISTRATIONS", "carry membarrier registrations (else: not carried)", false,

@@ -8,6 +8,7 @@
 enum feature_way {
 	WAY_SAME_PIDS = 1 << 0, /* restore in the caller's PID namespace, at the old PIDs */
 	WAY_PRIVATE = 1 << 1,   /* restore in a PID namespace of its own, made with the caller's capabilities */
+	WAY_ANY = 1 << 3,       /* restore with the PIDs that come: what every way needs is enough */
 	WAY_USER = 1 << 2,      /* in a user and PID namespace of its own, no capability needed */
 };
 

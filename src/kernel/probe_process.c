@@ -41,7 +41,8 @@ bool probe_set_tid(char *why, unsigned long size)
 	for (int i = 0; error == EEXIST && i < TRIES; i++)
 		error = child_at((pid_t)(highest - i));
 	return trial_says(error, "clone3(set_tid)",
-			  error == ENOSYS ? "try Linux 5.5 or later, or another seccomp profile" :
+			  error == ENOSYS ? "try Linux 5.5 or later, or Docker's --security-opt seccomp=unconfined (its default profile "
+			  "hides clone3), or --pids any" :
 			  "try as root, setcap cap_checkpoint_restore+ep on the cairn binary, or a private PID namespace",
 			  why, size);
 }
@@ -93,13 +94,16 @@ static void pid_namespace_try(struct trial *trial, void (*attempt)(struct trial 
 {
 	if (failed(trial, "unshare(CLONE_NEWPID)", unshare(CLONE_NEWPID)))
 		return;
+	trial->step = "PID 1"; /* before there is one, which says its own */
 	pid_t init = trial_child();
 	if (init == 0) {
 		attempt(trial);
 		_exit(0);
 	}
-	if (failed(trial, "PID 1", init))
+	if (init < 0) {
+		trial->error = errno;
 		return;
+	}
 	int status = 0;
 	while (waitpid(init, &status, __WALL) < 0 && errno == EINTR)
 		;
@@ -164,7 +168,8 @@ bool probe_fresh_proc(char *why, unsigned long size)
 	struct trial trial = trial_run(fresh_proc_work, NULL);
 	bool namespace = trial.step && strncmp(trial.step, "mount", 5);
 	return trial_says(trial.error, trial.step, namespace ? user_remedy(trial.error) :
-			  "parts of /proc are masked; try as root, or Docker's --security-opt systempaths=unconfined", why,
+			  "parts of /proc are masked; try as root, Docker's --security-opt systempaths=unconfined, or Kubernetes' procMount: "
+			  "Unmasked", why,
 			  size);
 }
 

@@ -55,6 +55,9 @@ static int birth_fault(struct fault *fault, pid_t pid, int error)
 		return fault_set(fault, FAULT_PERMISSION, EPERM,
 				 "process %d: choosing its PID needs CAP_CHECKPOINT_RESTORE; try --pids private, or --pids any for a "
 				 "program that can bear another", pid);
+	if (error == ENOSYS)
+		return fault_set(fault, FAULT_PERMISSION, ENOSYS, "process %d: choosing its PID needs clone3, which a seccomp filter hides here "
+				 "(Docker's default); try Docker's --security-opt seccomp=unconfined, or --pids any", pid);
 	return fault_set(fault, fault_class_of(error), error, "process %d: clone3: %s", pid, strerror(error));
 }
 

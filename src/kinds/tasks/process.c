@@ -18,10 +18,6 @@ static int refuse(const struct harvest *harvest, const struct frozen_process *pr
 		{ SAME_FS, "its working directory (CLONE_FS)" },
 		{ SAME_SIGHAND, "its signal handlers (CLONE_SIGHAND)" },
 	};
-	if (process->status.seccomp)
-		return fault_set(fault, FAULT_UNSUPPORTED, ENOTSUP,
-				 "runs under a seccomp filter, which this version cannot carry; try to start it without "
-				 "one (a sandbox option of the program or its service)");
 	for (size_t i = 0; process->parent && !process->parent->zombie && i < sizeof shared / sizeof *shared; i++)
 		if (kcmp_order(shared[i].what, process->pid, 0, process->parent->pid, 0, NULL) == 0)
 			return fault_set_transient(fault, FAULT_UNSUPPORTED, ENOTSUP,
