@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A look at what an image says of itself: which namespaces its restore wants. */
+#include <errno.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -45,6 +47,10 @@ int operation_peek(const struct cairn_restore_options *options, struct operation
 {
 	struct image_reader *reader = NULL;
 	const struct image_record *records;
+	struct stat status;
+	/* A FIFO or a pipe can be read only once. */
+	if (stat(options->image, &status) < 0 || !S_ISREG(status.st_mode))
+		return fault_set(fault, FAULT_FAILED, ESPIPE, "%s: cannot be looked at before it is read", options->image);
 	int rc = image_reader_open(options->image, &reader, fault);
 	if (rc < 0)
 		return rc;

@@ -204,7 +204,7 @@ while not os.path.exists("finish"): pause(.01)
         program.checkpoint()
         os._exit(0)
     check(os.waitpid(child, 0)[1] == 0, "the part in the container")
-    fault_line(cairn("restore", "-d", "job/image-1.cairn"), UNSUPPORTED, "container")
+    fault_line(cairn("restore", "-d", "job/image-1.cairn"), UNSUPPORTED, "container", several=True)
 
 
 if __name__ == "__main__":
