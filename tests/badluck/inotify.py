@@ -16,7 +16,8 @@ os.makedirs("dir", exist_ok=True)
 watch = libc.inotify_add_watch(fd, b"dir", 0x100)
 print("watching", flush=True)
 seen = 0
-while not os.path.exists("go"):
+def waiting(): time.sleep(0.01); return not os.path.exists("go")
+while waiting():
     if os.path.exists("read"):
         os.set_blocking(fd, False)
         try:
@@ -28,7 +29,6 @@ while not os.path.exists("go"):
                 events = events[16 + length:]
         except BlockingIOError:
             pass
-    time.sleep(0.01)
 '''
 
 

@@ -93,11 +93,11 @@ static int capture_pair(struct harvest *harvest, struct frozen_file *file, int m
 		return fault_set(fault, fault_class_of(errno), errno, "%s: settings: %s", file->link, strerror(errno));
 	message->id = id;
 	message->index = index;
-	message->path = arena_format(&harvest->arena, "/dev/pts/%u", index);
+	message->slave = arena_format(&harvest->arena, "/dev/pts/%u", index);
 	message->settings.data = arena_copy(&harvest->arena, &settings, sizeof settings);
 	message->settings.len = sizeof settings;
 	read_modes(master, message);
-	stat(message->path, &node);
+	stat(message->slave, &node);
 	message->uid = node.st_uid;
 	message->gid = node.st_gid;
 	message->mode = node.st_mode & 07777;
@@ -107,9 +107,9 @@ static int capture_pair(struct harvest *harvest, struct frozen_file *file, int m
 	if (message->hung_up || message->unused)
 		return 0;
 	/* An exclusive one is closed to everybody but root. */
-	_close_ int slave = open(message->path, O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
+	_close_ int slave = open(message->slave, O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
 	if (slave < 0)
-		return fault_set(fault, fault_class_of(errno), errno, "%s: %s; try as its owner, or as root", message->path, strerror(errno));
+		return fault_set(fault, fault_class_of(errno), errno, "%s: %s; try as its owner, or as root", message->slave, strerror(errno));
 	return pty_data_capture(harvest, master, slave, message, fault);
 }
 
@@ -211,7 +211,7 @@ static int make(struct workshop *workshop, const ProtobufCMessage *base, struct 
 	workshop_put(workshop, message->id, master);
 	snprintf(path, sizeof path, "/dev/pts/%u", index);
 	if (index != message->index)
-		log_warn("%s: is taken by somebody else; continuing with %s", message->path, path);
+		log_warn("%s: is taken by somebody else; continuing with %s", message->slave, path);
 	int rc = set_up(master, path, message, &slave, fault);
 	if (slave >= 0)
 		workshop_put_second(workshop, message->id, slave); /* keeps it from being hung up while nobody else has it */
