@@ -8,12 +8,8 @@ build="gcc libc6-dev meson ninja-build pkg-config libprotobuf-c-dev protobuf-c-c
 	libcap-dev
 	libjansson-dev libcmocka-dev"
 tests="python3 musl-tools busybox-static golang-go nodejs default-jdk-headless perl make xz-utils stress-ng gdb strace libcap2-bin
-<<<<<<< HEAD
-	sqlite3 util-linux inotify-tools rsync git zstd slurmctld slurmd slurm-client munge systemd dbus passt
+	sqlite3 util-linux inotify-tools rsync git zstd tmux vim-tiny less procps slurmctld slurmd slurm-client munge systemd dbus passt
 	nftables iproute2"
-=======
-	sqlite3 util-linux inotify-tools rsync git zstd tmux vim-tiny less procps slurmctld slurmd slurm-client munge systemd dbus passt"
->>>>>>> dc52522 (tests: tmux as a whole, with vim, less, top and a shell in its panes)
 ci="clang clang-tidy"
 
 case "${1:-build}" in
