@@ -186,12 +186,13 @@ static int take(struct save *save, const struct harvest *known, struct fault_lis
 }
 
 /* Takes the tree while its mappings' flags are known only from a look before; the look after says whether that was right. */
-static int take_live(struct save *save, struct fault_list *refusals, struct fault *fault)
+static int take_live(struct save *save, const struct harvest *survey, struct fault_list *refusals, struct fault *fault)
 {
 	struct harvest known = { .policy = save->policy }, now = { .policy = save->policy };
-	int rc = tree_survey_spaces(&known, save->pid, fault);
+	bool is_fresh = !save->track.spaces.count; /* no rounds of copying lie between */
+	int rc = is_fresh ? 0 : tree_survey_spaces(&known, save->pid, fault);
 	if (rc == 0)
-		rc = take(save, &known, refusals, fault);
+		rc = take(save, is_fresh ? survey : &known, refusals, fault);
 	harvest_finish(&known);
 	if (save->is_frozen)
 		thaw(save, FREEZE_RUN);
@@ -234,7 +235,7 @@ static int collect(struct save *save, const struct harvest *survey, struct fault
 	uint64_t expected = expect_copies(save, survey, left), most = save->options->max_extra_memory;
 	most = most ? most : DEFAULT_EXTRA_MEMORY;
 	snapshot_hold_back(&save->snapshot, (size_t)(expected < most ? expected : most));
-	return take_live(save, refusals, fault);
+	return take_live(save, survey, refusals, fault);
 }
 
 static enum freeze_end end_of(const struct save *save, int rc)

@@ -20,6 +20,7 @@ enum {
 	UNIT_BYTES = PAGES_MOST * PAGE,
 	EXTENTS = 512,
 	SLICE_BYTES = 16 << 20, /* what a thread takes at a time */
+	SLICES = 64,            /* of one process, where they are small */
 };
 
 /* The work of one round, dealt out in slices under the lock. */
@@ -183,16 +184,31 @@ static int next_slice(struct round *round, struct slice *slice)
 	return 0;
 }
 
-static bool take_slice(struct round *round, struct slice *slice)
+/* Small mappings of one process go to one thread, which opens its memory once. Returns how many. */
+static size_t take_slices(struct round *round, struct slice *slices)
 {
+	uint64_t bytes = 0;
+	size_t count = 0;
 	pthread_mutex_lock(&round->lock);
 	int rc = round->failed ? 0 : deadline_check(round->snapshot->deadline, &round->fault);
-	if (rc == 0 && !round->failed)
-		rc = next_slice(round, slice);
+	while (rc == 0 && !round->failed && count < SLICES && bytes < SLICE_BYTES) {
+		rc = next_slice(round, &slices[count]);
+		if (rc <= 0)
+			break;
+		bytes += slices[count].end - slices[count].start;
+		rc = 0;
+		count++;
+		const struct snapshot_source *next = round->source < round->count ? &round->sources[round->source] : NULL;
+		/* The source that was at work may be at its end: the one behind it is the next. */
+		if (next && round->at >= next->end)
+			next = round->source + 1 < round->count ? next + 1 : NULL;
+		if (next && next->pid != slices[0].source->pid)
+			break;
+	}
 	if (rc < 0)
 		round->failed = true;
 	pthread_mutex_unlock(&round->lock);
-	return rc > 0;
+	return rc < 0 ? 0 : count;
 }
 
 static void fail(struct round *round, const struct fault *fault)
@@ -488,17 +504,30 @@ static bool is_spoiled(const struct snapshot_store *store, const struct slice *s
 	return false;
 }
 
-/* Nothing that a slice that failed half way has said counts. */
-static void forget(struct worker *worker)
+/* How far the lists were when a slice began. */
+struct mark {
+	size_t fresh, seen, kept, spoiled;
+};
+static struct mark mark_of(const struct worker *worker)
+{
+	return (struct mark){ worker->fresh.count, worker->seen.count, worker->kept.count, worker->spoiled.count };
+}
+
+/* Nothing that has been said since counts. */
+static void forget(struct worker *worker, struct mark mark)
 {
 	worker->unit.count = worker->unit.pages = 0;
-	worker->fresh.count = worker->seen.count = worker->kept.count = worker->spoiled.count = 0;
+	worker->fresh.count = mark.fresh;
+	worker->seen.count = mark.seen;
+	worker->kept.count = mark.kept;
+	worker->spoiled.count = mark.spoiled;
 }
 
 static int look_at_memory(struct worker *worker, const struct slice *slice, struct fault *fault)
 {
 	const struct snapshot_source *source = slice->source;
 	enum snapshot_look look = source->look;
+	const struct mark mark = mark_of(worker);
 	int rc = enter_process(worker, source->pid, fault);
 	if (look == LOOK_LAST && is_spoiled(&worker->round->snapshot->stores.at[source->store], slice))
 		look = LOOK_ALL;
@@ -507,7 +536,7 @@ static int look_at_memory(struct worker *worker, const struct slice *slice, stru
 	if (rc == 0 || look == LOOK_ALL)
 		return rc;
 	/* Not under tracking (any more): the program mapped it anew, moved it, or is another by now. */
-	forget(worker);
+	forget(worker, mark);
 	if (look == LOOK_LAST)
 		return rc == -EPERM ? look_through(worker, slice, LOOK_ALL, fault) : rc;
 	*vec_add(&worker->spoiled) = (struct page_range){ slice->start, slice->end };
@@ -536,7 +565,7 @@ static void hand_in(struct worker *worker, size_t index)
 	VEC_APPEND(&store->kept, &worker->kept);
 	VEC_APPEND(&store->spoiled, &worker->spoiled);
 	pthread_mutex_unlock(&round->lock);
-	forget(worker);
+	forget(worker, (struct mark){ 0 });
 }
 
 /* Each worker has one of its own; NULL: there is no memory. */
@@ -559,20 +588,24 @@ static void *work(void *context)
 {
 	struct round *round = context;
 	struct worker worker = { .round = round, .memory = -1, .file = -1, .buffer = take_buffer(round) };
-	struct slice slice;
+	struct slice slices[SLICES];
+	size_t count;
 	if (!worker.buffer) {
 		struct fault fault;
 		fault_set(&fault, FAULT_FAILED, ENOMEM, "no memory to copy pages with; try to free some");
 		fail(round, &fault);
 		return NULL;
 	}
-	while (take_slice(round, &slice)) {
-		struct fault fault;
-		int rc = slice.source->map ? look_at_memory(&worker, &slice, &fault) : look_at_contents(&worker, &slice, &fault);
-		if (rc < 0)
-			fail(round, &fault);
-		hand_in(&worker, slice.source->store);
-	}
+	while ((count = take_slices(round, slices)) > 0)
+		for (size_t i = 0; i < count; i++) {
+			struct fault fault;
+			int rc = slices[i].source->map ? look_at_memory(&worker, &slices[i], &fault) :
+							 look_at_contents(&worker, &slices[i], &fault);
+			if (rc < 0)
+				fail(round, &fault);
+			if (i + 1 == count || slices[i + 1].source->store != slices[i].source->store)
+				hand_in(&worker, slices[i].source->store);
+		}
 	pthread_mutex_lock(&round->lock);
 	round->pages += worker.pages;
 	pthread_mutex_unlock(&round->lock);
