@@ -23,6 +23,7 @@ const struct kind *const kinds[] = {
 	&kind_itimers,
 	&kind_posix_timers,
 	&kind_thread,
+	&kind_thread_filesystem,
 	&kind_scheduling,
 	&kind_thread_signals,
 	&kind_bulletin,

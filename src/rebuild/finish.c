@@ -88,12 +88,39 @@ static int prepare_thread(struct rebuild_thread *thread, struct fault *fault)
 	return record->timed ? restart_shorten(thread->newborn.tid, &thread->final, record->left_ns, fault) : 0;
 }
 
+/* The end of a batch is a trap, and one that is ignored becomes the default again (kernel/signal.c force_sig_info_to_task): only now, when no batch
+ * follows, SIGTRAP can be ignored. */
+static int ignore_trap(struct rebuild_process *process, struct newborn_thread *leader, struct fault *fault)
+{
+	struct { uint64_t handler, flags, restorer, mask; } action = { 0 };
+	long result = 0;
+	for (size_t r = 0; r < process->plan->records.count; r++) {
+		if (process->plan->records.at[r].kind->descriptor != &cairn__process_signals__descriptor)
+			continue;
+		const Cairn__ProcessSignals *signals = (const Cairn__ProcessSignals *)process->plan->records.at[r].message;
+		for (size_t i = 0; i < signals->n_actions; i++)
+			if (signals->actions[i]->signal == SIGTRAP && signals->actions[i]->handler == (uintptr_t)SIG_IGN)
+				action.handler = signals->actions[i]->handler, action.flags = signals->actions[i]->flags;
+	}
+	if (!action.handler)
+		return 0;
+	int rc = memory_write(leader->tid, process->newborn.area, &action, sizeof action, fault);
+	if (rc == 0)
+		rc = exec_call(leader, __NR_rt_sigaction, BATCH_ARGS(SIGTRAP, process->newborn.area, 0, sizeof(uint64_t)), &result, fault);
+	if (rc == 0 && result != 0)
+		rc = fault_set(fault, FAULT_FAILED, EIO, "process %d: ignoring SIGTRAP gave %ld", process->newborn.pid, result);
+	return rc;
+}
+
 /* The stub's own pages go last, by an instruction of the program's. */
 static int unmap_stub(struct rebuild_process *process, struct fault *fault)
 {
 	struct newborn_thread *leader = newborn_leader(process);
 	long result = 0;
-	int rc = exec_call(leader, __NR_munmap, BATCH_ARGS(process->newborn.code, NEWBORN_CODE_SIZE + BATCH_AREA), &result, fault);
+	int rc = ignore_trap(process, leader, fault);
+	if (rc < 0)
+		return rc;
+	rc = exec_call(leader, __NR_munmap, BATCH_ARGS(process->newborn.code, NEWBORN_CODE_SIZE + BATCH_AREA), &result, fault);
 	if (rc == 0 && result != 0)
 		rc = fault_set(fault, FAULT_FAILED, EIO, "process %d: unmapping the stub gave %ld", process->newborn.pid, result);
 	if (rc == 0)

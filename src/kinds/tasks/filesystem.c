@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Working directory and umask: links and status of /proc/PID. Put back by path. A root directory other than Cairn's own is refused. */
+/* Working directory, root directory and umask: links and status of /proc/PID. Put back by path, the working directory first: it may lie outside of
+ * the root. A thread may have its own (unshare(CLONE_FS)), which kcmp(2) tells. */
 #include <errno.h>
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 
+#include "kernel/kcmp.h"
 #include "kinds/kind.h"
 #include "kinds/table.h"
 #include "tasks.pb-c.h"
@@ -13,14 +16,12 @@
 static int refuse(const struct harvest *harvest, const struct frozen_process *process, struct fault *fault)
 {
 	(void)harvest;
-	struct stat mine, theirs;
+	struct stat theirs, named;
 	char path[64];
 	snprintf(path, sizeof path, "/proc/%d/root/.", process->pid);
-	if (stat("/", &mine) == 0 && stat(path, &theirs) == 0 &&
-	    (mine.st_dev != theirs.st_dev || mine.st_ino != theirs.st_ino))
+	if (stat(path, &theirs) == 0 && (stat(process->root, &named) < 0 || named.st_dev != theirs.st_dev || named.st_ino != theirs.st_ino))
 		return fault_set(fault, FAULT_UNSUPPORTED, ENOTSUP,
-				 "has another root directory (chroot %s), which this version cannot carry; try to run "
-				 "cairn inside that root", process->root);
+				 "its root directory (chroot) is not what Cairn finds as %s; try to run cairn inside that root", process->root);
 	snprintf(path, sizeof path, "/proc/%d/cwd/.", process->pid);
 	if (stat(path, &theirs) == 0 && theirs.st_nlink == 0)
 		return fault_set(fault, FAULT_UNSUPPORTED, ENOENT,
@@ -43,6 +44,16 @@ static int capture(struct harvest *harvest, struct frozen_thread *thread, const 
 	return 0;
 }
 
+static int check_root(uint32_t task, const char *root, struct fault *fault)
+{
+	struct stat stat_;
+	if ((root[0] && root[0] != '/') || strlen(root) >= 4096)
+		return fault_set(fault, FAULT_IMAGE, EINVAL, "task %u: impossible root directory", task);
+	if (root[0] && (stat(root, &stat_) < 0 || !S_ISDIR(stat_.st_mode)))
+		return fault_set(fault, FAULT_FAILED, ENOENT, "task %u: its root directory %s does not exist here; try to create it", task, root);
+	return 0;
+}
+
 static int check(const ProtobufCMessage *base, struct fault *fault)
 {
 	const Cairn__Filesystem *message = (const Cairn__Filesystem *)base;
@@ -53,7 +64,17 @@ static int check(const ProtobufCMessage *base, struct fault *fault)
 		return fault_set(fault, FAULT_FAILED, ENOENT,
 				 "process %u: its working directory %s does not exist here; try to create it, or --map-path", message->pid,
 				 message->cwd);
-	return 0;
+	return check_root(message->pid, message->root, fault);
+}
+
+static void add_directories(const char *cwd, const char *root, uint32_t umask_, struct batch *batch)
+{
+	batch_group(batch, 4, 8192 + 64);
+	struct batch_place path = batch_data(batch, cwd, strlen(cwd) + 1);
+	batch_call(batch, chdir, path.address);
+	if (strcmp(root, "/") && root[0])
+		batch_call(batch, chroot, batch_data(batch, root, strlen(root) + 1).address);
+	batch_call(batch, umask, umask_);
 }
 
 static int rebuild(struct newborn_thread *thread, const ProtobufCMessage *base, struct batch *batch,
@@ -61,9 +82,7 @@ static int rebuild(struct newborn_thread *thread, const ProtobufCMessage *base, 
 {
 	const Cairn__Filesystem *message = (const Cairn__Filesystem *)base;
 	(void)thread, (void)fault;
-	struct batch_place path = batch_data(batch, message->cwd, strlen(message->cwd) + 1);
-	batch_call(batch, chdir, path.address);
-	batch_call(batch, umask, message->umask);
+	add_directories(message->cwd, message->root, message->umask, batch);
 	return 0;
 }
 
@@ -78,4 +97,61 @@ const struct kind kind_filesystem = {
 	.capture = capture,
 	.check = check,
 	.rebuild = rebuild,
+};
+
+/* ---- a thread's own ---- */
+
+static int capture_thread(struct harvest *harvest, struct frozen_thread *thread, const struct batch *batch, void *note,
+			  struct fault *fault)
+{
+	char name[64];
+	(void)batch, (void)note;
+	if (thread->tid == thread->process->pid || kcmp_order(SAME_FS, thread->tid, 0, thread->process->pid, 0, NULL) == 0)
+		return 0;
+	Cairn__ThreadFilesystem *message = HARVEST_MESSAGE(harvest, Cairn__ThreadFilesystem, cairn__thread_filesystem__init);
+	message->tid = (uint32_t)thread->tid;
+	message->umask = thread->status.umask;
+	snprintf(name, sizeof name, "task/%d/cwd", thread->tid);
+	int rc = proc_link(thread->process->pid, name, &harvest->arena, &message->cwd, fault);
+	snprintf(name, sizeof name, "task/%d/root", thread->tid);
+	if (rc == 0)
+		rc = proc_link(thread->process->pid, name, &harvest->arena, &message->root, fault);
+	if (rc == 0)
+		harvest_add(harvest, &kind_thread_filesystem, &message->base);
+	return rc;
+}
+
+static int check_thread(const ProtobufCMessage *base, struct fault *fault)
+{
+	const Cairn__ThreadFilesystem *message = (const Cairn__ThreadFilesystem *)base;
+	struct stat stat_;
+	if (message->cwd[0] != '/' || strlen(message->cwd) >= 4096 || message->umask > 07777)
+		return fault_set(fault, FAULT_IMAGE, EINVAL, "thread %u: impossible working directory", message->tid);
+	if (stat(message->cwd, &stat_) < 0 || !S_ISDIR(stat_.st_mode))
+		return fault_set(fault, FAULT_FAILED, ENOENT,
+				 "thread %u: its working directory %s does not exist here; try to create it, or --map-path", message->tid,
+				 message->cwd);
+	return check_root(message->tid, message->root, fault);
+}
+
+static int rebuild_thread(struct newborn_thread *thread, const ProtobufCMessage *base, struct batch *batch,
+			  struct fault *fault)
+{
+	const Cairn__ThreadFilesystem *message = (const Cairn__ThreadFilesystem *)base;
+	(void)thread, (void)fault;
+	batch_call(batch, unshare, CLONE_FS);
+	add_directories(message->cwd, message->root, message->umask, batch);
+	return 0;
+}
+
+const struct kind kind_thread_filesystem = {
+	.name = "filesystem of a thread",
+	.tag = 26,
+	.scope = SCOPE_THREAD,
+	.descriptor = &cairn__thread_filesystem__descriptor,
+	.owner_field = "tid",
+	.path_field = "cwd",
+	.capture = capture_thread,
+	.check = check_thread,
+	.rebuild = rebuild_thread,
 };

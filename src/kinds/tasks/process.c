@@ -3,12 +3,66 @@
  * stopped. All of it is in /proc/PID/stat. It is put back by the order in which newborns are made (rebuild/spawn.c), since
  * the kernel gives most of it only at birth. Not carried: processes whose parent shares their memory or files. */
 #include <errno.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 #include "kernel/kcmp.h"
 #include "kinds/kind.h"
 #include "kinds/table.h"
 #include "tasks.pb-c.h"
+
+static int compare_files(const void *a, const void *b)
+{
+	return kcmp_order(SAME_FILES, *(const pid_t *)a, 0, *(const pid_t *)b, 0, NULL);
+}
+
+static int compare_fs(const void *a, const void *b)
+{
+	return kcmp_order(SAME_FS, *(const pid_t *)a, 0, *(const pid_t *)b, 0, NULL);
+}
+
+static int compare_vm(const void *a, const void *b)
+{
+	return kcmp_order(SAME_VM, *(const pid_t *)a, 0, *(const pid_t *)b, 0, NULL);
+}
+
+/* Processes that share something and are not parent and child: kcmp's order brings them side by side. */
+static int refuse_sharing(const struct harvest *harvest, struct fault *fault)
+{
+	static const struct { int (*compare)(const void *, const void *); const char *name; } shared[] = {
+		{ compare_vm, "memory (CLONE_VM)" },
+		{ compare_files, "its descriptor table (CLONE_FILES)" },
+		{ compare_fs, "its working directory (CLONE_FS)" },
+	};
+	size_t count = 0;
+	int rc = 0;
+	_free_ pid_t *pids = memory_new(harvest->processes.count * sizeof *pids);
+	for (size_t i = 0; i < harvest->processes.count; i++)
+		if (!harvest->processes.at[i]->zombie)
+			pids[count++] = harvest->processes.at[i]->pid;
+	for (size_t s = 0; rc == 0 && s < sizeof shared / sizeof *shared; s++) {
+		qsort(pids, count, sizeof *pids, shared[s].compare);
+		for (size_t i = 1; rc == 0 && i < count; i++)
+			if (shared[s].compare(&pids[i - 1], &pids[i]) == 0)
+				rc = fault_set_transient(fault, FAULT_UNSUPPORTED, ENOTSUP,
+					       "process %d shares %s with process %d, which this version cannot carry; try again when one of "
+					       "them has ended", pids[i], shared[s].name, pids[i - 1]);
+	}
+	return rc;
+}
+
+static int refuse_threads(const struct frozen_process *process, struct fault *fault)
+{
+	for (size_t i = 1; i < process->threads.count; i++) {
+		pid_t tid = process->threads.at[i]->tid;
+		int order = kcmp_order(SAME_FILES, tid, 0, process->pid, 0, NULL);
+		if (order == 1 || order == -1)
+			return fault_set(fault, FAULT_UNSUPPORTED, ENOTSUP,
+					 "thread %d has a descriptor table of its own (unshare(CLONE_FILES)), which this version cannot carry; try "
+					 "again when it has ended", tid);
+	}
+	return 0;
+}
 
 static int refuse(const struct harvest *harvest, const struct frozen_process *process, struct fault *fault)
 {
@@ -23,6 +77,13 @@ static int refuse(const struct harvest *harvest, const struct frozen_process *pr
 			return fault_set_transient(fault, FAULT_UNSUPPORTED, ENOTSUP,
 						   "shares %s with its parent %d, as between vfork and exec; try again "
 						   "later", shared[i].name, process->parent->pid);
+	if (harvest->frozen) {
+		int shares = process == harvest->processes.at[0] ? refuse_sharing(harvest, fault) : 0;
+		if (shares == 0)
+			shares = refuse_threads(process, fault);
+		if (shares < 0)
+			return shares;
+	}
 	uint64_t theirs[NS_COUNT];
 	int rc = proc_namespaces(process->pid, theirs, fault);
 	for (int i = 0; rc == 0 && i < NS_COUNT; i++)
