@@ -56,6 +56,9 @@ const struct kind *const kinds[] = {
 	&kind_device, /* any that is none of the above */
 	&kind_unix_socket,
 	&kind_tcp_socket,
+	&kind_inet_socket,
+	&kind_netlink_socket,
+	&kind_other_socket, /* after the sockets that are carried: it takes what is left */
 	&kind_epoll, /* watches any of the others */
 	NULL,
 };

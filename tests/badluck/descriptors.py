@@ -5,7 +5,7 @@ import pathlib
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-from cairn_test import (PYTHON, UNSUPPORTED, cairn, check, fault_line, main, need_cairn, start, test, unharmed, write)
+from cairn_test import (PYTHON, Skip, UNSUPPORTED, cairn, check, fault_line, main, need_cairn, start, test, unharmed, write)
 
 HEAD = r'''
 import ctypes, os, socket, sys, time
@@ -27,7 +27,7 @@ while not os.path.exists("go"):
 '''
 
 
-def refused(make, *names):
+def refused(make, *names, several=False):
     need_cairn()
     write("holder.py", HEAD + make + TAIL)
     program = start([PYTHON, "holder.py"])
@@ -39,7 +39,7 @@ def refused(make, *names):
     program.wait_text("round")
     fd = first.split()[1]
     result = cairn("checkpoint", program.pid, "-o", "image.cairn")
-    line = fault_line(result, UNSUPPORTED, str(program.pid), f"fd {fd}")
+    line = fault_line(result, UNSUPPORTED, str(program.pid), *([] if several else [f"fd {fd}"]), several=several)
     check(any(name in line.lower() for name in names), f"the line names none of {names}", line)
     check("; " in line, "the line has no remedy", line)
     unharmed(program.pid)
@@ -59,6 +59,34 @@ def io_uring():
 @test("a userfaultfd is refused by name", quick=True)
 def userfaultfd():
     refused("fd = call(323, os.O_CLOEXEC | 1)\n", "userfaultfd")
+
+
+@test("sockets that are not carried are refused by name: vsock, packet, cryptography", quick=True)
+def sockets():
+    for make, name in (("s = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM)", "vsock"),
+                       ("s = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM)", "packet"),
+                       ("s = socket.socket(socket.AF_ALG, socket.SOCK_SEQPACKET)", "cryptography")):
+        try:
+            refused(f"try:\n    {make}\nexcept OSError as e:\n    print('skip', e, flush=True); sys.exit(0)\nfd = s.fileno()\n", name)
+        except Skip:
+            pass
+        for left in ("go", "out", "err"):
+            pathlib.Path(left).unlink(missing_ok=True)
+
+
+@test("a connected MPTCP socket is refused by name", quick=True)
+def mptcp():
+    refused("""
+try:
+    server = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262)
+except OSError as e:
+    print("skip", e, flush=True); sys.exit(0)
+server.bind(("127.0.0.1", 0)); server.listen(1)
+client = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262)
+client.connect(server.getsockname())
+peer, _ = server.accept()
+fd = client.fileno()
+""", "mptcp", several=True)
 
 
 @test("a perf event is refused by name", quick=True)

@@ -155,7 +155,9 @@ static int look_through(struct look *look, int before, struct fault *fault)
 {
 	if (set_offset(look->own, 0) < 0)
 		return fault_set(fault, fault_class_of(errno), errno, "SO_PEEK_OFF: %s", strerror(errno));
-	*look->queue = (struct socket_queue){ 0 };
+	/* An empty first one was marked by the look that found it, and is passed over now. */
+	if (look->queue->first && look->queue->first->size)
+		*look->queue = (struct socket_queue){ 0 };
 	int rc;
 	size_t offset = 0;
 	while ((rc = look_once(look, fault)) > 0) {

@@ -212,10 +212,12 @@ static int refuse_kind(struct harvest *harvest, const struct tcp_look *look, str
 {
 	char protocol[16] = "";
 	socklen_t size = sizeof protocol - 1;
-	if (getsockopt(look->own, IPPROTO_TCP, TCP_ULP, protocol, &size) == 0 && protocol[0])
+	/* Subflows of MPTCP have a ULP as well. */
+	if (getsockopt(look->own, IPPROTO_TCP, TCP_ULP, protocol, &size) == 0 && protocol[0] && strcmp(protocol, "mptcp"))
 		return fault_set(fault, FAULT_UNSUPPORTED, ENOTSUP, "%s: the kernel does its %s, whose state cannot be read; try to "
 				 "let the program do it itself (without kTLS)", connection_text(harvest, look), protocol);
-	if (look->identity.protocol == IPPROTO_MPTCP && look->connected && harvest->policy.tcp != TCP_POLICY_CLOSE)
+	bool is_mptcp = look->identity.protocol == IPPROTO_MPTCP || !strcmp(protocol, "mptcp");
+	if (is_mptcp && look->connected && harvest->policy.tcp != TCP_POLICY_CLOSE)
 		return fault_set(fault, FAULT_UNSUPPORTED, ENOTSUP, "%s: is MPTCP, which cannot be repaired; try plain TCP (Go: "
 				 "GODEBUG=multipathtcp=0), or --tcp close", connection_text(harvest, look));
 	return 0;
