@@ -178,6 +178,24 @@ def network():
     check(program.text().splitlines()[-1] != os.readlink("/proc/self/ns/net"), "it is in the host's network")
 
 
+@test("connections within a --net job survive, without privileges, twice", user=True)
+def connections():
+    need_cairn()
+    program = run("--net", "--name", "talk", "--", PYTHON, "-c", TALK, directory="talk", env={"PATH": "/nosuch"})
+    program.wait_text("LINE 5")
+    for _ in range(2):
+        done = cairn("checkpoint", "talk", "--kill", "-o", program.path("talk.cairn"))
+        check(done.status == OK, "the checkpoint", done)
+        until(lambda: reap() or not jobs(), "the end of the job")
+        before = program.lines()
+        cairn("restore", "-d", "--file-changed", "ignore", program.path("talk.cairn"), status=OK)
+        until(lambda: program.lines() > before + 5, "the conversation goes on: " + program.text("err"))
+    program.path("finish").touch()
+    until(lambda: reap() or not jobs(), "the end")
+    lines = [line for line in program.text().splitlines() if line.startswith("LINE")]
+    check(lines == [f"LINE {n}" for n in range(len(lines))], "what was said", lines[-20:])
+
+
 @test("a --net job has a way out by pasta, ends it with itself, and gets both again at a restore", serial=True)
 def way_out():
     need_cairn()
