@@ -51,6 +51,7 @@ static struct entry *copy_entries(size_t *ret_count)
 static void turn_begin(struct bulletin *page, struct turn *turn, uint32_t number)
 {
 	int refused = 0;
+	free(turn->called);
 	*turn = (struct turn){ .number = number };
 	turn->called = copy_entries(&turn->count);
 	for (turn->first = turn->count; turn->first > 0 && !refused; turn->first--) {

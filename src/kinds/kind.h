@@ -244,6 +244,7 @@ struct workshop_number {
 
 struct workshop {
 	bool renumber; /* --pids any: every task has the number that came */
+	bool by_exec;  /* and /proc/PID/exe may not be set: it was made right by an exec (rebuild/exec.c) */
 	VEC(struct workshop_number) numbers; /* those that were born, and groups and sessions whose leaders are gone */
 	VEC(struct workshop_item) items; /* by id */
 	VEC(struct workshop_undo) undo;

@@ -6,7 +6,9 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/ptrace.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/xattr.h>
 
 #include "base/log.h"
 #include "kernel/maps.h"
@@ -104,6 +106,13 @@ static int map_stub_again(struct rebuild *rebuild, struct rebuild_process *proce
 	return rc;
 }
 
+/* Rights come from the image by the credentials, never from a file. The kernel would not give them to a traced process either. */
+static bool gives_rights(int fd)
+{
+	struct stat status;
+	return fstat(fd, &status) < 0 || status.st_mode & (S_ISUID | S_ISGID) || fgetxattr(fd, "security.capability", NULL, 0) > 0;
+}
+
 int exec_own_program(struct rebuild *rebuild, struct rebuild_process *process, struct fault *fault)
 {
 	const struct plan_space *space = process->plan->space;
@@ -112,8 +121,13 @@ int exec_own_program(struct rebuild *rebuild, struct rebuild_process *process, s
 		if (space->records.at[i].message->descriptor == &cairn__address_space__descriptor)
 			object = ((const Cairn__AddressSpace *)space->records.at[i].message)->executable;
 	int fd = object ? newborn_loan(&process->newborn, object) : -1;
-	if (!rebuild->options.any_pids || fd < 0)
+	if (!rebuild->workshop.by_exec || fd < 0)
 		return 0;
+	if (gives_rights(workshop_fd(&rebuild->workshop, object))) {
+		log_warn("process %d (%s): its executable has a setuid bit or capabilities, and is not executed; continuing without it at /proc/%d/exe",
+			 process->newborn.pid, process->plan->process->command, process->newborn.pid);
+		return 0;
+	}
 	int rc = execute(process, fd, fault);
 	if (rc > 0)
 		rc = map_stub_again(rebuild, process, fault);

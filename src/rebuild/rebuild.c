@@ -2,6 +2,7 @@
 #include "rebuild/rebuild.h"
 
 #include <errno.h>
+#include <linux/capability.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -15,6 +16,7 @@
 
 #include "base/log.h"
 #include "kernel/host.h"
+#include "kernel/features.h"
 #include "kernel/maps.h"
 #include "rebuild/newborn.h"
 #include "rebuild/pager.h"
@@ -335,6 +337,7 @@ int rebuild_prepare(const struct plan *plan, const struct image_reader *reader, 
 	host_offsets_read(&offsets);
 	rebuild->workshop.clocks_go_on = (boot_id[0] && !strcmp(boot_id, plan->info->boot_id)) || offsets.monotonic_ns || offsets.boottime_ns;
 	rebuild->workshop.renumber = options->any_pids;
+	rebuild->workshop.by_exec = options->any_pids && !feature_capability(CAP_CHECKPOINT_RESTORE) && !feature_capability(CAP_SYS_ADMIN);
 	rebuild->workshop.close_connections = options->close_tcp;
 	uint8_t id[16];
 	image_reader_id(reader, id);

@@ -118,8 +118,7 @@ static int connect_(struct newborn_thread *thread, int fd, const ProtobufCMessag
 		.arg_start = message->arg_start, .arg_end = message->arg_end,
 		.env_start = message->env_start, .env_end = message->env_end,
 		.auxv = (void *)(uintptr_t)auxv.address, .auxv_size = (uint32_t)message->auxv.len,
-		/* With --pids any nobody may set it, and it is right already (rebuild/exec.c). */
-		.exe_fd = thread->process->workshop->renumber ? UINT32_MAX :
+		.exe_fd = thread->process->workshop->by_exec ? UINT32_MAX :
 							       (uint32_t)newborn_loan(thread->process, message->executable),
 	};
 	struct batch_place place = batch_data(batch, &map, sizeof map);
