@@ -3,10 +3,11 @@
 """Where nothing is allowed: no user namespaces, no capability. Programs come back with other PIDs."""
 import os
 import pathlib
+import subprocess
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-from cairn_test import BUILD, PERMISSION, PYTHON, UNSUPPORTED, Skip, cairn, check, deny_namespaces, equal, fault_line, main, need_cairn, start, test, write
+from cairn_test import BUILD, PERMISSION, PYTHON, UNSUPPORTED, Skip, cairn, check, deny_namespaces, equal, fault_line, main, need, need_cairn, start, test, write
 
 RENUMBERED = BUILD / "tests" / "jobs" / "renumbered"
 MUSL = BUILD / "tests" / "jobs" / "renumbered-musl"
@@ -122,6 +123,80 @@ print("end", len(got) > 0, flush=True)
         again(program, "--file-changed", "ignore")
         program.wait_text(f"restored three {number}")
     program.finish()
+
+
+SPINNER = """
+package main
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+	"time"
+)
+
+var sink int
+
+func main() {
+	for i := 0; i < 2; i++ {
+		go func() {
+			for x := 0; ; x++ { // only a signal to its thread stops it for the collector
+				sink = x
+			}
+		}()
+	}
+	for round := 0; ; round++ {
+		if _, err := os.Stat("finish"); err == nil {
+			fmt.Println("end")
+			return
+		}
+		runtime.GC()
+		fmt.Println("round", round)
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+"""
+
+
+@test("a Go program whose threads are stopped by signals comes back with other ids", user=True, timeout=240)
+def go():
+    need_cairn()
+    need("go")
+    write("src/main.go", SPINNER)
+    built = subprocess.run(["go", "build", "-o", "../spinner", "main.go"], cwd="src", stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                           stderr=subprocess.STDOUT, text=True, env={**os.environ, "GOCACHE": os.path.abspath("cache"), "GO111MODULE": "off"})
+    check(built.returncode == 0, "go build", built.stdout)
+    deny_namespaces()
+    program = start(["../spinner"], "job", env={"GOMAXPROCS": "3"})
+    program.wait_lines(5)
+    for _ in range(2):
+        again(program, "--file-changed", "ignore")
+        program.wait_progress(5, timeout=30)
+    program.finish()
+
+
+@test("Java and Node bear other ids", user=True, timeout=240)
+def runtimes():
+    need_cairn()
+    need("node", "java")
+    deny_namespaces()
+    for name, words, text in (("node", ["node", "main.js"], """
+const fs = require('fs'); let n = 0;
+const timer = setInterval(() => { console.log('round', n++); fs.readFile('main.js', () => {}); if (fs.existsSync('finish')) { clearInterval(timer); console.log('end'); } }, 5);
+"""), ("java", ["java", "-Xmx64m", "main.java"], """
+class Main { public static void main(String[] a) throws Exception {
+  for (int i = 0; i < 3; i++) { Thread t = new Thread(() -> { byte[][] keep = new byte[64][]; for (int n = 0; ; n++) keep[n % 64] = new byte[10000]; }); t.setDaemon(true); t.start(); }
+  for (int n = 0; !new java.io.File("finish").exists(); n++) { System.gc(); System.out.println("round " + n); Thread.sleep(5); }
+  System.out.println("end"); System.exit(0); } }
+""")):
+        write(f"{name}/{words[-1]}", text)
+        program = start(words, name)
+        program.wait_lines(5, timeout=90)
+        for _ in range(2):
+            again(program, "--file-changed", "ignore")
+            program.wait_progress(5)
+        program.finish()
+        check(program.text().endswith("end\n"), "the end", program.text()[-200:])
 
 
 if __name__ == "__main__":

@@ -212,6 +212,35 @@ def disk_full():
     program.succeed()
 
 
+@test("a periodic save onto a disk that is full is said, leaves the last image whole and nothing beside it, and the job runs on")
+def no_space():
+    need_cairn()
+    if os.getuid() != 0:
+        raise Skip("needs root to mount a small file system")
+    pathlib.Path("small").mkdir()
+    sh("mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", "small")
+    program = run("--name", "full", "--image", os.path.abspath("small/job.image"), "--every", "0.1", "--", WORKER, "4", directory="job")
+    until(lambda: os.path.exists("small/job.image") or "fail" in program.text("err"), "the first image")
+    check("fail" not in program.text("err"), program.text("err"))
+    try:
+        with open("small/filler", "wb") as filler:
+            while True:
+                filler.write(bytes(4096))
+                filler.flush()
+    except OSError:
+        pass
+    program.wait_text("No space left", "err")
+    cairn("verify", "small/job.image", status=OK)
+    equal(sorted(os.listdir("small")), ["filler", "job.image"], "what is there")
+    program.wait_progress(3)
+    os.unlink("small/filler")
+    saves = jobs()["full"]["saves"]
+    until(lambda: jobs()["full"]["saves"] > saves, "the next image")
+    program.path("go").touch()
+    program.succeed()
+    sh("umount", "small")
+
+
 @test("an older generation is restored when the youngest image is damaged", user=True)
 def damaged():
     need_cairn()
