@@ -163,7 +163,7 @@ struct cairn_hooks {
 CAIRN_API int cairn_hooks_add(const struct cairn_hooks *hooks);
 CAIRN_API int cairn_hooks_remove(int number);
 
-/* How often this process has been restored (CAIRN_RESTORED); as cheap as a variable. */
+/* How often this process has been restored (CAIRN_RESTORED), before a fork its parent; as cheap as a variable. */
 CAIRN_API unsigned cairn_generation(void);
 /* Random, and another one after each restore: of two copies of one image too. Zero before the first. */
 CAIRN_API void cairn_restore_id(unsigned char ret_id[16]);

@@ -2,7 +2,7 @@
 #pragma once
 /* The bulletin: one private page in a program that uses libcairn from inside (cairn.h, inside/), on which program and Cairn leave
  * word for each other. It is found by its address, or by its name in /proc/PID/maps, so that no descriptor stays open and nothing
- * has to be known of the program beforehand. A child of fork finds it zeroed (MADV_WIPEONFORK).
+ * has to be known of the program beforehand. A child of fork finds it zeroed (MADV_WIPEONFORK), and keeps only what tells of restores.
  *
  * Every field has one writer. A number is written after what it speaks of. Whoever Cairn has word for is woken by a SIGURG to that very thread,
  * which has it blocked and waits for it: where it arrived at the wrong moment it would be ignored. */

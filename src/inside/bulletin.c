@@ -18,6 +18,11 @@
 #endif
 
 static struct bulletin *mapped; /* once it is there it stays */
+/* What a child of fork keeps of its parent's page: a value that the parent compared with before must not come again. */
+static struct {
+	uint32_t generation;
+	uint8_t restore_id[16];
+} inherited;
 
 static void *page_at(uint64_t address, int flags)
 {
@@ -39,6 +44,27 @@ static bool is_there(void)
 	return process_vm_readv(getpid(), &here, 1, &there, 1, 0) == sizeof magic && !memcmp(magic, BULLETIN_MAGIC, sizeof magic);
 }
 
+static void renew(struct bulletin *page)
+{
+	page->generation = page->greeted = inherited.generation;
+	memcpy(page->restore_id, inherited.restore_id, sizeof page->restore_id);
+	memcpy(page->magic, BULLETIN_MAGIC, sizeof page->magic);
+}
+
+static void before_fork(void)
+{
+	const struct bulletin *page = inside_bulletin();
+	if (!page)
+		return;
+	inherited.generation = page->generation;
+	memcpy(inherited.restore_id, page->restore_id, sizeof inherited.restore_id);
+}
+
+static void in_child(void)
+{
+	inside_bulletin();
+}
+
 static struct bulletin *make(void)
 {
 	struct bulletin *page = page_at(BULLETIN_ADDRESS, MAP_FIXED_NOREPLACE);
@@ -52,6 +78,7 @@ static struct bulletin *make(void)
 	/* Without CONFIG_ANON_VMA_NAME only the address tells; with it people see what the page is. */
 	prctl(PR_SET_VMA, PR_SET_VMA_ANON_NAME, page, BULLETIN_SIZE, BULLETIN_NAME);
 	memcpy(page->magic, BULLETIN_MAGIC, sizeof page->magic);
+	pthread_atfork(before_fork, NULL, in_child);
 	return page;
 }
 
@@ -67,7 +94,7 @@ struct bulletin *inside_bulletin(void)
 	}
 	/* A child of fork finds zeros. */
 	if (page && !page->magic[0])
-		memcpy(page->magic, BULLETIN_MAGIC, sizeof page->magic);
+		renew(page);
 	return page;
 }
 

@@ -122,6 +122,19 @@ static void children(void)
 	cairn_release();
 	until_there("finish");
 	waitpid(child, NULL, 0);
+	/* One that is born after a restore goes on counting from its parent's, and has its id. */
+	unsigned char own[16], its[16];
+	cairn_restore_id(own);
+	unsigned generation = cairn_generation();
+	child = fork();
+	if (!child) {
+		cairn_restore_id(its);
+		_exit(cairn_generation() != generation || memcmp(own, its, sizeof own) != 0);
+	}
+	int status = 0;
+	waitpid(child, &status, 0);
+	if (status || !generation)
+		printf("differs: a child of generation %u has another\n", generation);
 }
 
 static void on_urgent(int signal)

@@ -154,7 +154,7 @@ def hooks_dead():
     no_faults(program)
 
 
-@test("a child of fork has neither hooks nor holds nor generation of its parent's, and is restored with it", user=True)
+@test("a child of fork has neither hooks nor holds of its parent's, counts on from its generation, and is restored with it", user=True)
 def children():
     need_cairn()
     program = start([INSIDE, "children"], "children")
