@@ -209,15 +209,44 @@ static int take_live(struct save *save, const struct harvest *survey, struct fau
 	return rc < 0 ? rc : take(save, NULL, refusals, fault);
 }
 
+struct seen_object {
+	uint64_t device, inode, bytes;
+};
+typedef VEC(struct seen_object) seen_objects;
+
+/* Shared memory that several processes have is copied once: as much as the one who has most of it in memory. */
+static void note_shared(seen_objects *seen, const struct map *map)
+{
+	struct seen_object *object = NULL;
+	for (size_t i = 0; i < seen->count && !object; i++)
+		if (seen->at[i].device == map->device && seen->at[i].inode == map->inode)
+			object = &seen->at[i];
+	if (!object) {
+		object = vec_add(seen);
+		*object = (struct seen_object){ map->device, map->inode, 0 };
+	}
+	if (map->resident > object->bytes)
+		object->bytes = map->resident;
+}
+
 /* Bytes that will have to be copied while the tree stands still: what is not tracked, and twice what the last round found. */
 static uint64_t expect_copies(const struct save *save, const struct harvest *survey, uint64_t left_pages)
 {
 	uint64_t bytes = (UINT64_C(1) << 20) + 2 * left_pages * PAGES_SIZE;
+	seen_objects seen = { 0 };
 	for (size_t i = 0; i < survey->spaces.count; i++) {
 		const struct frozen_space *space = survey->spaces.at[i];
-		for (size_t m = 0; m < space->maps.maps.count; m++)
-			bytes += track_has(&save->track, space->pid, space->maps.maps.at[m].start) ? 0 : space->maps.maps.at[m].anonymous;
+		for (size_t m = 0; m < space->maps.maps.count; m++) {
+			const struct map *map = &space->maps.maps.at[m];
+			if (map->shared && map->deleted)
+				note_shared(&seen, map);
+			else if (!track_has(&save->track, space->pid, map->start))
+				bytes += map->anonymous;
+		}
 	}
+	for (size_t i = 0; i < seen.count; i++)
+		bytes += seen.at[i].bytes;
+	vec_finish(&seen);
 	return bytes;
 }
 

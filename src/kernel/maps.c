@@ -99,6 +99,8 @@ static int attribute_parse(const char *line, struct map *map, struct fault *faul
 		good = key_take(at, map);
 	else if (*line == 'S' && token_word(&at, "Swap:"))
 		good = size_take(at, &map->swapped);
+	else if (*line == 'R' && token_word(&at, "Rss:"))
+		good = size_take(at, &map->resident);
 	else if (*line == 'A' && token_word(&at, "Anonymous:"))
 		good = size_take(at, &map->anonymous);
 	else if (*line == 'S' && (token_word(&at, "Shared_Clean:") || token_word(&at, "Shared_Dirty:")))

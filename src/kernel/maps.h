@@ -51,6 +51,7 @@ struct map {
 	uint32_t flags;      /* enum map_flag; 0 from maps */
 	int protection_key;  /* ProtectionKey, 0: none */
 	uint64_t swapped;    /* bytes; of shared memory: of the object's part that is mapped, whoever swapped it out */
+	uint64_t resident;   /* bytes in memory (smaps, Rss) */
 	uint64_t anonymous;  /* bytes of private pages in memory (smaps, Anonymous); 0 from maps */
 	bool pages_shared;   /* some of its pages are mapped elsewhere too (smaps, Shared_Clean and Shared_Dirty) */
 	char unknown[16];    /* first VmFlags without a bit above */

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import time
 
-from cairn_test import (BUILD, CAIRN, LONG, OK, Failure, cairn, check, children_of, describe, is_unharmed, main, need_cairn, reap, start,
+from cairn_test import (BUILD, CAIRN, LONG, OK, Failure, cairn, check, children_of, describe, is_unharmed, main, need_cairn, need_root, reap, start,
                         state, test, tree_of, unharmed, until)
 
 WORKER = BUILD / "tests" / "badluck" / "worker"
@@ -70,7 +70,7 @@ def interrupt_save():
     save(signal.SIGINT)
 
 
-def restore(number):
+def restore(number, way="--eager"):
     need_cairn()
     program = start([WORKER, "24"], "job")
     program.wait_progress(3)
@@ -79,13 +79,13 @@ def restore(number):
     program.checkpoint()
     times = []
     for _ in range(3):
-        times.append(program.restore(*AGAIN).seconds)
+        times.append(program.restore(*AGAIN, way).seconds)
         program.wait_progress(1)
         program.kill()
     whole = min(times) * 1e6
     cut = 0
     for moment in moments(whole):
-        status = interrupted(["restore", "-d", *AGAIN, "--pidfile", "pidfile", program.image], moment, number)
+        status = interrupted(["restore", "-d", way, *AGAIN, "--pidfile", "pidfile", program.image], moment, number)
         cut += status != 0
         where = f"{signal.Signals(number).name} after {moment:.0f} us of {whole:.0f}, exit status {status}"
 
@@ -117,6 +117,12 @@ def restore(number):
 @test("SIGKILL of cairn at any moment of a restore leaves nothing behind", timeout=600, serial=True)
 def kill_restore():
     restore(signal.SIGKILL)
+
+
+@test("SIGKILL of cairn at any moment of a lazy restore leaves nothing behind", timeout=600, serial=True)
+def kill_lazy():
+    need_root()
+    restore(signal.SIGKILL, "--lazy")
 
 
 @test("^C of cairn at any moment of a restore leaves nothing behind", timeout=600, serial=True)
