@@ -12,6 +12,7 @@
 #include "capture/capture.h"
 #include "capture/tree.h"
 #include "image.pb-c.h"
+#include "tasks.pb-c.h"
 #include "image/image.h"
 #include "kernel/host.h"
 #include "kernel/processor.h"
@@ -70,6 +71,7 @@ struct save {
 	struct deadline bound;    /* transient states get some time even if the operation has no bound */
 	struct deadline deadline;
 	struct processor processor;
+	struct image_reader *parent; /* of an incremental one, NULL: none */
 	struct image_writer *writer;
 	struct snapshot snapshot;
 	struct track track;
@@ -152,7 +154,40 @@ static uint32_t count_threads(const struct harvest *harvest)
 
 static int put_pages(void *context, const struct page_batch *batch, uint64_t *ret_block, struct fault *fault)
 {
-	return image_writer_pages(context, batch, ret_block, fault);
+	const struct save *save = context;
+	return image_writer_pages(save->writer, batch, ret_block, fault);
+}
+
+static bool is_in_parent(void *context, void **cursor, uint32_t space, uint64_t address, const void *page,
+			 struct page_place *ret_place)
+{
+	const struct save *save = context;
+	if (!*cursor)
+		*cursor = image_cursor_new(save->parent);
+	return image_cursor_same(*cursor, space, address, page, ret_place);
+}
+
+static void forget_cursor(void *cursor)
+{
+	image_cursor_free(cursor);
+}
+
+/* Which address space was whose in the parent. A number that is another process's by now costs time and nothing else: contents are compared. */
+static int note_parents(struct save *save, struct fault *fault)
+{
+	const struct image_record *records;
+	size_t count = image_reader_records(save->parent, &records);
+	for (size_t i = 0; i < count; i++) {
+		if (records[i].tag != kind_process.tag)
+			continue;
+		Cairn__Process *process = cairn__process__unpack(NULL, records[i].size, records[i].data);
+		if (!process)
+			return fault_set(fault, FAULT_IMAGE, EBADMSG, "%s: damaged: a process; try another --incremental",
+					 save->options->parent);
+		*vec_add(&save->snapshot.parents) = (struct snapshot_parent){ (pid_t)process->pid, process->space };
+		cairn__process__free_unpacked(process, NULL);
+	}
+	return 0;
 }
 
 static void thaw(struct save *save, enum freeze_end end)
@@ -291,6 +326,7 @@ static void save_finish(struct save *save)
 	snapshot_finish(&save->snapshot);
 	harvest_finish(&save->harvest);
 	image_writer_free(save->writer);
+	image_reader_free(save->parent);
 }
 
 static int save_tree(struct save *save, const struct harvest *survey, struct image_file *file,
@@ -300,16 +336,20 @@ static int save_tree(struct save *save, const struct harvest *survey, struct ima
 	const struct image_compression compression = { (enum image_codec)options->codec, options->codec_level };
 	struct image_stats stats = { 0 };
 	uint8_t id[16];
-	int rc = image_writer_new(image_file_fd(file), &compression, &save->writer, fault);
+	int rc = options->parent ? image_reader_open(options->parent, &save->parent, fault) : 0;
+	if (rc == 0)
+		rc = image_writer_new(image_file_fd(file), &compression, save->parent, &save->writer, fault);
 	if (rc < 0)
 		return rc;
 	image_writer_id(save->writer, id);
 	memory_hex(id, sizeof id, save->policy.image_id);
-	const struct page_sink sink = { put_pages, save->writer };
+	const struct page_sink sink = { put_pages, save->parent ? is_in_parent : NULL, forget_cursor, save };
 	save->snapshot = (struct snapshot){ .sink = &sink, .deadline = &save->deadline,
 					    .threads = operation_threads(options->threads) };
 	processor_read(&save->processor); /* while nothing stands still */
-	rc = collect(save, survey, refusals, fault);
+	rc = save->parent ? note_parents(save, fault) : 0;
+	if (rc == 0)
+		rc = collect(save, survey, refusals, fault);
 	/* A program that runs on need not wait for the disk; one that is to end must not end before its image is safe. */
 	if (save->is_frozen && (rc < 0 || options->after == CAIRN_RUN_ON))
 		thaw(save, FREEZE_RUN);

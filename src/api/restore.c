@@ -87,7 +87,17 @@ static int open_image(const struct cairn_restore_options *options, struct image_
 		return fd;
 	bool is_asked = geteuid() == 0 && !options->trust_image && strcmp(options->image, "-");
 	int rc = is_asked ? trust_check(options->image, fd, fault) : 0;
-	return rc < 0 ? rc : image_reader_open_fd(fd_steal(&fd), options->image, ret_reader, fault);
+	if (rc == 0)
+		rc = image_reader_open_fd(fd_steal(&fd), options->image, ret_reader, fault);
+	/* Pages of an incremental image come from its ancestors. */
+	for (size_t i = 0; rc == 0 && is_asked; i++) {
+		const char *path;
+		int ancestor;
+		if (!image_reader_ancestor(*ret_reader, i, &path, &ancestor))
+			break;
+		rc = trust_check(path, ancestor, fault);
+	}
+	return rc;
 }
 
 static int take_maps(const struct cairn_restore_options *options, struct path_maps *ret_maps, struct fault *fault)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 /* Contents of pages on their way from one world to another: the only thing that crosses in bulk. */
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/fault.h"
@@ -38,6 +39,11 @@ typedef VEC(struct page_place) page_places;
  * *ret_block is the block's offset, for page_place. */
 struct page_sink {
 	int (*put)(void *context, const struct page_batch *batch, uint64_t *ret_block, struct fault *fault);
+	/* Is a page with these contents stored already, in an image before? NULL: there is none. @cursor: the calling thread's, made
+	 * by the first call, given back by forget. @space: what the space was there. */
+	bool (*known)(void *context, void **cursor, uint32_t space, uint64_t address, const void *page,
+		      struct page_place *ret_place);
+	void (*forget)(void *cursor);
 	void *context;
 };
 

@@ -65,11 +65,15 @@ struct worker {
 	page_places fresh;
 	page_ranges seen, kept, spoiled;
 	uint64_t pages;
+	void *cursor; /* of the sink, for pages that are stored already */
 };
 
-size_t snapshot_add_store(struct snapshot *snapshot)
+size_t snapshot_add_store(struct snapshot *snapshot, pid_t pid)
 {
-	vec_add(&snapshot->stores);
+	struct snapshot_store *store = vec_add(&snapshot->stores);
+	for (size_t i = 0; pid && i < snapshot->parents.count; i++)
+		if (snapshot->parents.at[i].pid == pid)
+			store->parent_space = snapshot->parents.at[i].space;
 	return snapshot->stores.count - 1;
 }
 
@@ -84,6 +88,7 @@ void snapshot_finish(struct snapshot *snapshot)
 		vec_finish(&store->kept);
 	}
 	vec_finish(&snapshot->stores);
+	vec_finish(&snapshot->parents);
 	for (size_t i = 0; i < snapshot->buffers.count; i++)
 		munmap(snapshot->buffers.at[i], UNIT_BYTES);
 	vec_finish(&snapshot->buffers);
@@ -337,6 +342,32 @@ static bool is_same(const struct map *map, int file, uint64_t address, const uin
 	return n > 0 && !memcmp(original, page, PAGE);
 }
 
+/* Adds one page, to the run before it if it goes on. */
+static void add_known(page_places *places, const struct page_place *page)
+{
+	struct page_place *last = places->count ? &places->at[places->count - 1] : NULL;
+	bool goes_on = last && last->image == page->image && last->block == page->block && last->chunk == page->chunk &&
+		       last->first + last->pages == page->first &&
+		       last->address + (uint64_t)last->pages * PAGE == page->address;
+	if (goes_on)
+		last->pages++;
+	else
+		*vec_add(places) = *page;
+}
+
+/* Has the parent this page? Then it is named, and not stored again. */
+static bool is_known(const struct snapshot *snapshot, size_t store, void **cursor, uint64_t address, const void *page,
+		     page_places *fresh)
+{
+	const struct page_sink *sink = snapshot->sink;
+	uint32_t space = snapshot->stores.at[store].parent_space;
+	struct page_place place;
+	if (!space || !sink->known || !sink->known(sink->context, cursor, space, address, page, &place))
+		return false;
+	add_known(fresh, &place);
+	return true;
+}
+
 /* The whole batch, or nothing: there is no more room. */
 static bool hold_batch(struct worker *worker, size_t store, const struct page_batch *batch)
 {
@@ -384,6 +415,8 @@ static int store_unit(struct worker *worker, const struct snapshot_source *sourc
 	const struct map *map = source->map;
 	int file = original_of(worker, map), rc = 0;
 	bool zeros = map && map->inode; /* what lies below them is not zero */
+	const struct snapshot *snapshot = worker->round->snapshot;
+	bool held = snapshot->hold.size > 0; /* compared when the program runs again */
 	const uint8_t *page = worker->buffer;
 	struct page_batch batch;
 	batch.count = batch.space = 0;
@@ -391,7 +424,8 @@ static int store_unit(struct worker *worker, const struct snapshot_source *sourc
 		struct page_chunk *chunk = NULL;
 		for (uint32_t p = 0; rc == 0 && p < worker->unit.extents[i].pages; p++, page += PAGE) {
 			uint64_t address = worker->unit.extents[i].address + (uint64_t)p * PAGE;
-			if ((!zeros && is_zero(page)) || (file >= 0 && is_same(map, file, address, page))) {
+			if ((!zeros && is_zero(page)) || (file >= 0 && is_same(map, file, address, page)) ||
+			    (!held && is_known(snapshot, source->store, &worker->cursor, address, page, &worker->fresh))) {
 				chunk = NULL;
 				continue;
 			}
@@ -614,6 +648,8 @@ static void *work(void *context)
 	vec_finish(&worker.seen);
 	vec_finish(&worker.kept);
 	vec_finish(&worker.spoiled);
+	if (worker.cursor)
+		round->snapshot->sink->forget(worker.cursor);
 	return NULL;
 }
 
@@ -668,7 +704,7 @@ typedef VEC(struct snapshot_source) source_list;
 static void add_space(struct snapshot *snapshot, struct frozen_space *space, source_list *sources)
 {
 	if (!space->tracked)
-		space->store = snapshot_add_store(snapshot);
+		space->store = snapshot_add_store(snapshot, space->pid);
 	for (size_t i = 0; i < space->maps.maps.count; i++) {
 		const struct map *map = &space->maps.maps.at[i];
 		if (snapshot_is_private(map))
@@ -681,7 +717,7 @@ static void add_space(struct snapshot *snapshot, struct frozen_space *space, sou
 
 static void add_contents(struct snapshot *snapshot, struct contents *contents, source_list *sources)
 {
-	contents->store = snapshot_add_store(snapshot);
+	contents->store = snapshot_add_store(snapshot, 0);
 	for (size_t v = 0; v < contents->views.count; v++) {
 		const struct contents_view *view = &contents->views.at[v];
 		*vec_add(sources) = (struct snapshot_source){
@@ -718,35 +754,74 @@ int snapshot_tree(struct snapshot *snapshot, struct harvest *harvest, struct fau
 	return rc;
 }
 
+/* A batch of what was held back, and whose each chunk is. */
+struct giving {
+	struct snapshot *snapshot;
+	struct page_batch batch;
+	size_t stores[PAGES_MOST];
+	uint32_t pages;
+};
+
+static int give_batch(struct giving *giving, struct fault *fault)
+{
+	const struct page_sink *sink = giving->snapshot->sink;
+	uint64_t block;
+	int rc = giving->batch.count ? sink->put(sink->context, &giving->batch, &block, fault) : 0;
+	for (uint32_t c = 0; rc == 0 && c < giving->batch.count; c++)
+		*vec_add(&giving->snapshot->stores.at[giving->stores[c]].fresh) = (struct page_place){
+			.address = giving->batch.chunks[c].address, .pages = giving->batch.chunks[c].pages, .block = block,
+			.chunk = (uint16_t)c };
+	giving->batch.count = giving->pages = 0;
+	return rc;
+}
+
+/* @goes_on: it follows the one before it in the same mapping. */
+static int give_page(struct giving *giving, size_t store, uint64_t address, const uint8_t *page, bool goes_on, struct fault *fault)
+{
+	struct page_batch *batch = &giving->batch;
+	struct page_chunk *last = batch->count ? &batch->chunks[batch->count - 1] : NULL;
+	int rc = 0;
+	if (goes_on && last && giving->pages < PAGES_MOST && last->address + (uint64_t)last->pages * PAGE == address) {
+		last->pages++;
+		giving->pages++;
+		return 0;
+	}
+	if (giving->pages == PAGES_MOST || batch->count == PAGES_MOST_CHUNKS)
+		rc = give_batch(giving, fault);
+	giving->stores[batch->count] = store;
+	batch->chunks[batch->count++] = (struct page_chunk){ address, 1, page };
+	giving->pages++;
+	return rc;
+}
+
 int snapshot_give_out(struct snapshot *snapshot, struct fault *fault)
 {
 	struct snapshot_hold *hold = &snapshot->hold;
+	struct giving *giving = memory_new(sizeof *giving);
+	void *cursor = NULL;
 	int rc = 0;
-	for (size_t i = 0; rc == 0 && i < hold->held.count;) {
-		struct page_batch batch;
-		const struct snapshot_held *first = &hold->held.at[i];
-		uint32_t pages = 0;
-		uint64_t block;
-		batch.count = batch.space = 0;
-		for (; i + batch.count < hold->held.count && batch.count < PAGES_MOST_CHUNKS; batch.count++) {
-			const struct snapshot_held *held = &hold->held.at[i + batch.count];
-			pages += held->pages;
-			if (pages > PAGES_MOST)
-				break;
-			batch.chunks[batch.count] = (struct page_chunk){ held->address, held->pages, hold->memory + held->at };
+	giving->snapshot = snapshot;
+	for (size_t i = 0; rc == 0 && i < hold->held.count; i++) {
+		const struct snapshot_held *held = &hold->held.at[i];
+		page_places *fresh = &snapshot->stores.at[held->store].fresh;
+		for (uint32_t p = 0; rc == 0 && p < held->pages; p++) {
+			const uint8_t *page = hold->memory + held->at + (size_t)p * PAGE;
+			uint64_t address = held->address + (uint64_t)p * PAGE;
+			if (!is_known(snapshot, held->store, &cursor, address, page, fresh))
+				rc = give_page(giving, held->store, address, page, p > 0, fault);
 		}
-		rc = snapshot->sink->put(snapshot->sink->context, &batch, &block, fault);
-		for (uint32_t c = 0; rc == 0 && c < batch.count; c++)
-			*vec_add(&snapshot->stores.at[first[c].store].fresh) = (struct page_place){
-				.address = first[c].address, .pages = first[c].pages, .block = block, .chunk = (uint16_t)c };
-		i += batch.count;
 	}
+	if (rc == 0)
+		rc = give_batch(giving, fault);
 	for (size_t i = 0; rc == 0 && i < snapshot->stores.count; i++) {
 		struct snapshot_store *store = &snapshot->stores.at[i];
 		places_settle(&store->fresh);
 		places_merge(&store->places, &store->fresh);
 		vec_finish(&store->fresh);
 	}
+	if (cursor)
+		snapshot->sink->forget(cursor);
+	free(giving);
 	hold->held.count = hold->used = 0;
 	return rc;
 }

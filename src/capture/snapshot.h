@@ -33,6 +33,7 @@ struct snapshot_source {
 };
 
 struct snapshot_store {
+	uint32_t parent_space; /* what it is in the parent image, 0: not in it */
 	page_places places;   /* settled between rounds */
 	page_ranges spoiled;  /* protected, but not stored: the last round takes all of it */
 	page_places fresh;    /* of the round at work */
@@ -54,6 +55,12 @@ struct snapshot_held {
 	size_t at; /* in the memory */
 };
 
+/* The address spaces of a parent image. */
+struct snapshot_parent {
+	pid_t pid;
+	uint32_t space;
+};
+
 struct snapshot {
 	const struct page_sink *sink;
 	const struct deadline *deadline;
@@ -61,12 +68,13 @@ struct snapshot {
 	struct snapshot_hold hold;
 	VEC(uint8_t *) buffers; /* of the worker threads, kept from round to round: memory that was touched once is warm */
 	VEC(struct snapshot_store) stores;
+	VEC(struct snapshot_parent) parents; /* where to look for pages that are stored already (sink->known) */
 };
 /* From now on pages are held back, as far as @bytes go. Without memory for it the sink gets them at once. */
 void snapshot_hold_back(struct snapshot *snapshot, size_t bytes);
 /* Gives the sink what was held back. */
 int snapshot_give_out(struct snapshot *snapshot, struct fault *fault);
-size_t snapshot_add_store(struct snapshot *snapshot);
+size_t snapshot_add_store(struct snapshot *snapshot, pid_t pid); /* 0: of an object */
 void snapshot_finish(struct snapshot *snapshot);
 
 /* One round over @sources. Running programs may change their mappings meanwhile: what cannot be read is left to the last round.

@@ -57,7 +57,7 @@ static void choose_process(struct track *track, const struct frozen_process *pro
 	}
 	struct tracked_space *space = vec_add(&track->spaces);
 	*space = (struct tracked_space){ .pid = process->pid, .start_time = process->stat.start_time, .userfaultfd = -1,
-					 .store = snapshot_add_store(snapshot) };
+					 .store = snapshot_add_store(snapshot, process->pid) };
 	for (size_t i = 0; i < maps->maps.count; i++) {
 		if (!is_worth_it(&maps->maps.at[i]))
 			continue;

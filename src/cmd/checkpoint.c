@@ -22,6 +22,7 @@ struct checkpoint_options {
 	uint64_t threads;
 	int outside, in_flight, tcp;
 	struct cmd_list devices;
+	const char *parent;
 	bool no_live;
 	uint64_t max_extra_memory;
 	const char *compress;
@@ -46,6 +47,8 @@ static const struct cmd_option options[] = {
 	  "events, connections not yet accepted", offsetof(struct checkpoint_options, in_flight) },
 	{ "device-reopen", 0, CMD_LIST, "PATH", "opening the device PATH again is enough to bring it back; repeatable",
 	  offsetof(struct checkpoint_options, devices) },
+	{ "incremental", 0, CMD_STRING, "PARENT-IMAGE", "store only what PARENT-IMAGE does not have, which is needed for a restore then",
+	  offsetof(struct checkpoint_options, parent) },
 	{ "no-live", 0, CMD_FLAG, NULL, "copy all memory while the program stands still",
 	  offsetof(struct checkpoint_options, no_live) },
 	{ "max-extra-memory", 0, CMD_SIZE, "SIZE", "memory that a save of a program that runs on may hold back (default: 256M)",
@@ -141,6 +144,9 @@ static enum cairn_status checkpoint_job(const struct target *target, const struc
 					     checkpoint->lose_in_flight, "no_live", checkpoint->no_live, "max_extra_memory",
 					     (json_int_t)checkpoint->max_extra_memory, "codec", (int)checkpoint->codec, "codec_level",
 					     checkpoint->codec_level, "tcp", (int)checkpoint->tcp);
+	_free_ char *parent = checkpoint->parent ? realpath(checkpoint->parent, NULL) : NULL;
+	if (checkpoint->parent)
+		json_object_set_new(request, "parent", json_string(parent ? parent : checkpoint->parent));
 	json_t *devices = json_array();
 	for (size_t i = 0; i < checkpoint->reopen_device_count; i++)
 		json_array_append_new(devices, json_string(checkpoint->reopen_devices[i]));
@@ -208,6 +214,7 @@ int cmd_checkpoint(int argc, char **argv)
 	_free_ char *output = choose_output(given.output, &target);
 	_free_ char *image = NULL;
 	checkpoint.output = output;
+	checkpoint.parent = given.parent;
 	checkpoint.after = given.kill ? CAIRN_KILL : given.stop ? CAIRN_STOP : CAIRN_RUN_ON;
 	checkpoint.threads = (unsigned)given.threads;
 	checkpoint.timeout_s = common.timeout_s;

@@ -19,6 +19,7 @@ static const struct command commands[] = {
 	{ "check", "[TARGET | IMAGE]", "say what can be done here, without doing it", cmd_check },
 	{ "inspect", "IMAGE", "show what is inside an image", cmd_inspect },
 	{ "verify", "IMAGE", "read every byte of an image and check it", cmd_verify },
+	{ "merge", "IMAGE", "fold an incremental image and its ancestors into one file", cmd_merge },
 	{ "ps", "", "list jobs and their checkpoints", cmd_ps },
 	{ "kill", "NAME", "end a job", cmd_kill },
 	{ "init", NULL, NULL, cmd_init } /* internal: PID 1 of a job */,

@@ -31,6 +31,7 @@ struct image_compression {
 };
 
 struct image_writer;
+struct image_reader;
 struct image_stats {
 	uint64_t bytes;    /* of the whole file */
 	uint64_t pages;    /* of the program that are in it */
@@ -39,11 +40,14 @@ struct image_stats {
 };
 
 /* @fd is borrowed and stands at offset 0; a pipe is written in order, a file by pwrite at any offset. */
-int image_writer_new(int fd, const struct image_compression *compression, struct image_writer **ret_writer,
-		     struct fault *fault);
+/* @parent: an image, and those before it, whose pages may be named (page_place.image); NULL: none. Not needed any more afterwards. */
+int image_writer_new(int fd, const struct image_compression *compression, const struct image_reader *parent,
+		     struct image_writer **ret_writer, struct fault *fault);
 /* Appends one record. Not thread-safe against itself, safe beside image_writer_pages. */
 int image_writer_record(struct image_writer *writer, uint32_t tag, const ProtobufCMessage *record,
 			struct fault *fault);
+/* As it is in another image. */
+int image_writer_raw_record(struct image_writer *writer, uint32_t tag, const void *data, size_t size, struct fault *fault);
 /* Writes one page block of at most IMAGE_CHUNKS chunks; the data may be reused after the return. *ret_block is its offset. Thread-safe. The
  * pages are part of the image only if a place names them. */
 int image_writer_pages(struct image_writer *writer, const struct page_batch *batch, uint64_t *ret_block,
@@ -64,7 +68,6 @@ int image_file_fd(const struct image_file *file);
 int image_file_commit(struct image_file *file, struct fault *fault);
 void image_file_free(struct image_file *file); /* without a commit nothing remains */
 
-struct image_reader;
 struct image_record {
 	uint32_t tag;
 	uint32_t size;
@@ -74,13 +77,16 @@ struct image_block {
 	uint64_t offset;  /* in the file */
 	uint32_t length;  /* bytes, a multiple of IMAGE_PAGE */
 	uint32_t pages;   /* of all chunks */
+	uint32_t image;   /* 0: in this one; n: in its n-th ancestor */
 };
 struct image_place {
 	uint32_t space;
 	struct page_place at;
 };
 
-/* Opens "@path" ("-": stdin, taken whole into an unlinked temporary file first, as is any pipe), checks header, trailer, index and all record
+/* An image whose parent is missing is a fault: parents are looked for beside it, then where they were.
+ *
+ * Opens "@path" ("-": stdin, taken whole into an unlinked temporary file first, as is any pipe), checks header, trailer, index and all record
  * blocks. Page blocks are checked as they are read. FAULT_IMAGE says what is wrong: not an image,
  * truncated, damaged (with the offset), newer format (with the version or feature bits). */
 int image_reader_open(const char *path, struct image_reader **ret_reader, struct fault *fault);
@@ -93,7 +99,12 @@ size_t image_reader_blocks(const struct image_reader *reader, const struct image
 /* The map: ascending by space and address, without overlaps. */
 size_t image_reader_places(const struct image_reader *reader, const struct image_place **ret_places);
 uint64_t image_reader_size(const struct image_reader *reader); /* bytes of the file */
-int image_reader_fd(const struct image_reader *reader); /* which a process that goes on reading has to keep */
+/* Descriptors that a process that goes on reading has to keep; a new array. */
+int *image_reader_fds(const struct image_reader *reader, size_t *ret_count);
+/* Itself (0), its parent (1), and so on: id and absolute path. false: there are not so many. */
+bool image_reader_lineage(const struct image_reader *reader, size_t index, uint8_t ret_id[16], const char **ret_path);
+/* The @index-th ancestor's path and descriptor, 0 the parent; false: there are not so many. */
+bool image_reader_ancestor(const struct image_reader *reader, size_t index, const char **ret_path, int *ret_fd);
 void image_reader_id(const struct image_reader *reader, uint8_t ret_id[16]);
 /* The block in which the page at @address of @space is; false: it is not stored. */
 bool image_reader_find(const struct image_reader *reader, uint32_t space, uint64_t address, size_t *ret_index);
@@ -102,3 +113,12 @@ bool image_reader_find(const struct image_reader *reader, uint32_t space, uint64
 int image_reader_pages(const struct image_reader *reader, size_t index, void *buffer, const struct page_taker *taker,
 		       struct fault *fault);
 void image_reader_free(struct image_reader *reader);
+
+/* Looks for pages that an image has already, one after the other; for one thread. */
+struct image_cursor;
+struct image_cursor *image_cursor_new(const struct image_reader *reader);
+/* Has it the page at @address of @space, with these contents? Then *ret_place is where, for a child of that image. Contents are compared, not
+ * checksums. What cannot be read is not there. */
+bool image_cursor_same(struct image_cursor *cursor, uint32_t space, uint64_t address, const void *page,
+		       struct page_place *ret_place);
+void image_cursor_free(struct image_cursor *cursor);

@@ -24,8 +24,9 @@ enum {
 	LAYOUT_CHUNK_ALIGN = 64,         /* bytes, of a compressed chunk in its block; a raw one is at a page */
 };
 
-/* Feature bits that this version knows: none is assigned yet. */
-#define LAYOUT_INCOMPATIBLE UINT64_C(0)
+/* Feature bits that this version knows. */
+#define LAYOUT_HAS_PARENT UINT64_C(1) /* some pages are in other images */
+#define LAYOUT_INCOMPATIBLE LAYOUT_HAS_PARENT
 
 /* The first page. `hash` covers the bytes before it. Place and meaning of magic, version and hash never change. */
 struct layout_header {
@@ -58,7 +59,7 @@ struct layout_trailer {
 };
 _Static_assert(sizeof(struct layout_trailer) == IMAGE_PAGE && offsetof(struct layout_trailer, hash) == 4088, "");
 
-enum layout_type { LAYOUT_RECORDS = 1, LAYOUT_PAGES = 2, LAYOUT_INDEX = 3, LAYOUT_MAP = 4 };
+enum layout_type { LAYOUT_RECORDS = 1, LAYOUT_PAGES = 2, LAYOUT_INDEX = 3, LAYOUT_MAP = 4, LAYOUT_ANCESTORS = 5 };
 
 /* At the start of every block. */
 struct layout_block {
@@ -123,6 +124,14 @@ struct layout_place {
 	uint16_t first;   /* page of the chunk */
 };
 _Static_assert(sizeof(struct layout_place) == 32, "");
+
+/* An image that has pages of this one; the nearest first. */
+struct layout_ancestor {
+	uint8_t id[16];
+	char path[4080]; /* as it was then: absolute, ends with 0 */
+};
+_Static_assert(sizeof(struct layout_ancestor) == IMAGE_PAGE, "");
+enum { LAYOUT_ANCESTORS_MOST = 1000 };
 
 static inline uint64_t layout_align(uint64_t size)
 {

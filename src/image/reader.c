@@ -20,9 +20,18 @@
 #include "image/codec.h"
 #include "image/layout.h"
 
+struct ancestor {
+	uint8_t id[16];
+	char *path;
+	struct image_reader *reader;
+};
+
 struct image_reader {
 	int fd;
 	char *name; /* for faults */
+	char *path; /* absolute, as far as it has one */
+	VEC(struct ancestor) ancestors; /* the parent first; those of an ancestor itself are not opened */
+	bool is_ancestor;
 	uint64_t size;
 	struct layout_header header;
 	struct layout_trailer trailer;
@@ -224,7 +233,7 @@ static int pages_enter(struct image_reader *reader, const struct layout_entry *e
 	    entry->length < 2 * IMAGE_PAGE)
 		return damaged(fault, "the index says %u pages in %u bytes at 0x%llx", entry->pages, entry->length,
 			       (unsigned long long)entry->offset);
-	*vec_add(&reader->blocks) = (struct image_block){ entry->offset, entry->length, entry->pages };
+	*vec_add(&reader->blocks) = (struct image_block){ entry->offset, entry->length, entry->pages, 0 };
 	return 0;
 }
 
@@ -242,7 +251,7 @@ static int place_enter(struct image_reader *reader, const struct layout_place *e
 	struct image_place place = { entry->space, { entry->address, entry->block, entry->pages, entry->image,
 						     entry->chunk, entry->first } };
 	if (!entry->pages || entry->pages > IMAGE_BLOCK_PAGES || entry->address % IMAGE_PAGE ||
-	    entry->address > UINT64_MAX - bytes || entry->image || (before && !place_follows(before, &place)))
+	    entry->address > UINT64_MAX - bytes || entry->image > reader->ancestors.count || (before && !place_follows(before, &place)))
 		return damaged(fault, "the map names %u pages at address 0x%llx of space %u", entry->pages,
 			       (unsigned long long)entry->address, entry->space);
 	*vec_add(&reader->places) = place;
@@ -267,6 +276,28 @@ static int map_load(struct image_reader *reader, const struct layout_entry *entr
 	return rc;
 }
 
+/* Before the map, which refers to them. */
+static int ancestors_load(struct image_reader *reader, const struct layout_entry *entry, struct fault *fault)
+{
+	struct layout_block block;
+	_free_ uint8_t *payload = NULL;
+	if (entry->length > (LAYOUT_ANCESTORS_MOST + 1) * IMAGE_PAGE || reader->ancestors.count || reader->places.count)
+		return damaged(fault, "the index says %u bytes of ancestors at 0x%llx", entry->length,
+			       (unsigned long long)entry->offset);
+	int rc = payload_read(reader, LAYOUT_ANCESTORS, entry->offset, entry->length, &block, &payload, fault);
+	if (!rc && block.used != block.count * sizeof(struct layout_ancestor))
+		rc = damaged(fault, "the ancestors at 0x%llx are not as many as it says", (unsigned long long)entry->offset);
+	for (uint32_t i = 0; !rc && i < block.count; i++) {
+		const struct layout_ancestor *from = (const struct layout_ancestor *)payload + i;
+		if (strnlen(from->path, sizeof from->path) == sizeof from->path)
+			return damaged(fault, "the name of an ancestor has no end");
+		struct ancestor *ancestor = vec_add(&reader->ancestors);
+		memcpy(ancestor->id, from->id, sizeof ancestor->id);
+		ancestor->path = memory_string(from->path);
+	}
+	return rc;
+}
+
 static int entry_take(struct image_reader *reader, const struct layout_entry *entry, struct fault *fault)
 {
 	switch (entry->type) {
@@ -276,16 +307,24 @@ static int entry_take(struct image_reader *reader, const struct layout_entry *en
 		return pages_enter(reader, entry, fault);
 	case LAYOUT_MAP:
 		return map_load(reader, entry, fault);
+	case LAYOUT_ANCESTORS:
+		return ancestors_load(reader, entry, fault);
 	default:
 		return damaged(fault, "the index names a block of type %u", entry->type);
 	}
 }
 
+/* Own blocks come first, then the ancestors' in their order. */
 static int block_compare(const void *key, const void *member)
 {
-	uint64_t offset = *(const uint64_t *)key, other = ((const struct image_block *)member)->offset;
-	return (offset > other) - (offset < other);
+	const struct page_place *place = key;
+	const struct image_block *block = member;
+	if (place->image != block->image)
+		return place->image < block->image ? -1 : 1;
+	return (place->block > block->offset) - (place->block < block->offset);
 }
+
+static int ancestors_open(struct image_reader *reader, struct fault *fault);
 
 /* Which block each place is in, and the places of each block. */
 static int places_sort(struct image_reader *reader, struct fault *fault)
@@ -295,7 +334,7 @@ static int places_sort(struct image_reader *reader, struct fault *fault)
 	reader->by_block = memory_new((count + 1) * sizeof *reader->by_block);
 	reader->block_starts = memory_new((blocks + 2) * sizeof *reader->block_starts);
 	for (size_t i = 0; i < count; i++) {
-		const struct image_block *block = blocks ? bsearch(&reader->places.at[i].at.block, reader->blocks.at, blocks,
+		const struct image_block *block = blocks ? bsearch(&reader->places.at[i].at, reader->blocks.at, blocks,
 								   sizeof *block, block_compare) : NULL;
 		if (!block)
 			return damaged(fault, "the map names a block at 0x%llx, where none is",
@@ -330,7 +369,10 @@ static int index_walk(struct image_reader *reader, const uint8_t *entries, uint6
 	if (at != end || pages != reader->trailer.pages || reader->records.count != reader->trailer.records ||
 	    reader->places.count != reader->trailer.places)
 		return damaged(fault, "the index does not name what the trailer counts");
-	return places_sort(reader, fault);
+	if (reader->is_ancestor)
+		return 0;
+	int rc = ancestors_open(reader, fault);
+	return rc ? rc : places_sort(reader, fault);
 }
 
 static int index_load(struct image_reader *reader, struct fault *fault)
@@ -459,11 +501,13 @@ static int reader_load(struct image_reader *reader, const char *path, struct fau
 	return rc;
 }
 
-int image_reader_open_fd(int fd, const char *path, struct image_reader **ret_reader, struct fault *fault)
+static int reader_open(int fd, const char *path, bool is_ancestor, struct image_reader **ret_reader, struct fault *fault)
 {
 	struct image_reader *reader = memory_new(sizeof *reader);
 	reader->fd = fd;
 	reader->name = memory_string(name_of(path));
+	reader->path = realpath(path, NULL);
+	reader->is_ancestor = is_ancestor;
 	int rc = reader_load(reader, path, fault);
 	if (rc) {
 		fault_at(fault, rc, "%s", reader->name);
@@ -471,6 +515,46 @@ int image_reader_open_fd(int fd, const char *path, struct image_reader **ret_rea
 		return rc;
 	}
 	*ret_reader = reader;
+	return 0;
+}
+
+int image_reader_open_fd(int fd, const char *path, struct image_reader **ret_reader, struct fault *fault)
+{
+	return reader_open(fd, path, false, ret_reader, fault);
+}
+
+/* Opens @path if it is the image that is looked for. */
+static bool ancestor_try(struct ancestor *ancestor, const char *path)
+{
+	struct fault fault;
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	if (fd < 0 || reader_open(fd, path, true, &ancestor->reader, &fault) < 0)
+		return false;
+	if (!memcmp(ancestor->reader->header.id, ancestor->id, sizeof ancestor->id))
+		return true;
+	image_reader_free(ancestor->reader);
+	ancestor->reader = NULL;
+	return false;
+}
+
+static int ancestors_open(struct image_reader *reader, struct fault *fault)
+{
+	for (size_t i = 0; i < reader->ancestors.count; i++) {
+		struct ancestor *ancestor = &reader->ancestors.at[i];
+		const char *slash = strrchr(ancestor->path, '/'), *own = reader->path ? strrchr(reader->path, '/') : NULL;
+		_free_ char *beside = memory_format("%.*s/%s", own ? (int)(own - reader->path) : 1, own ? reader->path : ".",
+						    slash ? slash + 1 : ancestor->path);
+		if (!ancestor_try(ancestor, beside) && !ancestor_try(ancestor, ancestor->path))
+			return fault_set(fault, FAULT_IMAGE, ENOENT,
+					 "holds only changes since %s (id %02x%02x%02x%02x...), which is neither beside it nor there; try to "
+					 "put it back, or another image", ancestor->path, ancestor->id[0], ancestor->id[1],
+					 ancestor->id[2], ancestor->id[3]);
+		for (size_t b = 0; b < ancestor->reader->blocks.count; b++) {
+			struct image_block *block = vec_add(&reader->blocks);
+			*block = ancestor->reader->blocks.at[b];
+			block->image = (uint32_t)i + 1;
+		}
+	}
 	return 0;
 }
 
@@ -498,7 +582,8 @@ size_t image_reader_places(const struct image_reader *reader, const struct image
 	return reader->places.count;
 }
 
-bool image_reader_find(const struct image_reader *reader, uint32_t space, uint64_t address, size_t *ret_index)
+static const struct image_place *place_find(const struct image_reader *reader, uint32_t space, uint64_t address,
+					    size_t *ret_index)
 {
 	size_t low = 0, high = reader->places.count;
 	while (low < high) { /* the last place that does not begin behind it */
@@ -511,11 +596,18 @@ bool image_reader_find(const struct image_reader *reader, uint32_t space, uint64
 	}
 	const struct image_place *place = low ? &reader->places.at[low - 1] : NULL;
 	if (!place || place->space != space || address - place->at.address >= (uint64_t)place->at.pages * IMAGE_PAGE)
-		return false;
-	const struct image_block *block = bsearch(&place->at.block, reader->blocks.at, reader->blocks.count, sizeof *block,
+		return NULL;
+	const struct image_block *block = bsearch(&place->at, reader->blocks.at, reader->blocks.count, sizeof *block,
 						  block_compare);
+	if (!block)
+		return NULL;
 	*ret_index = (size_t)(block - reader->blocks.at);
-	return block;
+	return place;
+}
+
+bool image_reader_find(const struct image_reader *reader, uint32_t space, uint64_t address, size_t *ret_index)
+{
+	return place_find(reader, space, address, ret_index);
 }
 
 uint64_t image_reader_size(const struct image_reader *reader)
@@ -523,9 +615,34 @@ uint64_t image_reader_size(const struct image_reader *reader)
 	return reader->size;
 }
 
-int image_reader_fd(const struct image_reader *reader)
+int *image_reader_fds(const struct image_reader *reader, size_t *ret_count)
 {
-	return reader->fd;
+	int *fds = memory_new((reader->ancestors.count + 1) * sizeof *fds);
+	fds[0] = reader->fd;
+	for (size_t i = 0; i < reader->ancestors.count; i++)
+		fds[i + 1] = reader->ancestors.at[i].reader->fd;
+	*ret_count = reader->ancestors.count + 1;
+	return fds;
+}
+
+bool image_reader_ancestor(const struct image_reader *reader, size_t index, const char **ret_path, int *ret_fd)
+{
+	if (index >= reader->ancestors.count)
+		return false;
+	const struct image_reader *ancestor = reader->ancestors.at[index].reader;
+	*ret_path = ancestor->name;
+	*ret_fd = ancestor->fd;
+	return true;
+}
+
+bool image_reader_lineage(const struct image_reader *reader, size_t index, uint8_t ret_id[16], const char **ret_path)
+{
+	if (index > reader->ancestors.count)
+		return false;
+	const struct image_reader *one = index ? reader->ancestors.at[index - 1].reader : reader;
+	memcpy(ret_id, one->header.id, sizeof one->header.id);
+	*ret_path = one->path ? one->path : one->name;
+	return true;
 }
 
 void image_reader_id(const struct image_reader *reader, uint8_t ret_id[16])
@@ -635,9 +752,10 @@ static int block_read(const struct image_reader *reader, size_t index, void *buf
 		      struct fault *fault)
 {
 	const struct image_block *entry = &reader->blocks.at[index];
-	int rc = read_at(reader, buffer, entry->length, entry->offset, fault);
+	const struct image_reader *source = entry->image ? reader->ancestors.at[entry->image - 1].reader : reader;
+	int rc = read_at(source, buffer, entry->length, entry->offset, fault);
 	if (!rc)
-		rc = block_check(reader, buffer, LAYOUT_PAGES, entry->offset, entry->length, fault);
+		rc = block_check(source, buffer, LAYOUT_PAGES, entry->offset, entry->length, fault);
 	if (rc)
 		return rc;
 	rc = chunks_take(entry, buffer, ret_list, fault);
@@ -659,6 +777,55 @@ int image_reader_pages(const struct image_reader *reader, size_t index, void *bu
 	return taker ? places_give(reader, index, &list, taker, fault) : 0;
 }
 
+/* Comparing */
+
+struct image_cursor {
+	const struct image_reader *reader;
+	size_t index; /* of the block in the buffer */
+	bool good;    /* there is one */
+	struct chunk_list list;
+	void *buffer;
+};
+
+struct image_cursor *image_cursor_new(const struct image_reader *reader)
+{
+	struct image_cursor *cursor = memory_new(sizeof *cursor);
+	cursor->reader = reader;
+	cursor->buffer = aligned_alloc(IMAGE_PAGE, IMAGE_BUFFER);
+	return cursor;
+}
+
+bool image_cursor_same(struct image_cursor *cursor, uint32_t space, uint64_t address, const void *page,
+		       struct page_place *ret_place)
+{
+	size_t index;
+	struct fault fault;
+	const struct image_place *place = cursor->buffer ? place_find(cursor->reader, space, address, &index) : NULL;
+	if (!place)
+		return false;
+	if (!cursor->good || cursor->index != index) {
+		cursor->good = block_read(cursor->reader, index, cursor->buffer, &cursor->list, &fault) == 0;
+		cursor->index = index;
+	}
+	size_t first = place->at.first + (address - place->at.address) / IMAGE_PAGE;
+	if (!cursor->good || memcmp(cursor->list.data[place->at.chunk] + first * IMAGE_PAGE, page, IMAGE_PAGE))
+		return false;
+	*ret_place = place->at;
+	ret_place->address = address;
+	ret_place->pages = 1;
+	ret_place->first = (uint16_t)first;
+	ret_place->image++;
+	return true;
+}
+
+void image_cursor_free(struct image_cursor *cursor)
+{
+	if (!cursor)
+		return;
+	free(cursor->buffer);
+	free(cursor);
+}
+
 void image_reader_free(struct image_reader *reader)
 {
 	if (!reader)
@@ -671,6 +838,12 @@ void image_reader_free(struct image_reader *reader)
 	vec_finish(&reader->places);
 	free(reader->by_block);
 	free(reader->block_starts);
+	for (size_t i = 0; i < reader->ancestors.count; i++) {
+		image_reader_free(reader->ancestors.at[i].reader);
+		free(reader->ancestors.at[i].path);
+	}
+	vec_finish(&reader->ancestors);
+	free(reader->path);
 	fd_close_scoped(&reader->fd);
 	free(reader->name);
 	free(reader);

@@ -13,6 +13,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/random.h>
 #include <sys/stat.h>
@@ -38,6 +39,7 @@ struct image_writer {
 	pthread_mutex_t lock;  /* of the index, and on a pipe of the pipe */
 	VEC(struct layout_entry) index;
 	VEC(struct layout_place) map;
+	VEC(struct layout_ancestor) ancestors;
 
 	uint8_t *records;      /* the record block that is being filled: header, then the stream */
 	size_t used, space;    /* bytes of it */
@@ -296,14 +298,9 @@ static int records_flush(struct image_writer *writer, struct fault *fault)
 	return rc;
 }
 
-int image_writer_record(struct image_writer *writer, uint32_t tag, const ProtobufCMessage *record,
-			struct fault *fault)
+/* Where @size bytes of a record are to go; its head is there already. */
+static int record_begin(struct image_writer *writer, uint32_t tag, size_t size, uint8_t **ret_place, struct fault *fault)
 {
-	size_t size = protobuf_c_message_get_packed_size(record);
-	if (size > LAYOUT_RECORD_MAX)
-		return fault_set(fault, FAULT_UNSUPPORTED, EFBIG,
-				 "a %s of %zu bytes: an image holds records of at most %d; try to reduce what it "
-				 "describes", record->descriptor->short_name, size, LAYOUT_RECORD_MAX);
 	struct layout_record head = { tag, (uint32_t)size };
 	if (writer->count && writer->used + sizeof head + size > LAYOUT_RECORDS_GOAL) {
 		int rc = records_flush(writer, fault);
@@ -312,11 +309,35 @@ int image_writer_record(struct image_writer *writer, uint32_t tag, const Protobu
 	}
 	records_reserve(writer, writer->used + sizeof head + size);
 	memcpy(writer->records + writer->used, &head, sizeof head);
-	protobuf_c_message_pack(record, writer->records + writer->used + sizeof head);
+	*ret_place = writer->records + writer->used + sizeof head;
 	writer->used += sizeof head + size;
 	writer->count++;
 	writer->stats.records++;
 	return 0;
+}
+
+int image_writer_record(struct image_writer *writer, uint32_t tag, const ProtobufCMessage *record,
+			struct fault *fault)
+{
+	size_t size = protobuf_c_message_get_packed_size(record);
+	uint8_t *place;
+	if (size > LAYOUT_RECORD_MAX)
+		return fault_set(fault, FAULT_UNSUPPORTED, EFBIG,
+				 "a %s of %zu bytes: an image holds records of at most %d; try to reduce what it "
+				 "describes", record->descriptor->short_name, size, LAYOUT_RECORD_MAX);
+	int rc = record_begin(writer, tag, size, &place, fault);
+	if (!rc)
+		protobuf_c_message_pack(record, place);
+	return rc;
+}
+
+int image_writer_raw_record(struct image_writer *writer, uint32_t tag, const void *data, size_t size, struct fault *fault)
+{
+	uint8_t *place;
+	int rc = record_begin(writer, tag, size, &place, fault);
+	if (!rc)
+		memcpy(place, data, size);
+	return rc;
 }
 
 /* Beginning and end */
@@ -351,8 +372,30 @@ static int header_write(struct image_writer *writer, uint64_t file_length, struc
 	return writer_put(writer, &iov, 1, 0, fault);
 }
 
-int image_writer_new(int fd, const struct image_compression *compression, struct image_writer **ret_writer,
-		     struct fault *fault)
+static void ancestor_add(struct image_writer *writer, const uint8_t id[16], const char *path)
+{
+	struct layout_ancestor *ancestor = vec_add(&writer->ancestors);
+	memcpy(ancestor->id, id, sizeof ancestor->id);
+	snprintf(ancestor->path, sizeof ancestor->path, "%s", path);
+}
+
+/* The parent, and its ancestors behind it. */
+static int ancestors_take(struct image_writer *writer, const struct image_reader *parent, struct fault *fault)
+{
+	const char *path;
+	size_t count = 0;
+	while (image_reader_lineage(parent, count, writer->header.parent, &path))
+		ancestor_add(writer, writer->header.parent, path), count++;
+	if (count > LAYOUT_ANCESTORS_MOST)
+		return fault_set(fault, FAULT_UNSUPPORTED, E2BIG, "the parent has %zu ancestors, more than %d; try cairn merge on it",
+				 count - 1, LAYOUT_ANCESTORS_MOST - 1);
+	memcpy(writer->header.parent, writer->ancestors.at[0].id, sizeof writer->header.parent);
+	writer->header.incompatible |= LAYOUT_HAS_PARENT;
+	return 0;
+}
+
+int image_writer_new(int fd, const struct image_compression *compression, const struct image_reader *parent,
+		     struct image_writer **ret_writer, struct fault *fault)
 {
 	struct image_writer *writer = memory_new(sizeof *writer);
 	writer->fd = fd;
@@ -366,6 +409,8 @@ int image_writer_new(int fd, const struct image_compression *compression, struct
 	writer->header.version = IMAGE_VERSION;
 	writer->header.page_size = IMAGE_PAGE;
 	int rc = id_new(writer->header.id, fault);
+	if (!rc && parent)
+		rc = ancestors_take(writer, parent, fault);
 	writer->seed = layout_seed(writer->header.id);
 	if (!rc && writer->stream)
 		rc = header_write(writer, 0, fault);
@@ -440,6 +485,9 @@ int image_writer_finish(struct image_writer *writer, struct image_stats *ret_sta
 {
 	struct layout_trailer trailer = { 0 };
 	int rc = records_flush(writer, fault);
+	if (!rc && writer->ancestors.count)
+		rc = payload_write(writer, LAYOUT_ANCESTORS, (uint32_t)writer->ancestors.count, writer->ancestors.at,
+				   writer->ancestors.count * sizeof *writer->ancestors.at, NULL, fault);
 	if (!rc)
 		rc = map_write(writer, &trailer, fault);
 	if (!rc)
@@ -465,6 +513,7 @@ void image_writer_free(struct image_writer *writer)
 	codec_pool_finish(&writer->codecs);
 	vec_finish(&writer->index);
 	vec_finish(&writer->map);
+	vec_finish(&writer->ancestors);
 	free(writer->records);
 	free(writer);
 }

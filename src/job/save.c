@@ -58,6 +58,7 @@ static json_t *save_to(const struct save_job *job, const json_t *request, const 
 		.lose_in_flight = json_is_true(json_object_get(request, "lose_in_flight")),
 		.reopen_devices = paths,
 		.reopen_device_count = json_array_size(devices),
+		.parent = json_string_value(json_object_get(request, "parent")),
 		.no_live = json_is_true(json_object_get(request, "no_live")),
 		.max_extra_memory = (uint64_t)json_integer_value(json_object_get(request, "max_extra_memory")),
 		/* The job's own periodic saves ask for nothing: the default. */

@@ -17,7 +17,7 @@ struct save_job {
 };
 
 /* A request "check" only looks (pid as below). Does what a request "checkpoint" asks for: output (absolute path, or "-": @fd), after (enum cairn_after), pid (inside; 0: the whole
- * job), threads, timeout, outside, tcp, lose_in_flight, reopen_devices (paths), no_live, max_extra_memory, codec, codec_level. The answer has
+ * job), threads, timeout, outside, tcp, lose_in_flight, reopen_devices (paths), parent (path), no_live, max_extra_memory, codec, codec_level. The answer has
  * "image", "bytes", "pages", "processes", "threads", "frozen_ms", "total_ms". */
 json_t *save_answer(const struct save_job *job, const json_t *request, int fd);
 

@@ -99,7 +99,7 @@ void faults_end(struct fault_space *space)
 	vec_finish(&space->ranges);
 }
 
-bool faults_cover(const struct fault_space *space, uint64_t start, uint64_t end)
+uint64_t faults_stretch(const struct fault_space *space, uint64_t start, uint64_t end, bool *ret_covered)
 {
 	size_t low = 0, high = space->ranges.count;
 	while (low < high) { /* the first that ends behind @start */
@@ -109,7 +109,10 @@ bool faults_cover(const struct fault_space *space, uint64_t start, uint64_t end)
 		else
 			high = middle;
 	}
-	return low < space->ranges.count && space->ranges.at[low].start <= start && space->ranges.at[low].end >= end;
+	const struct fault_range *range = low < space->ranges.count ? &space->ranges.at[low] : NULL;
+	*ret_covered = range && range->start <= start;
+	uint64_t edge = !range ? end : *ret_covered ? range->end : range->start;
+	return edge < end ? edge : end;
 }
 
 /* The kernel takes a range only whole and only within one mapping (mm/userfaultfd.c uffd_mfill_lock, 6.18): for one that spans several it says

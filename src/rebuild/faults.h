@@ -20,8 +20,9 @@ struct fault_space {
  * told, for serving it while it runs (needs CAP_SYS_PTRACE). Fails without a trace. */
 int faults_begin(struct rebuild_process *process, bool events, struct fault_space *ret_space, struct fault *fault);
 void faults_end(struct fault_space *space);
-/* Is all of [@start, @end) registered? */
-bool faults_cover(const struct fault_space *space, uint64_t start, uint64_t end);
+/* A run of pages may lie over several mappings. Returns where the first stretch of [@start, @end) ends that is all registered, or not at
+ * all; *ret_covered says which. */
+uint64_t faults_stretch(const struct fault_space *space, uint64_t start, uint64_t end, bool *ret_covered);
 
 enum faults_put {
 	PUT_DONE,   /* pages that were there stayed as they are */

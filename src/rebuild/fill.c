@@ -110,20 +110,32 @@ static int write_plainly(pid_t pid, const struct page_batch *batch, struct fault
 	return 0;
 }
 
+/* What cannot be put has to be written: nothing is there yet, and nobody changes it. */
 static int write_memory(const struct target *target, const struct page_batch *batch, bool lazy, struct fault *fault)
 {
 	struct page_batch plain;
+	int rc = 0;
 	plain.space = batch->space;
 	plain.count = 0;
-	for (uint32_t i = 0; i < batch->count; i++) {
-		const struct page_chunk *chunk = &batch->chunks[i];
-		bool covered = target->faults && faults_cover(target->faults, chunk->address,
-							      chunk->address + (uint64_t)chunk->pages * IMAGE_PAGE);
-		/* Nothing is there yet, and nobody changes it: what cannot be put has to be written. */
-		if (!covered || (!lazy && faults_put(target->faults->userfaultfd, chunk->address, chunk->data, chunk->pages) != PUT_DONE))
-			plain.chunks[plain.count++] = *chunk;
+	for (uint32_t i = 0; rc == 0 && i < batch->count; i++) {
+		struct page_chunk left = batch->chunks[i];
+		while (rc == 0 && left.pages) {
+			uint64_t end = left.address + (uint64_t)left.pages * IMAGE_PAGE, edge = end;
+			bool covered = false;
+			if (target->faults)
+				edge = faults_stretch(target->faults, left.address, end, &covered);
+			uint32_t pages = (uint32_t)((edge - left.address) / IMAGE_PAGE);
+			if (!covered || (!lazy && faults_put(target->faults->userfaultfd, left.address, left.data, pages) != PUT_DONE))
+				plain.chunks[plain.count++] = (struct page_chunk){ left.address, pages, left.data };
+			left = (struct page_chunk){ edge, left.pages - pages,
+						    (const uint8_t *)left.data + (size_t)pages * IMAGE_PAGE };
+			if (plain.count == PAGES_MOST) {
+				rc = write_plainly(target->pid, &plain, fault);
+				plain.count = 0;
+			}
+		}
 	}
-	return write_plainly(target->pid, &plain, fault);
+	return rc < 0 ? rc : write_plainly(target->pid, &plain, fault);
 }
 
 static int take_batch(void *context, const struct page_batch *batch, struct fault *fault)
@@ -253,7 +265,10 @@ static void skip_blocks(struct filler *filler)
 	for (size_t i = 0; i < count; i++) {
 		const struct target *target = places[i].space < filler->target_count ? &filler->targets[places[i].space] : NULL;
 		uint64_t start = places[i].at.address, end = start + (uint64_t)places[i].at.pages * IMAGE_PAGE;
-		bool waits = target && target->faults && faults_cover(target->faults, start, end);
+		bool waits = false;
+		/* All of it? */
+		if (target && target->faults && faults_stretch(target->faults, start, end, &waits) != end)
+			waits = false;
 		if (!waits && image_reader_find(reader, places[i].space, start, &index))
 			filler->skipped[index] = false;
 	}

@@ -278,14 +278,17 @@ static void note_pending(const struct image_reader *reader, const struct fault_s
 	struct pending *pending = &space->pending;
 	for (size_t i = 0; i < count; i++) {
 		uint64_t start = places[i].at.address, end = start + (uint64_t)places[i].at.pages * PAGES_SIZE;
-		if (places[i].space != space->space || !faults_cover(from, start, end))
-			continue;
-		/* Runs of neighbours, also over holes that hold nothing: those are zeros in any case. */
-		struct pending_part *last = pending->parts.count ? &pending->parts.at[pending->parts.count - 1] : NULL;
-		if (last && faults_cover(from, last->start, end))
-			last->end = end;
-		else
-			pending_add(pending, start, end, start);
+		while (places[i].space == space->space && start < end) {
+			bool covered, joined = false;
+			uint64_t edge = faults_stretch(from, start, end, &covered);
+			/* Runs of neighbours, also over holes that hold nothing: those are zeros in any case. */
+			struct pending_part *last = pending->parts.count ? &pending->parts.at[pending->parts.count - 1] : NULL;
+			if (covered && last && faults_stretch(from, last->start, edge, &joined) == edge && joined)
+				last->end = edge;
+			else if (covered)
+				pending_add(pending, start, edge, start);
+			start = edge;
+		}
 	}
 }
 
@@ -378,15 +381,17 @@ static void kill_program(const struct fault_space *space)
 __attribute__((noreturn)) static void run_guard(const struct rebuild *rebuild, const struct fault_space *spaces, size_t count,
 						int commit)
 {
-	int *kept = memory_new((2 * count + 2) * sizeof *kept);
+	size_t files;
+	int *images = image_reader_fds(rebuild->reader, &files), *kept = memory_new((2 * count + 1 + files) * sizeof *kept);
 	for (size_t i = 0; i < count; i++) {
 		kept[2 * i] = spaces[i].userfaultfd;
 		kept[2 * i + 1] = spaces[i].pidfd;
 	}
 	kept[2 * count] = commit;
-	kept[2 * count + 1] = image_reader_fd(rebuild->reader);
+	memcpy(kept + 2 * count + 1, images, files * sizeof *images);
 	become_own();
-	close_others(kept, 2 * count + 2);
+	close_others(kept, 2 * count + 1 + files);
+	free(images);
 	free(kept);
 	pid_t pager = fork();
 	if (pager == 0)

@@ -87,5 +87,56 @@ def compress():
     program.succeed()
 
 
+@test("a chain of incremental images brings the program back, is small, and folds into one file")
+def incremental():
+    need_cairn()
+    program = start([INSTANT, "chaos"])
+    program.wait_progress(2)
+    images = [pathlib.Path(f"{number}.cairn").resolve() for number in range(4)]
+    sizes = []
+    for number, image in enumerate(images):
+        parent = ("--incremental", str(images[number - 1])) if number else ()
+        result = program.checkpoint("--compress", "none", "--json", *parent, kill=number == 3, image=image)
+        sizes.append(json.loads(result.out)["bytes"])
+        cairn("verify", image, status=0)
+        if number < 3:
+            program.wait_progress(1)
+    # It does not look alike for long: what two images have in common is what the first rounds left alone.
+    check(min(sizes[1:]) < sizes[0], f"sizes: {sizes}")
+    cairn("merge", images[3], "-o", "whole.cairn", status=0)
+    cairn("merge", images[3], status=2)
+    moved = pathlib.Path("moved")
+    moved.mkdir()
+    for image in images:
+        image.rename(moved / image.name)
+    for image in (moved / "3.cairn", pathlib.Path("whole.cairn").resolve()):
+        program.restore("--file-changed", "ignore", image=image)
+        program.wait_progress(2)
+        check("differs" not in program.text(), f"{image} brought something else back", program.text()[-800:])
+        program.kill()
+    program.restore("--lazy", "--file-changed", "ignore", image=moved / "3.cairn")
+    program.wait_progress(2)
+    check("differs" not in program.text(), "the lazy restore brought something else back", program.text()[-800:])
+    write(program.path("go"), "")
+    program.succeed()
+
+
+@test("an incremental image without its parent, or with another in its place, is refused by name and id", quick=True)
+def parents():
+    need_cairn()
+    program = start([INSTANT, "sequence"])
+    program.wait_progress(1)
+    program.checkpoint(kill=False, image=program.path("parent.cairn"))
+    cairn("checkpoint", program.pid, "-o", "x.cairn", "--incremental", "nothing.cairn", status=1)
+    program.checkpoint("--incremental", "parent.cairn", kill=False, image=program.path("child.cairn"))
+    program.checkpoint("--incremental", "child.cairn", image=program.path("grandchild.cairn"))
+    program.path("parent.cairn").rename("away.cairn")
+    for word in ("verify", "inspect", "restore"):
+        fault = cairn(word, "grandchild.cairn")
+        check(fault.status in (6, 125) and "parent.cairn (id " in fault.err, "the missing parent is not named", fault)
+    program.path("child.cairn").rename("parent.cairn")
+    check("child.cairn (id " in cairn("verify", "grandchild.cairn", status=6).err, "another image is taken for the parent")
+
+
 if __name__ == "__main__":
     main()

@@ -98,7 +98,7 @@ static void small_write(int fd)
 {
 	struct image_writer *writer = NULL;
 	struct image_stats stats;
-	assert_done(image_writer_new(fd, &raw, &writer, &fault));
+	assert_done(image_writer_new(fd, &raw, NULL, &writer, &fault));
 	record_write(writer, 1, (char *)"first", 4121);
 	pages_write(writer, 7, 0x7000, 2, 1, IMAGE_PAGE);
 	record_write(writer, 99, (char *)"second", 4122);
@@ -232,7 +232,7 @@ static void threads_write(int fd)
 {
 	struct image_writer *writer = NULL;
 	struct writer_thread threads[THREADS];
-	assert_done(image_writer_new(fd, &raw, &writer, &fault));
+	assert_done(image_writer_new(fd, &raw, NULL, &writer, &fault));
 	for (uint32_t i = 0; i < THREADS; i++) {
 		threads[i] = (struct writer_thread){ .writer = writer, .space = i + 1 };
 		pthread_create(&threads[i].thread, NULL, writer_thread_run, &threads[i]);
@@ -286,7 +286,7 @@ static void large_record(void **state)
 	size_t size = 20 << 20;
 	char *text = memory_new(size + 1);
 	memset(text, 'x', size);
-	assert_done(image_writer_new(bench->fd, &raw, &writer, &fault));
+	assert_done(image_writer_new(bench->fd, &raw, NULL, &writer, &fault));
 	record_write(writer, 1, (char *)"before", 1);
 	record_write(writer, 1, text, 2);
 	record_write(writer, 1, (char *)"after", 3);
@@ -326,7 +326,7 @@ static void the_map_decides(void **state)
 	for (int i = 0; i < 3; i++)
 		memset(data + i * IMAGE_PAGE, i + 1, IMAGE_PAGE);
 	const struct page_batch batch = { .count = 1, .chunks = { { 0x5000, 3, data } } };
-	assert_done(image_writer_new(bench->fd, &raw, &writer, &fault));
+	assert_done(image_writer_new(bench->fd, &raw, NULL, &writer, &fault));
 	record_write(writer, 1, (char *)"one", 1);
 	assert_done(image_writer_pages(writer, &batch, &block, &fault));
 	image_writer_places(writer, 3, &(struct page_place){ .address = 0x9000, .pages = 1, .block = block, .first = 2 }, 1);
@@ -388,7 +388,7 @@ static void compressed_round_trip(void **state)
 		const struct image_block *blocks;
 		assert_int_equal(ftruncate(bench->fd, 0), 0);
 		assert_int_equal(lseek(bench->fd, 0, SEEK_SET), 0);
-		assert_done(image_writer_new(bench->fd, &ways[w], &writer, &fault));
+		assert_done(image_writer_new(bench->fd, &ways[w], NULL, &writer, &fault));
 		record_write(writer, 1, (char *)"one", 1);
 		half_write(writer, 0x100000, 126, 2);
 		half_write(writer, 0x900000, 2, 128);
@@ -584,7 +584,7 @@ static void writer_refuses_bad_batches(void **state)
 	struct image_writer *writer = NULL;
 	struct page_batch batch = { .space = 1 };
 	uint64_t block;
-	assert_done(image_writer_new(bench->fd, &raw, &writer, &fault));
+	assert_done(image_writer_new(bench->fd, &raw, NULL, &writer, &fault));
 	struct fault fault;
 	assert_true(image_writer_pages(writer, &batch, &block, &fault) < 0);
 	batch.count = 1;
@@ -602,7 +602,7 @@ static void full_disk_is_a_fault(void **state)
 	struct fault fault = { 0 };
 	_close_ int fd = open("/dev/full", O_WRONLY | O_CLOEXEC);
 	assert_true(fd >= 0);
-	assert_int_equal(image_writer_new(fd, &raw, &writer, &fault), -ENOSPC);
+	assert_int_equal(image_writer_new(fd, &raw, NULL, &writer, &fault), -ENOSPC);
 	assert_int_equal(fault.class, FAULT_FAILED);
 	assert_non_null(strstr(fault.text, "No space left on device; free some space"));
 }
@@ -615,7 +615,7 @@ static void closed_pipe_is_a_fault(void **state)
 	int ends[2];
 	assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
 	close(ends[0]);
-	assert_int_equal(image_writer_new(ends[1], &raw, &writer, &fault), -EPIPE);
+	assert_int_equal(image_writer_new(ends[1], &raw, NULL, &writer, &fault), -EPIPE);
 	assert_int_equal(fault.class, FAULT_FAILED);
 	close(ends[1]);
 }
@@ -626,7 +626,7 @@ static void file_size_limit_is_a_fault(void **state)
 	struct bench *bench = *state;
 	struct image_writer *writer = NULL;
 	struct rlimit old, low;
-	assert_done(image_writer_new(bench->fd, &raw, &writer, &fault));
+	assert_done(image_writer_new(bench->fd, &raw, NULL, &writer, &fault));
 	assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
 	low = (struct rlimit){ 3 * IMAGE_PAGE, old.rlim_max };
 	struct page_batch batch = { .space = 1, .count = 1, .chunks = { { 0x1000, 16, bench->block } } };
