@@ -1,0 +1,320 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""Servers from packages, saved and restored under load: clients inside the tree and outside see no more than a pause."""
+import hashlib
+import http.client
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+import threading
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+from cairn_test import PYTHON, Skip, check, equal, main, need, need_cairn, need_root, start, test, until, write
+
+
+def own_network():
+    need_root()
+    need("nft", "ip")
+    import ctypes
+    if ctypes.CDLL(None, use_errno=True).unshare(0x40000000):
+        raise Skip("network namespaces are not permitted")
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+def listens(port):
+    def trial():
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            return True
+        except OSError:
+            return False
+    return trial
+
+
+class Redis:
+    """A client outside the tree that speaks RESP over one connection and never reconnects."""
+
+    def __init__(self, port):
+        self.socket = socket.create_connection(("127.0.0.1", port))
+        self.socket.settimeout(60)
+        self.file = self.socket.makefile("rb")
+
+    def call(self, *words):
+        encoded = [str(word).encode() for word in words]
+        self.socket.sendall(b"*%d\r\n" % len(encoded) + b"".join(b"$%d\r\n%s\r\n" % (len(w), w) for w in encoded))
+        head = self.file.readline()
+        if head[:1] == b"$":
+            size = int(head[1:])
+            return None if size < 0 else self.file.read(size + 2)[:-2]
+        return head[1:-2]
+
+
+@test("redis with an append-only file: a client outside keeps its connection through five saves", timeout=180)
+def redis_outside():
+    need("redis-server")
+    need_cairn()
+    own_network()
+    port = free_port()
+    program = start(["redis-server", "--port", port, "--bind", "127.0.0.1", "--appendonly", "yes", "--save", "", "--daemonize",
+                     "no"])
+    until(listens(port), "redis to listen")
+    client = Redis(port)
+    count, failure, stop = [0], [], threading.Event()
+
+    def work():
+        try:
+            while not stop.is_set():
+                equal(client.call("INCR", "counter"), str(count[0] + 1).encode(), "counter")
+                equal(client.call("SET", f"key{count[0]}", "v" * (count[0] % 3000)), b"OK", "SET")
+                count[0] += 1
+        except BaseException as error:  # seen by the test below
+            failure.append(error)
+    thread = threading.Thread(target=work)
+    thread.start()
+    for _ in range(5):
+        seen = count[0]
+        until(lambda at=seen: count[0] > at + 20 or failure, "the client to go on")
+        check(not failure, "the client failed", failure)
+        program.checkpoint("--tcp", "established")
+        program.restore()
+    seen = count[0]
+    until(lambda: count[0] > seen + 20 or failure, "the client to go on")
+    stop.set()
+    thread.join()
+    check(not failure, "the client failed", failure)
+    equal(client.call("GET", "counter"), str(count[0]).encode(), "counter at the end")
+    equal(client.call("GET", "key17"), b"v" * 17, "a key")
+    equal(Redis(port).call("DBSIZE"), str(count[0] + 1).encode(), "number of keys, by a new client")
+    program.kill()
+
+
+@test("redis and redis-benchmark in one tree: the benchmark ends without an error", timeout=180)
+def redis_inside():
+    need("redis-server", "redis-benchmark")
+    need_cairn()
+    port = free_port()
+    write("both.sh", f"""
+redis-server --port {port} --bind 127.0.0.1 --save '' --daemonize no > server.log &
+until redis-cli -p {port} ping 2>/dev/null | grep -q PONG; do :; done
+echo ready
+while [ ! -e finish ]; do
+    redis-benchmark -p {port} -q -c 10 -n 20000 -t set,get,lpush,mset || exit 1
+    echo "round"
+done
+kill %1
+wait
+exit 0
+""")
+    program = start(["bash", "both.sh"])
+    program.wait_text("ready")
+    program.wait_progress(1)
+    for number in range(4):
+        program.wait_cpu(0.3)
+        program.checkpoint(kill=number % 2 == 1)
+        if number % 2 == 1:
+            program.restore()
+    program.finish()
+    text = program.text() + program.text("err")
+    check("rror" not in text, "an error was printed", text)
+
+
+NGINX = """
+daemon off; worker_processes 2; pid nginx.pid; error_log error.log;
+events {{ worker_connections 256; }}
+http {{
+  access_log off; client_body_temp_path t; proxy_temp_path t; fastcgi_temp_path t; uwsgi_temp_path t; scgi_temp_path t;
+  keepalive_requests 1000000; keepalive_timeout 600;
+  server {{ listen 127.0.0.1:{port}; root {root}; }}
+}}
+"""
+
+
+@test("nginx with keep-alive clients under load from outside: no request fails", timeout=180)
+def nginx():
+    need("nginx")
+    need_cairn()
+    own_network()
+    port = free_port()
+    root = pathlib.Path("www").resolve()
+    root.mkdir()
+    content = os.urandom(150000)
+    (root / "file").write_bytes(content)
+    os.chmod(pathlib.Path(".").resolve(), 0o755)
+    write("nginx.conf", NGINX.format(port=port, root=root) if os.getuid() else "user root;" + NGINX.format(port=port, root=root))
+    program = start(["nginx", "-p", str(pathlib.Path(".").resolve()), "-c", "nginx.conf"])
+    until(listens(port), "nginx to listen")
+    done, failure, stop = [0] * 8, [], threading.Event()
+
+    def work(index):
+        try:
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+            while not stop.is_set():
+                connection.request("GET", "/file")
+                answer = connection.getresponse()
+                equal((answer.status, answer.read() == content), (200, True), "answer")
+                done[index] += 1
+        except BaseException as error:  # seen by the test below
+            failure.append(error)
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(len(done))]
+    for thread in threads:
+        thread.start()
+    for _ in range(5):
+        seen = list(done)
+        until(lambda at=seen: failure or all(now > before + 2 for now, before in zip(done, at)), "all clients to go on")
+        check(not failure, "a request failed", failure)
+        program.checkpoint("--tcp", "established")
+        program.restore()
+    seen = list(done)
+    until(lambda: failure or all(now > before + 2 for now, before in zip(done, seen)), "all clients to go on")
+    stop.set()
+    for thread in threads:
+        thread.join()
+    check(not failure, "a request failed", failure)
+    program.kill()
+
+
+@test("memcached with a client outside", timeout=120)
+def memcached():
+    need("memcached")
+    need_cairn()
+    own_network()
+    port = free_port()
+    program = start(["memcached", "-l", "127.0.0.1", "-p", port, "-U", "0", "-t", "4", *(["-u", "root"] if not os.getuid() else [])])
+    until(listens(port), "memcached to listen")
+    client = socket.create_connection(("127.0.0.1", port))
+    client.settimeout(60)
+    answers = client.makefile("rb")
+
+    def call(line):
+        client.sendall(line + b"\r\n")
+        return answers.readline()
+    for number in range(300):
+        equal(call(b"set key%d 0 0 5\r\n%05d" % (number, number)), b"STORED\r\n", "set")
+        if number % 100 == 50:
+            program.checkpoint("--tcp", "established")
+            program.restore()
+    equal(call(b"get key7"), b"VALUE key7 0 5\r\n", "get")
+    equal(answers.readline() + answers.readline(), b"00007\r\nEND\r\n", "value")
+    program.kill()
+
+
+ASYNCIO = r'''
+import asyncio, sys
+async def serve(reader, writer):
+    while True:
+        line = await reader.readline()
+        if not line:
+            break
+        writer.write(b"%d " % len(line) + line.upper())
+        await writer.drain()
+    writer.close()
+async def run():
+    server = await asyncio.start_server(serve, "127.0.0.1", int(sys.argv[1]))
+    async with server:
+        await server.serve_forever()
+asyncio.run(run())
+'''
+
+GO = r'''
+package main
+
+import ("fmt"; "net"; "net/http"; "os"; "io")
+
+func main() {
+	n := 0
+	http.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		n++
+		fmt.Fprintf(w, "%d %d", n, len(body))
+	})
+	l, err := net.Listen("tcp", "127.0.0.1:" + os.Args[1])
+	if err != nil { panic(err) }
+	panic(http.Serve(l, nil))
+}
+'''
+
+
+@test("an asyncio server in Python with ten clients outside", timeout=120)
+def asyncio_server():
+    need_cairn()
+    own_network()
+    port = free_port()
+    write("server.py", ASYNCIO)
+    program = start([PYTHON, "server.py", port])
+    until(listens(port), "the server to listen")
+    clients = [socket.create_connection(("127.0.0.1", port)) for _ in range(10)]
+    files = [client.makefile("rwb") for client in clients]
+    for number in range(40):
+        for index, file in enumerate(files):
+            file.write(b"line %d of %d\n" % (number, index))
+            file.flush()
+        if number % 10 == 5: # requests and answers are on their way
+            program.checkpoint("--tcp", "established")
+            program.restore()
+        for index, file in enumerate(files):
+            line = b"line %d of %d\n" % (number, index)
+            equal(file.readline(), b"%d " % len(line) + line.upper(), "answer")
+    program.kill()
+
+
+@test("a Go server (net/http) with keep-alive clients outside", timeout=240)
+def go_server():
+    need("go")
+    need_cairn()
+    own_network()
+    write("main.go", GO)
+    subprocess.run(["go", "build", "-o", "server", "main.go"], check=True, stdin=subprocess.DEVNULL,
+                   env={**os.environ, "GOCACHE": str(pathlib.Path("cache").resolve()), "GO111MODULE": "off"})
+    port = free_port()
+    program = start(["./server", port])
+    until(listens(port), "the server to listen")
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    for number in range(60):
+        connection.request("POST", "/", b"x" * (number * 1000))
+        if number % 20 == 10:
+            program.checkpoint("--tcp", "established")
+            program.restore()
+        answer = connection.getresponse()
+        equal((answer.status, answer.read()), (200, b"%d %d" % (number + 1, number * 1000)), "answer")
+    program.kill()
+
+
+@test("curl that downloads a large file: the client side is saved, the hash is right", timeout=180)
+def curl():
+    need("curl")
+    need_cairn()
+    own_network()
+    size, block = 400 << 20, os.urandom(1 << 20)
+    server = socket.create_server(("127.0.0.1", 0))
+    hashed = hashlib.sha256()
+
+    def serve():
+        peer, _ = server.accept()
+        peer.recv(4096)
+        peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
+        for _ in range(size >> 20):
+            hashed.update(block)
+            peer.sendall(block)
+        peer.close()
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    program = start(["curl", "-sS", "--limit-rate", "60M", "-o", "file", f"http://127.0.0.1:{server.getsockname()[1]}/"])
+    for part in (1, 2, 3):
+        goal = size * part // 5
+        until(lambda at=goal: pathlib.Path("file").exists() and pathlib.Path("file").stat().st_size > at, "a part of the file")
+        program.checkpoint("--tcp", "established")
+        program.restore()
+    program.succeed()
+    thread.join(30)
+    equal(hashlib.sha256(pathlib.Path("file").read_bytes()).hexdigest(), hashed.hexdigest(), "hash of the file")
+
+
+if __name__ == "__main__":
+    main()
