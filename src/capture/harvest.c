@@ -43,13 +43,10 @@ void harvest_contents(struct harvest *harvest, uint32_t space, int fd, uint64_t 
 int frozen_file_own(struct frozen_file *file, int *ret_fd, struct fault *fault)
 {
 	if (file->own < 0) {
-		int pidfd = (int)syscall(SYS_pidfd_open, file->pid, 0);
-		if (pidfd >= 0) {
-			file->own = (int)syscall(SYS_pidfd_getfd, pidfd, file->fd, 0);
-			int error = errno;
-			close(pidfd);
-			errno = error;
-		}
+		if (file->pidfd && !*file->pidfd)
+			*file->pidfd = (int)syscall(SYS_pidfd_open, file->pid, 0) + 1;
+		if (file->pidfd && *file->pidfd)
+			file->own = (int)syscall(SYS_pidfd_getfd, *file->pidfd - 1, file->fd, 0);
 	}
 	if (file->own < 0) {
 		int error = errno;
@@ -62,7 +59,7 @@ int frozen_file_own(struct frozen_file *file, int *ret_fd, struct fault *fault)
 void frozen_file_put(struct frozen_file *file)
 {
 	/* One in flight has no other descriptor. */
-	if (file->own < 0 || file->carrier)
+	if (file->own < 0 || file->carrier || file->keeps_own)
 		return;
 	close(file->own);
 	file->own = -1;
@@ -79,6 +76,8 @@ static void process_finish(struct frozen_process *process)
 		free(process->threads.at[i]->xstate);
 	vec_finish(&process->threads);
 	vec_finish(&process->descriptors);
+	if (process->pidfd)
+		close(process->pidfd - 1);
 }
 
 void harvest_finish(struct harvest *harvest)

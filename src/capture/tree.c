@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -266,6 +267,7 @@ static int read_descriptors(struct harvest *harvest, struct frozen_process *proc
 		int fd = list.pids.at[i];
 		struct frozen_file seen = { 0 };
 		rc = read_file(harvest, process->pid, fd, &text, &seen, fault);
+		seen.pidfd = &process->pidfd;
 		if (rc == -ENOENT && !harvest->frozen) {
 			rc = 0;
 			continue;
@@ -317,6 +319,15 @@ int harvest_in_flight(struct harvest *harvest, struct frozen_file *carrier, int 
 	return rc;
 }
 
+/* Getting a copy of a descriptor costs as much as looking into it. */
+static void keep_copies(struct harvest *harvest)
+{
+	struct rlimit limit;
+	bool has_room = harvest->frozen && getrlimit(RLIMIT_NOFILE, &limit) == 0 && harvest->files.count + harvest->files.count / 4 + 512 < limit.rlim_cur;
+	for (size_t i = 0; i < harvest->files.count; i++)
+		harvest->files.at[i]->keeps_own = has_room;
+}
+
 static void find_kind(struct frozen_file *file)
 {
 	for (const struct kind *const *kind = kinds; *kind && !file->kind; kind++)
@@ -354,6 +365,7 @@ int tree_read_files(struct harvest *harvest, struct fault *fault)
 		if (rc < 0)
 			tree_at_process(process, rc, fault);
 	}
+	keep_copies(harvest);
 	return rc < 0 ? rc : find_kinds(harvest, fault);
 }
 

@@ -163,6 +163,7 @@ struct frozen_process {
 	VEC(struct frozen_descriptor) descriptors;
 	char *executable, *cwd, *root;       /* links; NULL for a zombie */
 	bool zombie;
+	int pidfd;        /* one more than the descriptor, 0: none yet */
 	bool job_stopped; /* stopped by job control */
 	int stop_signal;
 };
@@ -179,6 +180,10 @@ struct frozen_file {
 	const char *fdinfo;  /* the whole text */
 	int own;             /* Cairn's own copy (pidfd_getfd), -1: not taken */
 	const struct kind *kind;
+	int *pidfd;          /* of the process, one more than the descriptor; opened once for all its files; NULL: Cairn's own file */
+	bool keeps_own;      /* there is room to keep Cairn's copy until the end */
+	bool is_identified;  /* what a socket says it is, asked once: domain, type, protocol */
+	int identity[3];
 	struct frozen_file *carrier; /* it is in flight in this socket's queue, and no process has it; pid and fd are Cairn's */
 	void *note;          /* what its kind has learnt of it already; in the arena */
 };

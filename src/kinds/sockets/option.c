@@ -219,6 +219,20 @@ static bool is_multicast(const struct socket_option *option)
 						   option->name == IPV6_MULTICAST_LOOP || option->name == IPV6_MULTICAST_ALL));
 }
 
+/* Those of SOL_SOCKET that do something to a Unix socket. */
+static bool concerns_unix(int name)
+{
+	static const int names[] = {
+		SO_REUSEADDR, SO_BROADCAST, SO_KEEPALIVE, SO_LINGER, SO_PASSCRED, SO_PASSSEC, OPTION_SO_PASSPIDFD,
+		OPTION_SO_PASSRIGHTS, SO_RCVLOWAT, SO_RCVTIMEO, SO_SNDTIMEO, SO_TIMESTAMP, SO_TIMESTAMPNS, SO_PRIORITY, SO_SNDBUF,
+		SO_RCVBUF, SO_PEEK_OFF, SO_GET_FILTER, SO_LOCK_FILTER,
+	};
+	for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+		if (names[i] == name)
+			return true;
+	return false;
+}
+
 static bool applies(const struct socket_option *option, int domain, int type, int protocol)
 {
 	if ((option->domain && option->domain != domain) || (option->type && option->type != type))
@@ -226,7 +240,7 @@ static bool applies(const struct socket_option *option, int domain, int type, in
 	if (type == SOCK_STREAM && is_multicast(option))
 		return false;
 	switch (option->level) {
-	case SOL_SOCKET: return true;
+	case SOL_SOCKET: return domain != AF_UNIX || concerns_unix(option->name);
 	case IPPROTO_IP: return domain == AF_INET || domain == AF_INET6;
 	case IPPROTO_TCP: return domain != AF_UNIX && (protocol == IPPROTO_TCP || protocol == IPPROTO_MPTCP);
 	case IPPROTO_UDP: return domain != AF_UNIX && (protocol == IPPROTO_UDP || protocol == IPPROTO_UDPLITE);
@@ -237,20 +251,20 @@ static bool applies(const struct socket_option *option, int domain, int type, in
 	}
 }
 
-/* The value's bytes, 0: it has none. A filter counts in instructions. */
-static size_t get(int fd, const struct socket_option *option, uint8_t value[OPTION_MOST])
+/* The value's bytes; -1: it has none. A filter counts in instructions. */
+static ssize_t get(int fd, const struct socket_option *option, uint8_t value[OPTION_MOST])
 {
 	socklen_t size = option->form == OPTION_INT || option->form == OPTION_BUFFER ? sizeof(int) : OPTION_MOST;
 	if (option->form == OPTION_FILTER) {
 		size = 0;
 		if (getsockopt(fd, option->level, option->name, NULL, &size) < 0 ||
 		    size * sizeof(struct sock_filter) > OPTION_MOST)
-			return 0;
+			return -1;
 		if (size && getsockopt(fd, option->level, option->name, value, &size) < 0)
-			return 0;
-		return size * sizeof(struct sock_filter);
+			return -1;
+		return (ssize_t)(size * sizeof(struct sock_filter));
 	}
-	return getsockopt(fd, option->level, option->name, value, &size) < 0 ? 0 : size;
+	return getsockopt(fd, option->level, option->name, value, &size) < 0 ? -1 : (ssize_t)size;
 }
 
 /* Which of its buffers a program has set itself (SO_BUF_LOCK, 5.14); the others grow and shrink by themselves. */
@@ -276,8 +290,10 @@ static const struct socket_defaults *defaults_of(struct harvest *harvest, int do
 	int fd = socket(domain, type | SOCK_CLOEXEC, protocol);
 	for (size_t i = 0; fd >= 0 && i < socket_option_count; i++) {
 		uint8_t value[OPTION_MOST];
-		size_t size = applies(&socket_options[i], domain, type, protocol) ? get(fd, &socket_options[i], value) : 0;
-		defaults->values[i] = (ProtobufCBinaryData){ size, arena_copy(&harvest->arena, value, size) };
+		ssize_t size = applies(&socket_options[i], domain, type, protocol) ? get(fd, &socket_options[i], value) : -1;
+		/* Data NULL: no socket of this kind has it. */
+		if (size >= 0)
+			defaults->values[i] = (ProtobufCBinaryData){ (size_t)size, arena_copy(&harvest->arena, value, (size_t)size + 1) };
 	}
 	if (fd >= 0)
 		close(fd);
@@ -293,11 +309,12 @@ void options_capture(struct harvest *harvest, int own, Cairn__Socket *message)
 	for (size_t i = 0; i < socket_option_count; i++) {
 		const struct socket_option *option = &socket_options[i];
 		uint8_t value[OPTION_MOST];
-		if (!applies(option, (int)message->domain, (int)message->type, (int)message->protocol))
+		if (!defaults->values[i].data)
 			continue;
-		size_t size = get(own, option, value);
+		ssize_t got = option->form == OPTION_BUFFER && !buffer_is_set(own, option->name) ? -1 : get(own, option, value);
+		size_t size = got < 0 ? 0 : (size_t)got;
 		bool same = size == defaults->values[i].len && !memcmp(value, defaults->values[i].data, size);
-		if (!size || (option->form == OPTION_BUFFER ? !buffer_is_set(own, option->name) : same))
+		if (!size || (option->form != OPTION_BUFFER && same))
 			continue;
 		Cairn__SocketOption *one = HARVEST_MESSAGE(harvest, Cairn__SocketOption, cairn__socket_option__init);
 		one->level = option->level;
@@ -368,8 +385,8 @@ int options_set(int fd, const Cairn__Socket *message, enum option_when when, str
 			continue;
 		int error = errno;
 		uint8_t now[OPTION_MOST];
-		size_t size = get(fd, option, now);
-		if (size == one->value.len && !memcmp(now, one->value.data, size))
+		ssize_t size = get(fd, option, now);
+		if (size == (ssize_t)one->value.len && !memcmp(now, one->value.data, (size_t)size))
 			continue;
 		/* What only shapes traffic and is not permitted here is worth less than the program. */
 		if (error == ENOPROTOOPT || (error == EPERM && option->name != SO_BINDTODEVICE && option->name != SO_LOCK_FILTER)) {

@@ -65,12 +65,14 @@ int socket_identify(struct frozen_file *file, struct socket_identity *ret_identi
 	int rc = frozen_file_own(file, ret_own, fault);
 	if (rc < 0)
 		return rc;
+	static const int names[] = { SO_DOMAIN, SO_TYPE, SO_PROTOCOL };
 	socklen_t size = sizeof(int);
-	if (getsockopt(*ret_own, SOL_SOCKET, SO_DOMAIN, &ret_identity->domain, &size) < 0 ||
-	    getsockopt(*ret_own, SOL_SOCKET, SO_TYPE, &ret_identity->type, &size) < 0 ||
-	    getsockopt(*ret_own, SOL_SOCKET, SO_PROTOCOL, &ret_identity->protocol, &size) < 0)
-		return fault_set(fault, FAULT_UNSUPPORTED, ENOTSUP, "%s: does not say what it is: %s; try to checkpoint when the "
+	for (size_t i = 0; i < 3 && !file->is_identified; i++)
+		if (getsockopt(*ret_own, SOL_SOCKET, names[i], &file->identity[i], &size) < 0)
+			return fault_set(fault, FAULT_UNSUPPORTED, ENOTSUP, "%s: does not say what it is: %s; try to checkpoint when the "
 				 "program has closed it", file->link, strerror(errno));
+	file->is_identified = true;
+	*ret_identity = (struct socket_identity){ file->identity[0], file->identity[1], file->identity[2] };
 	return 0;
 }
 

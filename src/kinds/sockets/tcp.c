@@ -25,17 +25,11 @@
 
 static bool probe(const struct frozen_file *file)
 {
-	int own, values[3] = { 0 };
-	const int names[] = { SO_DOMAIN, SO_TYPE, SO_PROTOCOL };
-	if (!socket_is(file) || frozen_file_own((struct frozen_file *)(uintptr_t)file, &own, NULL) < 0)
-		return false;
-	for (size_t i = 0; i < 3; i++) {
-		socklen_t size = sizeof(int);
-		if (getsockopt(own, SOL_SOCKET, names[i], &values[i], &size) < 0)
-			return false;
-	}
-	return (values[0] == AF_INET || values[0] == AF_INET6) && values[1] == SOCK_STREAM &&
-	       (values[2] == IPPROTO_TCP || values[2] == IPPROTO_MPTCP);
+	struct socket_identity identity;
+	int own;
+	return socket_is(file) && socket_identify((struct frozen_file *)(uintptr_t)file, &identity, &own, NULL) == 0 &&
+	       (identity.domain == AF_INET || identity.domain == AF_INET6) && identity.type == SOCK_STREAM &&
+	       (identity.protocol == IPPROTO_TCP || identity.protocol == IPPROTO_MPTCP);
 }
 
 bool tcp_is_synchronized(uint8_t state)

@@ -34,10 +34,10 @@ struct unix_look {
 
 static bool probe(const struct frozen_file *file)
 {
-	int own, domain = 0;
-	socklen_t size = sizeof domain;
-	return socket_is(file) && frozen_file_own((struct frozen_file *)(uintptr_t)file, &own, NULL) == 0 &&
-	       getsockopt(own, SOL_SOCKET, SO_DOMAIN, &domain, &size) == 0 && domain == AF_UNIX;
+	struct socket_identity identity;
+	int own;
+	return socket_is(file) && socket_identify((struct frozen_file *)(uintptr_t)file, &identity, &own, NULL) == 0 &&
+	       identity.domain == AF_UNIX;
 }
 
 static int look(struct harvest *harvest, struct frozen_file *file, struct unix_look **ret_look, struct fault *fault)
