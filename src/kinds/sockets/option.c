@@ -346,7 +346,8 @@ int options_check(const Cairn__Socket *message, struct fault *fault)
 		size_t wanted = !option ? 0 : option->form == OPTION_INT || option->form == OPTION_BUFFER ? sizeof(int) :
 				option->form == OPTION_TIME ? sizeof(struct timeval) : 0;
 		/* Some options of one byte: IP_TTL of old kernels and the like are ints for the kernel too. */
-		if (!option || one->value.len > OPTION_MOST || (wanted && one->value.len != wanted && one->value.len != 1) ||
+		if (!option || one->value.len > OPTION_MOST ||
+		    (wanted && one->value.len != wanted && (one->value.len != 1 || option->form != OPTION_INT)) ||
 		    (option->form == OPTION_FILTER && one->value.len % sizeof(struct sock_filter)))
 			return fault_set(fault, FAULT_IMAGE, EINVAL, "socket %llu has an impossible option %u of level %u",
 					 (unsigned long long)message->inode, one->name, one->level);

@@ -422,6 +422,14 @@ static bool name_fits(const ProtobufCBinaryData *name)
 	return name->len <= sizeof((struct sockaddr_un *)NULL)->sun_path && (!name->data || name->len);
 }
 
+static bool sources_fit(const Cairn__UnixSocket *message)
+{
+	for (size_t i = 0; i < message->n_messages; i++)
+		if (message->messages[i]->source.len > sizeof(struct sockaddr_un))
+			return false;
+	return true;
+}
+
 static int check(const ProtobufCMessage *base, struct fault *fault)
 {
 	const Cairn__UnixSocket *message = (const Cairn__UnixSocket *)base;
@@ -436,7 +444,8 @@ static int check(const ProtobufCMessage *base, struct fault *fault)
 	    !name_fits(&message->reconnect) || message->shutdown > 3 ||
 	    (message->path[0] && (message->path[0] != '/' || !message->name.len)) ||
 	    (message->listening && (is_datagram || !message->name.len || message->connected || message->peer)) ||
-	    (message->n_waiting && !message->listening) || (message->accepted && is_datagram) ||
+	    (message->n_waiting && !message->listening) || (message->accepted && (is_datagram || !message->name.len)) ||
+	    !sources_fit(message) || (message->reconnect_path[0] && message->reconnect_path[0] != '/') ||
 	    (message->peer_credentials && message->peer_credentials->n_groups > 65536))
 		return fault_set(fault, FAULT_IMAGE, EINVAL, "Unix socket %llu has impossible values",
 				 (unsigned long long)message->socket->inode);
