@@ -42,11 +42,24 @@ static int seize_thread(struct frozen_thread *thread, struct fault *fault)
 	return ptrace_interrupt(thread->tid, fault);
 }
 
+/* Threads may have lower numbers than their leader, after a wrap or in a fresh PID namespace. */
+static void leader_first(pid_t leader, struct pid_list *list)
+{
+	for (size_t i = 1; i < list->pids.count; i++)
+		if (list->pids.at[i] == leader) {
+			memmove(&list->pids.at[1], list->pids.at, i * sizeof *list->pids.at);
+			list->pids.at[0] = leader;
+			return;
+		}
+}
+
 static int seize_new_threads(struct harvest *harvest, struct frozen_process *process, bool *ret_new,
 			     struct fault *fault)
 {
 	struct pid_list list = { 0 };
 	int rc = proc_threads(process->pid, &list, fault);
+	if (rc == 0)
+		leader_first(process->pid, &list);
 	for (size_t i = 0; rc == 0 && i < list.pids.count; i++) {
 		if (knows_thread(process, list.pids.at[i]))
 			continue;

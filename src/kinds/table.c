@@ -41,6 +41,8 @@ const struct kind *const kinds[] = {
 	&kind_sysv_semaphores,
 	&kind_sysv_queue,
 	&kind_pipe,
+	&kind_posix_queue,
+	&kind_posix_queue_file, /* before regular files */
 	&kind_memfd, /* before regular files, which would take it for one of theirs */
 	&kind_regular_file,
 	&kind_pipe_end,
