@@ -107,6 +107,8 @@ struct cairn_restore_options {
 	bool ignore_changed_files;
 	bool roll_back_files;     /* what was appended since to files that are open for writing is cut off */
 	bool force_cpu;           /* this processor may lack what the image's had, but no register in use */
+	const char *const *address_maps; /* "OLD=NEW": addresses of sockets on the host of old, and here */
+	size_t address_map_count;
 	bool close_tcp;           /* TCP connections to the outside come back as reset by the peer */
 	bool trust_image;         /* as root: also an image that others could have written */
 	const struct cairn_path_map *path_maps; /* for every path that the restore opens or sets */

@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "kernel/features.h"
+#include "rebuild/address_map.h"
 #include "rebuild/rebuild.h"
 
 /* How long the processes that were just killed may take to be gone. */
@@ -141,6 +142,8 @@ static int load(struct restore *restore, struct fault_list *refusals, struct fau
 		rc = load_plan(restore, &maps, fault);
 	for (size_t i = 0; rc == 0 && i < restore->options->redirect_count; i++)
 		rc = plan_redirect(&restore->plan, restore->options->redirects[i].fd, restore->options->redirects[i].path, fault);
+	if (rc == 0)
+		rc = plan_map_addresses(&restore->plan, restore->options->address_maps, restore->options->address_map_count, fault);
 	if (rc == 0) {
 		plan_check_host(&restore->plan, &policy, refusals);
 		rc = refusals->count ? -ENOTSUP : 0;

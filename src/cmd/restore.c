@@ -21,7 +21,7 @@ struct restore_options {
 	bool detach, leave_stopped, force_cpu, trust_image, once, eager;
 	int lazy; /* -1: not given */
 	const char *pidfile;
-	struct cmd_list maps, fds;
+	struct cmd_list maps, fds, addresses;
 	int pids, file_changed, clock, tcp;
 	uint64_t threads, status_fd;
 };
@@ -41,6 +41,8 @@ static const struct cmd_option options[] = {
 	{ "tcp", 0, CMD_CHOICE, "established|close", "TCP connections to the outside: go on, or come back as reset by the peer",
 	  offsetof(struct restore_options, tcp) },
 	{ "map-path", 0, CMD_LIST, "OLD=NEW", MAP_PATH_HELP, offsetof(struct restore_options, maps) },
+	{ "map-address", 0, CMD_LIST, "OLD=NEW", "sockets at address OLD are at NEW here; can be repeated",
+	  offsetof(struct restore_options, addresses) },
 	{ "fd", 0, CMD_LIST, "N=FILE", "another file for descriptor N, say the new job's log", offsetof(struct restore_options, fds) },
 	{ "once", 0, CMD_FLAG, NULL, "an image that was restored once with this option is not restored again", offsetof(struct restore_options, once) },
 	{ "leave-stopped", 0, CMD_FLAG, NULL, "restore it stopped (SIGCONT lets it go on)",
@@ -171,6 +173,8 @@ static int restore_as_told(const struct restore_options *given, const struct pat
 		.once = given->once,
 		.path_maps = maps->maps,
 		.path_map_count = maps->count,
+		.address_maps = (const char *const *)given->addresses.at,
+		.address_map_count = given->addresses.count,
 		.terminal = terminal.path[0] ? terminal.path : NULL,
 		.signal_fd = cmd_signal_fd(),
 		.ready = on_ready,
@@ -220,6 +224,7 @@ int cmd_restore(int argc, char **argv)
 		rc = redirects_of(&given.fds, &redirects, &fault);
 	int status = rc < 0 ? cmd_report(&common, &fault) : rc > 0 ? 0 : restore_as_told(&given, &maps, redirects, &common);
 	cmd_list_finish(&given.fds);
+	cmd_list_finish(&given.addresses);
 	path_words_finish(&maps);
 	cmd_list_finish(&given.maps);
 	return status;

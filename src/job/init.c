@@ -211,6 +211,16 @@ static struct cairn_path_map *path_maps_of(const struct init *init, size_t *ret_
 	return maps;
 }
 
+static const char **address_maps_of(const struct init *init, size_t *ret_count)
+{
+	const json_t *list = json_object_get(init->spec, "address_maps");
+	*ret_count = json_array_size(list);
+	const char **maps = memory_new((*ret_count + 1) * sizeof *maps);
+	for (size_t i = 0; i < *ret_count; i++)
+		maps[i] = json_string_value(json_array_get(list, i));
+	return maps;
+}
+
 static struct cairn_redirect *redirects_of(const struct init *init, size_t *ret_count)
 {
 	const json_t *list = json_object_get(init->spec, "redirects");
@@ -226,7 +236,8 @@ static struct cairn_redirect *redirects_of(const struct init *init, size_t *ret_
 
 static json_t *restore_tree(struct init *init)
 {
-	size_t map_count, redirect_count;
+	size_t map_count, redirect_count, address_count;
+	_free_ const char **addresses = address_maps_of(init, &address_count);
 	_free_ struct cairn_path_map *maps = path_maps_of(init, &map_count);
 	_free_ struct cairn_redirect *redirects = redirects_of(init, &redirect_count);
 	const struct cairn_restore_options options = {
@@ -235,6 +246,8 @@ static json_t *restore_tree(struct init *init)
 		.once = spec_true(init, "once"),
 		.path_maps = maps,
 		.path_map_count = map_count,
+		.address_maps = addresses,
+		.address_map_count = address_count,
 		.force_cpu = spec_true(init, "force_cpu"),
 		.close_tcp = spec_true(init, "close_tcp"),
 		.image = spec_text(init, "restore"),

@@ -33,6 +33,10 @@ static json_t *spec_of(const struct cairn_restore_options *options, const struct
 	for (size_t i = 0; i < options->path_map_count; i++)
 		json_array_append_new(maps, json_pack("[s, s]", options->path_maps[i].old_path, options->path_maps[i].new_path));
 	json_object_set_new(own, "path_maps", maps);
+	json_t *addresses = json_array();
+	for (size_t i = 0; i < options->address_map_count; i++)
+		json_array_append_new(addresses, json_string(options->address_maps[i]));
+	json_object_set_new(own, "address_maps", addresses);
 	json_t *redirects = json_array();
 	for (size_t i = 0; i < options->redirect_count; i++)
 		json_array_append_new(redirects, json_pack("[i, s]", options->redirects[i].fd, options->redirects[i].path));

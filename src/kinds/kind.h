@@ -316,6 +316,8 @@ struct kind {
 	const char *owner_field; /* the field with the pid, tid, space or file id it belongs to */
 	const char *path_field; /* the field with a path that is looked up at a restore; what a kind sees there is already mapped (--map-path) */
 
+	const char *const *address_fields; /* fields with a struct sockaddr_in or _in6 of this host (--map-address); ends with NULL */
+
 	/* Frozen. refuse: from /proc alone, before anything is touched and again when it stands still. ask: adds remote calls to the
 	 * thread's batch and leaves a note for capture (process kinds: the leader's). */
 	int (*refuse)(const struct harvest *harvest, const struct frozen_process *process, struct fault *fault);

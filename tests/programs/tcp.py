@@ -332,6 +332,44 @@ def closed_later():
     check("got  ECONNRESET" in program.text(), "wrong output", program.text())
 
 
+@test("--map-address: listening sockets and connections in the tree move to the address that the host has now", quick=True)
+def moved():
+    need_cairn()
+    own_network()
+    sh("ip", "addr", "add", "10.66.0.1/32", "dev", "lo")
+    write("pair.py", """
+import os, socket, time
+server = socket.create_server(("10.66.0.1", 0))
+client = socket.create_connection(server.getsockname())
+peer, _ = server.accept()
+udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+udp.bind(("10.66.0.1", 0))
+client.sendall(b"queued")
+print("ready", flush=True)
+PAUSE = 0.002
+while not os.path.exists("go"):
+    time.sleep(PAUSE)
+assert peer.recv(100) == b"queued"
+peer.sendall(b"answer")
+assert client.recv(100) == b"answer"
+new = socket.create_connection(server.getsockname())
+print(*(s.getsockname()[0] for s in (server, client, peer, udp, new)), client.getpeername()[0], flush=True)
+""")
+    program = start([PYTHON, "pair.py"])
+    program.wait_text("ready")
+    program.checkpoint()
+    sh("ip", "addr", "del", "10.66.0.1/32", "dev", "lo")
+    sh("ip", "addr", "add", "10.66.0.2/32", "dev", "lo")
+    result = program.restore(status=None)
+    check(result.status != OK and "10.66.0.1" in result.err and "--map-address" in result.err, "no hint", result)
+    result = program.restore("--map-address", "10.66.0.1=there", status=None)
+    fault_line(result, USAGE, "--map-address")
+    program.restore("--map-address", "10.66.0.1=10.66.0.2")
+    program.path("go").touch()
+    program.succeed()
+    check("10.66.0.2 " * 5 + "10.66.0.2" in program.text(), "wrong addresses", program.text())
+
+
 @test("cairn check --repair ends what keeps the peers of an image quiet", quick=True)
 def repaired():
     need_cairn()

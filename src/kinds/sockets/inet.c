@@ -253,12 +253,15 @@ static int commit(struct workshop *workshop, const ProtobufCMessage *base, struc
 	return rc < 0 ? at(message, rc, fault) : 0;
 }
 
+static const char *const address_fields[] = { "local", "remote", NULL };
+
 const struct kind kind_inet_socket = {
 	.name = "datagram socket",
 	.tag = 72,
 	.scope = SCOPE_FILE,
 	.descriptor = &cairn__inet_socket__descriptor,
 	.owner_field = "open",
+	.address_fields = address_fields,
 	.before_births = true,
 	.probe = probe,
 	.refuse_file = refuse_file,

@@ -407,12 +407,15 @@ static int check(const ProtobufCMessage *base, struct fault *fault)
 	return 0;
 }
 
+static const char *const address_fields[] = { "local", "remote", NULL };
+
 const struct kind kind_tcp_socket = {
 	.name = "TCP socket",
 	.tag = 71,
 	.scope = SCOPE_FILE,
 	.descriptor = &cairn__tcp_socket__descriptor,
 	.owner_field = "open",
+	.address_fields = address_fields,
 	.before_births = true,
 	.probe = probe,
 	.refuse_file = refuse_file,
