@@ -8,7 +8,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 import os
 import shutil
 
-from cairn_test import BUILD, FAILED, PYTHON, Program, cairn, check, children_of, fault_line, main, need, need_cairn, sh, start, test, write
+from cairn_test import BUILD, FAILED, PYTHON, Program, Skip, cairn, check, children_of, fault_line, main, need, need_cairn, sh, start, test, write
 
 WORKER = BUILD / "tests" / "badluck" / "worker"
 
@@ -51,6 +51,33 @@ def changed_executable():
     refused(program, "/worker")
     os.rename("away", "worker")
     goes_on(program)
+
+
+@test("a program whose terminal is gone goes on with /dev/null where there is none, and is told so", quick=True)
+def terminal_gone():
+    need_cairn()
+    master, slave = os.openpty()
+    path = os.ttyname(slave)
+    code = ("import os, time\nprint('terminal', os.isatty(77), flush=True)\n"
+            "while not os.path.exists('go'): time.sleep(0.01)\n"
+            "os.write(77, b'x' * 100000)\nprint('after', os.isatty(77), os.read(77, 10), flush=True)\n")
+
+    def give_terminal():
+        fd = os.open(path, os.O_RDWR | os.O_NOCTTY)
+        os.dup2(fd, 77)
+        os.close(fd)
+    program = start([PYTHON, "-c", code], "job", prepare=give_terminal)
+    program.wait_text("terminal True")
+    program.checkpoint()
+    os.close(slave)
+    os.close(master)
+    if os.path.exists(path):
+        raise Skip(f"{path} is somebody else's now")
+    result = program.restore()
+    check("/dev/null" in result.err and path in result.err, "no warning", result)
+    program.path("go").touch()
+    program.succeed()
+    check("after False b''" in program.text(), "what it saw", program.text())
 
 
 @test("a lock that somebody else holds at the restore is named with his PID, and nothing remains", quick=True)

@@ -2,15 +2,18 @@
 /* Terminals that the program uses, not those whose other side it holds: a pty's slave, a console, /dev/tty. The controlling terminal of
  * a job whose session leader is outside is the caller's own at restore, if he has one; else the device of the old
  * path is opened if it is still the same. Line discipline settings and window size are kept in the image, and not set again:
- * the terminal is the caller's. The slave of a pty whose master is in the tree is opened by the path that it has now (pty.c). */
+ * the terminal is the caller's; if its size is another, the foreground group gets SIGWINCH. Where there is no terminal any more, /dev/null stands for
+ * it, with a warning. The slave of a pty whose master is in the tree is opened by the path that it has now (pty.c). */
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/sysmacros.h>
 #include <termios.h>
 #include <unistd.h>
 
+#include "base/log.h"
 #include "kinds/files/open_file.h"
 #include "kinds/files/pty.h"
 #include "kinds/table.h"
@@ -92,8 +95,24 @@ static int make(struct workshop *workshop, const ProtobufCMessage *base, struct 
 		return open_file_make(workshop, message->open, workshop->terminal, false, fault);
 	if (is_same_device(message))
 		return open_file_make(workshop, message->open, message->path, false, fault);
-	return fault_set(fault, FAULT_FAILED, ENOTTY,
-			 "terminal %s is gone; try to run the restore in a terminal", message->path);
+	log_warn("terminal %s is gone, and there is no other; continuing with /dev/null (--fd N=FILE puts a file in its place)", message->path);
+	return open_file_make(workshop, message->open, "/dev/null", false, fault);
+}
+
+/* Another terminal, of another size: its foreground group is told, as if the old one had changed. */
+static int commit(struct workshop *workshop, const ProtobufCMessage *base, struct fault *fault)
+{
+	const Cairn__Terminal *message = (const Cairn__Terminal *)base;
+	int fd = workshop_fd(workshop, message->open->file);
+	struct winsize now;
+	(void)fault;
+	if (message->pty || !message->controlling || !workshop->terminal || fd < 0 || ioctl(fd, TIOCGWINSZ, &now) < 0 ||
+	    (now.ws_row == message->rows && now.ws_col == message->columns))
+		return 0;
+	pid_t group = tcgetpgrp(fd);
+	if (group > 1)
+		kill(-group, SIGWINCH);
+	return 0;
 }
 
 const struct kind kind_terminal = {
@@ -107,4 +126,5 @@ const struct kind kind_terminal = {
 	.capture_file = capture_file,
 	.check = check,
 	.make = make,
+	.commit = commit,
 };
