@@ -7,9 +7,10 @@ import random
 import socket
 import subprocess
 import sys
+import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-from cairn_test import (LONG, OK, PYTHON, UNSUPPORTED, USAGE, Skip, cairn, check, equal, fault_line, main, need, need_cairn, need_root,
+from cairn_test import (CAIRN, LONG, OK, PYTHON, UNSUPPORTED, USAGE, Skip, cairn, check, equal, fault_line, main, need, need_cairn, need_root,
                         sh, start, test, unharmed, until, write)
 
 ROUNDS = 30 if LONG else 10
@@ -85,6 +86,35 @@ else:
     client, server = tally(program.text(), "client"), tally(program.text(), "server")
     equal(client, server[::-1], "blocks sent and received")
     check(client[0] > 50 and client[1] > 50, "hardly anything was sent", client)
+
+
+@test("SIGKILL of cairn at any moment of a save leaves a connection at full speed unharmed", timeout=240, serial=True)
+def killed():
+    need_cairn()
+    write("talk.py", TALKER + r'''
+server = socket.create_server(("127.0.0.1", 0))
+if os.fork() == 0:
+    name, t = "client", Talker(socket.create_connection(server.getsockname()), 1, 2)
+    server.close()
+else:
+    name, t = "server", Talker(server.accept()[0], 2, 1)
+''' + LOOP + "if name == 'server': assert os.wait()[1] == 0\n")
+    program = start([PYTHON, "talk.py"])
+    program.wait_progress(2)
+    whole = min(cairn("checkpoint", program.pid, "-o", "whole.cairn", status=OK).seconds for _ in range(3))
+    for step in range(40):
+        process = subprocess.Popen([CAIRN, "checkpoint", str(program.pid), "-o", "image.cairn"], stdin=subprocess.DEVNULL,
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        goal = time.monotonic() + whole * 1.2 * step / 40
+        while time.monotonic() < goal and process.poll() is None:
+            pass
+        process.kill()
+        process.wait()
+        unharmed(program.pid)
+        program.wait_progress(1, timeout=20)
+    program.path("go").touch()
+    program.succeed()
+    equal(tally(program.text(), "client"), tally(program.text(), "server")[::-1], "blocks sent and received")
 
 
 class Peer:

@@ -28,6 +28,8 @@ struct socket_scene {
 	struct tcp_pair *held; /* connections whose packets are dropped */
 	size_t held_count;
 	bool has_hold, is_kept;
+	struct tcp_guard *guard;
+	bool has_no_guard;
 	bool has_waits;
 	struct socket_wait *waits; /* ascending by client */
 	size_t wait_count;

@@ -20,6 +20,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "kinds/sockets/guard.h"
 #include "kinds/sockets/option.h"
 #include "kinds/table.h"
 
@@ -356,7 +357,8 @@ static int depart(struct harvest *harvest, struct frozen_file *file, bool ends, 
 	struct socket_scene *scene = socket_scene(harvest);
 	const Cairn__TcpSocket *message = file->note ? ((struct tcp_look *)file->note)->message : NULL;
 	const struct linger at_once = { 1, 0 };
-	int own;
+	int own, reuse = 0;
+	socklen_t size = sizeof reuse;
 	if (scene->held_count && !scene->is_kept) {
 		int rc = lock_keep(harvest->policy.image_id, scene->held, scene->held_count, fault);
 		if (rc < 0)
@@ -366,6 +368,8 @@ static int depart(struct harvest *harvest, struct frozen_file *file, bool ends, 
 	if (!ends || !message || !message->queues || !message->remote.len || message->reset || frozen_file_own(file, &own, NULL) < 0)
 		return 0;
 	/* Own copies are closed after the processes: the last close is silent in repair mode (tcp_close), and leaves no TIME_WAIT by a reset. */
+	getsockopt(own, SOL_SOCKET, SO_REUSEADDR, &reuse, &size);
+	guard_watch(scene->guard, own, reuse);
 	if (setsockopt(own, IPPROTO_TCP, TCP_REPAIR, &(int){ 1 }, sizeof(int)) < 0 && message->peer)
 		setsockopt(own, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
 	return 0;

@@ -13,6 +13,7 @@
 
 #include "base/fd.h"
 #include "base/log.h"
+#include "kinds/sockets/guard.h"
 #include "kinds/sockets/option.h"
 #include "kinds/sockets/tcp.h"
 
@@ -134,15 +135,21 @@ static void read_buffers(int fd, Cairn__TcpQueues *message)
 
 static int capture_exact(struct harvest *harvest, const struct tcp_look *look, Cairn__TcpQueues *message)
 {
-	int reuse = get_int(look->own, SOL_SOCKET, SO_REUSEADDR), rc = set_int(look->own, TCP_REPAIR, 1);
-	if (rc < 0)
+	struct tcp_guard *guard = guard_get(harvest);
+	int reuse = get_int(look->own, SOL_SOCKET, SO_REUSEADDR);
+	guard_watch(guard, look->own, reuse);
+	int rc = set_int(look->own, TCP_REPAIR, 1);
+	if (rc < 0) {
+		guard_forget(guard, look->own);
 		return rc;
+	}
 	for (int i = 0; i < TRIES && (i == 0 || rc == -EAGAIN); i++)
 		rc = read_queues(look, &harvest->arena, message);
 	if (rc == 0)
 		rc = read_rest(look, &harvest->arena, message);
 	set_int(look->own, TCP_REPAIR, REPAIR_OFF_NO_PROBE);
 	setsockopt(look->own, SOL_SOCKET, SO_REUSEADDR, &reuse, sizeof reuse);
+	guard_forget(guard, look->own);
 	message->exact = rc == 0;
 	return rc;
 }
