@@ -278,6 +278,8 @@ static int gather(struct harvest *harvest, const struct capture_live *live, stru
 	}
 	if (rc == 0)
 		rc = capture_files(harvest, fault);
+	for (const struct kind *const *kind = kinds; rc == 0 && *kind; kind++)
+		rc = (*kind)->capture_tree ? (*kind)->capture_tree(harvest, fault) : 0;
 	return rc;
 }
 

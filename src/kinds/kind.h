@@ -330,6 +330,9 @@ struct kind {
 	 * group of calls (batch_group), which runs to its end even if Cairn dies. */
 	int (*visit)(struct harvest *harvest, struct frozen_thread *thread, struct fault *fault);
 
+	/* Frozen, after all processes and files: what belongs to no process, and to the tree. */
+	int (*capture_tree)(struct harvest *harvest, struct fault *fault);
+
 	/* Frozen, after the pages were read: what only those showed. */
 	int (*capture_late)(struct harvest *harvest, struct fault *fault);
 

@@ -74,7 +74,7 @@ static int capture_queue(struct harvest *harvest, const struct sysv_object *obje
 	return 0;
 }
 
-static int capture_late(struct harvest *harvest, struct fault *fault)
+static int capture_tree(struct harvest *harvest, struct fault *fault)
 {
 	struct sysv_list list;
 	size_t most = most_text();
@@ -208,7 +208,7 @@ const struct kind kind_sysv_queue = {
 	.scope = SCOPE_OBJECT,
 	.descriptor = &cairn__sysv_queue__descriptor,
 	.owner_field = "id",
-	.capture_late = capture_late,
+	.capture_tree = capture_tree,
 	.check = check,
 	.make = make,
 	.commit = commit,

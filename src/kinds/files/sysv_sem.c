@@ -87,7 +87,7 @@ static int capture_set(struct harvest *harvest, const struct sysv_object *object
 	return 0;
 }
 
-static int capture_late(struct harvest *harvest, struct fault *fault)
+static int capture_tree(struct harvest *harvest, struct fault *fault)
 {
 	struct sysv_list list;
 	int rc = sysv_read(SYSV_SEM, &list, fault);
@@ -196,7 +196,7 @@ const struct kind kind_sysv_semaphores = {
 	.descriptor = &cairn__sysv_semaphores__descriptor,
 	.owner_field = "id",
 	.refuse = refuse,
-	.capture_late = capture_late,
+	.capture_tree = capture_tree,
 	.check = check,
 	.make = make,
 	.commit = commit,
