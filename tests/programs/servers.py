@@ -286,6 +286,50 @@ def go_server():
     program.kill()
 
 
+def become(uid):
+    os.setgroups([])
+    os.setresgid(uid, uid, uid)
+    os.setresuid(uid, uid, uid)
+
+
+@test("postgres with pgbench clients outside: no transaction fails, and the books balance", timeout=240)
+def postgres():
+    need("pgbench", "psql")
+    need_cairn()
+    own_network()
+    programs = sorted(pathlib.Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    if not programs:
+        raise Skip("initdb")
+    home, port, uid = pathlib.Path("pg").resolve(), free_port(), 65534
+    home.mkdir()
+    os.chown(home, uid, uid)
+    os.chmod(".", 0o711)
+    quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    subprocess.run([programs[-1], "-D", "pg/data", "-A", "trust", "-U", "pg"], check=True, preexec_fn=lambda: become(uid), **quiet)
+    program = start([programs[-1].parent / "postgres", "-D", home / "data", "-p", port, "-k", home, "-h", "127.0.0.1"],
+                    prepare=lambda: become(uid))
+    client = ["-h", "127.0.0.1", "-p", str(port), "-U", "pg"]
+    until(lambda: subprocess.run(["psql", *client, "-c", "select 1", "postgres"], **quiet).returncode == 0, "postgres to answer")
+    subprocess.run(["pgbench", *client, "-i", "-q", "postgres"], check=True, **quiet)
+    bench = subprocess.Popen(["pgbench", *client, "-c", "4", "-T", "12", "-P", "1", "postgres"], text=True, **quiet)
+
+    def done():
+        return int(subprocess.run(["psql", *client, "-At", "-c", "select count(*) from pgbench_history", "postgres"], text=True,
+                                  check=True, **quiet).stdout)
+    for _ in range(4):
+        before = done()
+        until(lambda at=before: done() > at + 20, "transactions")
+        program.checkpoint("--tcp", "established")
+        program.restore()
+    text, _ = bench.communicate(timeout=90)
+    check(bench.returncode == 0 and "error" not in text.lower() and "failed transactions: 0" in text, "transactions failed", text)
+    sums = subprocess.run(["psql", *client, "-At", "-c", "select (select sum(abalance) from pgbench_accounts), "
+                           "(select sum(bbalance) from pgbench_branches), (select sum(delta) from pgbench_history)", "postgres"],
+                          text=True, check=True, **quiet).stdout.strip().split("|")
+    check(len(set(sums)) == 1, "the books do not balance", sums)
+    program.kill()
+
+
 @test("curl that downloads a large file: the client side is saved, the hash is right", timeout=180)
 def curl():
     need("curl")
