@@ -170,7 +170,7 @@ static int next_of_memory(struct round *round, const struct snapshot_source *sou
 
 static int next_slice(struct round *round, struct slice *slice)
 {
-	for (; round->source < round->count; round->source++, round->at = 0) {
+	for (; round->sources && round->source < round->count; round->source++, round->at = 0) {
 		const struct snapshot_source *source = &round->sources[round->source];
 		if (round->at < source->start)
 			round->at = source->start;

@@ -281,8 +281,9 @@ static int read_descriptors(struct harvest *harvest, struct frozen_process *proc
 		if (rc < 0)
 			break;
 		/* Each process sees only its own POSIX locks. */
-		if ((file->pid != process->pid || file->fd != fd) && strstr(text.at, "\nlock:"))
-			file->fdinfo = arena_format(&harvest->arena, "%s%s", file->fdinfo, strstr(text.at, "\nlock:") + 1);
+		const char *locks = text.at ? strstr(text.at, "\nlock:") : NULL;
+		if ((file->pid != process->pid || file->fd != fd) && locks)
+			file->fdinfo = arena_format(&harvest->arena, "%s%s", file->fdinfo, locks + 1);
 		struct frozen_descriptor *descriptor = vec_add(&process->descriptors);
 		*descriptor = (struct frozen_descriptor){ fd, close_on_exec, file };
 	}

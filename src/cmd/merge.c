@@ -106,12 +106,14 @@ int cmd_merge(int argc, char **argv)
 	int rc = cmd_parse(&syntax, argc, argv, &given, &common, &fault);
 	if (rc > 0)
 		return 0;
-	if (rc == 0 && !given.output)
-		rc = fault_set(&fault, FAULT_USAGE, EINVAL, "where to? try -o FILE");
-	const struct deadline deadline = cmd_deadline(&common);
-	if (rc == 0)
-		rc = merge(common.operands[0], given.output, &deadline, &stats, &fault);
 	if (rc < 0)
+		return cmd_report(&common, &fault);
+	if (!given.output) {
+		fault_set(&fault, FAULT_USAGE, EINVAL, "where to? try -o FILE");
+		return cmd_report(&common, &fault);
+	}
+	const struct deadline deadline = cmd_deadline(&common);
+	if (merge(common.operands[0], given.output, &deadline, &stats, &fault) < 0)
 		return cmd_report(&common, &fault);
 	if (common.json)
 		cmd_json(json_pack("{s:s, s:o, s:I, s:I}", "event", "merged", "image", cmd_text(given.output), "bytes",

@@ -527,14 +527,16 @@ int image_reader_open_fd(int fd, const char *path, struct image_reader **ret_rea
 static bool ancestor_try(struct ancestor *ancestor, const char *path)
 {
 	struct fault fault;
+	struct image_reader *found = NULL;
 	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
-	if (fd < 0 || reader_open(fd, path, true, &ancestor->reader, &fault) < 0)
+	if (fd < 0 || reader_open(fd, path, true, &found, &fault) < 0 || !found)
 		return false;
-	if (!memcmp(ancestor->reader->header.id, ancestor->id, sizeof ancestor->id))
-		return true;
-	image_reader_free(ancestor->reader);
-	ancestor->reader = NULL;
-	return false;
+	if (memcmp(found->header.id, ancestor->id, sizeof ancestor->id)) {
+		image_reader_free(found);
+		return false;
+	}
+	ancestor->reader = found;
+	return true;
 }
 
 static int ancestors_open(struct image_reader *reader, struct fault *fault)

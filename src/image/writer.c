@@ -7,6 +7,7 @@
  * is written last, with the length of it all: until then it is a hole, and the file no image. */
 #include "image/image.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -308,6 +309,7 @@ static int record_begin(struct image_writer *writer, uint32_t tag, size_t size, 
 			return rc;
 	}
 	records_reserve(writer, writer->used + sizeof head + size);
+	assert(writer->records);
 	memcpy(writer->records + writer->used, &head, sizeof head);
 	*ret_place = writer->records + writer->used + sizeof head;
 	writer->used += sizeof head + size;
