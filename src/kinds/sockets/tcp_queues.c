@@ -11,6 +11,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/fd.h"
 #include "base/log.h"
 #include "kinds/sockets/guard.h"
@@ -143,8 +144,12 @@ static int capture_exact(struct harvest *harvest, const struct tcp_look *look, C
 		guard_forget(guard, look->own);
 		return rc;
 	}
-	for (int i = 0; i < TRIES && (i == 0 || rc == -EAGAIN); i++)
+	/* What was on its way when the tree was frozen still arrives: a moment later it is there. */
+	for (int i = 0; i < TRIES && (i == 0 || rc == -EAGAIN); i++) {
+		if (i > 2)
+			clock_sleep_ns(1000000);
 		rc = read_queues(look, &harvest->arena, message);
+	}
 	if (rc == 0)
 		rc = read_rest(look, &harvest->arena, message);
 	set_int(look->own, TCP_REPAIR, REPAIR_OFF_NO_PROBE);
