@@ -119,7 +119,8 @@ static int fill(const Cairn__SysvQueue *message, struct fault *fault)
 		const Cairn__SysvQueue__Message *one = message->messages[i];
 		_free_ struct buffer *buffer = memory_new(sizeof *buffer + one->text.len);
 		buffer->type = one->type;
-		memcpy(buffer->text, one->text.data, one->text.len);
+		if (one->text.len)
+			memcpy(buffer->text, one->text.data, one->text.len);
 		if (msgsnd((int)message->object->ipc_id, buffer, one->text.len, IPC_NOWAIT) < 0)
 			rc = fault_set(fault, fault_class_of(errno), errno, "message queue %u: message %zu: %s; try to raise "
 				       "/proc/sys/kernel/msgmax and msgmnb", message->object->ipc_id, i, strerror(errno));
@@ -155,7 +156,7 @@ static bool holds_the_same(const Cairn__SysvQueue *message, const struct sysv_ob
 		const Cairn__SysvQueue__Message *one = message->messages[i];
 		ssize_t size = peek(now->id, i, buffer, most);
 		same = size >= 0 && (size_t)size == one->text.len && buffer->type == one->type &&
-		       !memcmp(buffer->text, one->text.data, one->text.len);
+		       (!size || !memcmp(buffer->text, one->text.data, one->text.len));
 	}
 	return same;
 }

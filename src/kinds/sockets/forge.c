@@ -86,7 +86,8 @@ int forge_datagram(int protocol, const struct inet_address *from, const struct i
 	size_t before = put_header(packet, from, to, protocol, size + sizeof header);
 	segment = packet + before;
 	memcpy(segment, &header, sizeof header);
-	memcpy(segment + sizeof header, data, size);
+	if (size) /* an empty datagram has no data, not even an address */
+		memcpy(segment + sizeof header, data, size);
 	header.check = checksum(from, to, protocol, segment, size + sizeof header);
 	memcpy(segment, &header, sizeof header);
 	int rc = send_packet(to, packet, before + sizeof header + size);
