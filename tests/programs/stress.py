@@ -7,7 +7,7 @@ import sys
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 from cairn_test import LONG, check, main, need, start, test
 
-OPS = {"cpu": 2500, "vm": 150000, "malloc": 80000, "fork": 12000, "pipe": 1500000, "timer": 40000, "memcpy": 800}
+OPS = {"cpu": 2500, "vm": 150000, "malloc": 80000, "fork": 12000, "pipe": 1500000, "timer": 200000, "memcpy": 800}
 
 
 def stress(*stressors, workers=1):
