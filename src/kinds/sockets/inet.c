@@ -5,6 +5,7 @@
  * sender in the tree, else by a socket bound to its address; one that cannot be sent is lost, as datagrams may be.
  *
  * Not carried: what waits in raw and ICMP sockets; data under UDP_CORK; errors not read yet (tried again, then --in-flight). */
+#include <assert.h>
 #include <errno.h>
 #include <net/if.h>
 #include <netinet/in.h>
@@ -107,6 +108,7 @@ static int check(const ProtobufCMessage *base, struct fault *fault)
 		rc = multicast_check(message->memberships, message->n_memberships, domain, fault);
 	if (rc < 0)
 		return rc;
+	assert(message->socket); /* socket_check */
 	bool is_known = message->socket->type == SOCK_RAW ? message->socket->protocol < 256 :
 			message->socket->type == SOCK_DGRAM && (is_udp((int)message->socket->protocol) ||
 			message->socket->protocol == IPPROTO_ICMP || message->socket->protocol == IPPROTO_ICMPV6);

@@ -4,6 +4,7 @@
  * An empty datagram that was peeked at is passed over by the next look (net/core/datagram.c __skb_try_recv_from_queue, `peeked`). */
 #include "kinds/sockets/message.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -196,9 +197,7 @@ int queue_peek(struct harvest *harvest, struct frozen_file *file, int own, enum 
 		return 0;
 	getsockopt(own, SOL_SOCKET, SO_PEEK_OFF, &before, &size);
 	size_t space = waiting + 1 > FIRST_TRY ? (size_t)waiting + 1 : FIRST_TRY;
-	_free_ uint8_t *buffer = malloc(space); /* not touched but by what is there */
-	if (!buffer)
-		return fault_set(fault, FAULT_FAILED, ENOMEM, "no memory for a queue of %d bytes", waiting);
+	_free_ uint8_t *buffer = memory_resize(NULL, space); /* not touched but by what is there */
 	struct look look = { harvest, file, own, form, buffer, space, ret_queue };
 	int rc = before >= 0 ? look_through(&look, before, fault) : look_once(&look, fault);
 	/* Descriptors in the first one are looked at twice: what comes out is the same open files. */
@@ -298,7 +297,9 @@ int message_send(struct workshop *workshop, const Cairn__SocketMessage *message,
 		ssize_t sent = sendmsg(fd, &header, MSG_DONTWAIT | MSG_NOSIGNAL);
 		/* Its sender has ended long ago: no process can speak for it any more. */
 		if (sent < 0 && errno == ESRCH && message->credentials && message->credentials->pid) {
-			((struct ucred *)(void *)CMSG_DATA((struct cmsghdr *)header.msg_control))->pid = getpid();
+			struct cmsghdr *first = CMSG_FIRSTHDR(&header);
+			assert(first); /* add_control put the credentials there */
+			((struct ucred *)(void *)CMSG_DATA(first))->pid = getpid();
 			sent = sendmsg(fd, &header, MSG_DONTWAIT | MSG_NOSIGNAL);
 		}
 		if (sent < 0)

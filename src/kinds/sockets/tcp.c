@@ -11,6 +11,7 @@
  * read yet (both only to be taken: tried again, then --in-flight). */
 #include "kinds/sockets/tcp.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
@@ -319,13 +320,14 @@ static void drop_findings(Cairn__Socket *message)
 
 static int capture_file(struct harvest *harvest, struct frozen_file *file, struct fault *fault)
 {
-	struct tcp_look *look;
+	struct tcp_look *look = NULL;
 	index_tree(harvest);
 	int rc = hold_outside(harvest, fault);
 	if (rc == 0)
 		rc = tcp_look(harvest, file, &look, fault);
 	if (rc < 0)
 		return rc;
+	assert(look);
 	Cairn__TcpSocket *message = HARVEST_MESSAGE(harvest, Cairn__TcpSocket, cairn__tcp_socket__init);
 	message->open = open_file_capture(harvest, file);
 	message->socket = socket_capture(harvest, file, &look->identity, look->own);
@@ -396,6 +398,7 @@ static int check(const ProtobufCMessage *base, struct fault *fault)
 		rc = tcp_queues_check(message->queues, fault);
 	if (rc < 0)
 		return rc;
+	assert(message->socket); /* socket_check */
 	uint32_t protocol = message->socket->protocol;
 	bool is_connected = message->state < 256 && tcp_is_synchronized((uint8_t)message->state);
 	if (message->socket->type != SOCK_STREAM || (protocol != IPPROTO_TCP && protocol != IPPROTO_MPTCP) ||

@@ -7,6 +7,7 @@
  * looked at: tried again, then --in-flight); ends outside the tree, but as --outside says. */
 #include "kinds/sockets/unix.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <linux/magic.h>
 #include <netinet/tcp.h>
@@ -85,8 +86,9 @@ static bool has_error(const struct unix_look *look)
 
 static int reach(struct harvest *harvest, struct frozen_file *file, struct fault *fault)
 {
-	struct unix_look *found;
+	struct unix_look *found = NULL;
 	int rc = look(harvest, file, &found, fault);
+	assert(rc < 0 || found);
 	if (rc < 0 || found->seen->state == TCP_LISTEN || (has_error(found) && !is_stream(found)))
 		return rc == -ESRCH ? 0 : rc;
 	enum queue_form form = is_stream(found) ? QUEUE_STREAM :
@@ -397,10 +399,11 @@ static void capture_listening(struct harvest *harvest, const struct unix_look *f
 
 static int capture_file(struct harvest *harvest, struct frozen_file *file, struct fault *fault)
 {
-	struct unix_look *found;
+	struct unix_look *found = NULL;
 	int rc = look(harvest, file, &found, fault);
 	if (rc < 0)
 		return rc;
+	assert(found);
 	Cairn__UnixSocket *message = HARVEST_MESSAGE(harvest, Cairn__UnixSocket, cairn__unix_socket__init);
 	message->open = open_file_capture(harvest, file);
 	message->socket = socket_capture(harvest, file, &found->identity, found->own);
