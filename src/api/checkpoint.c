@@ -2,6 +2,7 @@
 /* cairn_checkpoint: joins the frozen world and the image. */
 #include <errno.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/utsname.h>
 #include <time.h>
 #include <unistd.h>
@@ -329,6 +330,21 @@ static void save_finish(struct save *save)
 	image_reader_free(save->parent);
 }
 
+/* The new image takes the place of whatever has its name: that may not be an image that it needs. */
+static int check_parent(const struct save *save, struct fault *fault)
+{
+	struct stat output, needed;
+	size_t count;
+	bool is_needed = false;
+	_free_ int *fds = image_reader_fds(save->parent, &count);
+	if (stat(save->options->output, &output) < 0)
+		return 0;
+	for (size_t i = 0; i < count; i++)
+		is_needed |= fstat(fds[i], &needed) == 0 && needed.st_dev == output.st_dev && needed.st_ino == output.st_ino;
+	return is_needed ? fault_set(fault, FAULT_USAGE, EEXIST,
+				     "is an image that the new one would need, and would be replaced by it; try another --output") : 0;
+}
+
 static int save_tree(struct save *save, const struct harvest *survey, struct image_file *file,
 		     struct cairn_checkpoint_result *result, struct fault_list *refusals, struct fault *fault)
 {
@@ -337,6 +353,8 @@ static int save_tree(struct save *save, const struct harvest *survey, struct ima
 	struct image_stats stats = { 0 };
 	uint8_t id[16];
 	int rc = options->parent ? image_reader_open(options->parent, &save->parent, fault) : 0;
+	if (rc == 0 && save->parent && (rc = check_parent(save, fault)) < 0)
+		fault_at(fault, rc, "%s", options->output);
 	if (rc == 0)
 		rc = image_writer_new(image_file_fd(file), &compression, save->parent, &save->writer, fault);
 	if (rc < 0)

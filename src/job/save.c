@@ -103,6 +103,9 @@ json_t *save_answer(const struct save_job *job, const json_t *request, int fd)
 			return control_refused(CAIRN_USAGE, "no descriptor for the image came along; try -o FILE");
 		return save_to(job, request, output);
 	}
+	if (job->image && !strcmp(output, job->image) && json_object_get(request, "parent"))
+		return control_refused(CAIRN_USAGE, "the job's own image is replaced by each save, and an incremental one needs its parents; try -o "
+				       "FILE");
 	if (!job->image || strcmp(output, job->image) != 0 || job->keep < 2)
 		return save_to(job, request, output);
 	_free_ char *next = memory_format("%s.next", output);

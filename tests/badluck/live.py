@@ -129,6 +129,11 @@ def parents():
     program.checkpoint(kill=False, image=program.path("parent.cairn"))
     cairn("checkpoint", program.pid, "-o", "x.cairn", "--incremental", "nothing.cairn", status=1)
     program.checkpoint("--incremental", "parent.cairn", kill=False, image=program.path("child.cairn"))
+    for needed in ("parent.cairn", "child.cairn"):
+        refused = cairn("checkpoint", program.pid, "-o", needed, "--incremental", "child.cairn", "--kill", status=2)
+        check("would need" in refused.err, "an image that is needed may be replaced", refused)
+    unharmed(program.pid)
+    cairn("verify", "child.cairn", status=0)
     program.checkpoint("--incremental", "child.cairn", image=program.path("grandchild.cairn"))
     program.path("parent.cairn").rename("away.cairn")
     for word in ("verify", "inspect", "restore"):
