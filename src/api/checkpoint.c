@@ -18,6 +18,7 @@
 #include "kernel/host.h"
 #include "kernel/processor.h"
 #include "kinds/table.h"
+#include "tracee/deputy.h"
 
 static uint64_t clock_ns(clockid_t clock)
 {
@@ -77,6 +78,10 @@ struct save {
 	struct snapshot snapshot;
 	struct track track;
 	struct harvest harvest;
+	struct harvest survey;    /* of the running tree, before anything is touched */
+	struct image_file *file;
+	struct cairn_checkpoint_result *result;
+	struct fault_list refusals;
 	bool is_live;             /* as much as can be is done while the program runs */
 	bool is_frozen;
 	uint64_t frozen_at_ns, frozen_ns;
@@ -328,6 +333,11 @@ static void save_finish(struct save *save)
 	harvest_finish(&save->harvest);
 	image_writer_free(save->writer);
 	image_reader_free(save->parent);
+	save->track = (struct track){ 0 };
+	save->snapshot = (struct snapshot){ 0 };
+	save->harvest = (struct harvest){ 0 };
+	save->writer = NULL;
+	save->parent = NULL;
 }
 
 /* The new image takes the place of whatever has its name: that may not be an image that it needs. */
@@ -345,9 +355,9 @@ static int check_parent(const struct save *save, struct fault *fault)
 				     "is an image that the new one would need, and would be replaced by it; try another --output") : 0;
 }
 
-static int save_tree(struct save *save, const struct harvest *survey, struct image_file *file,
-		     struct cairn_checkpoint_result *result, struct fault_list *refusals, struct fault *fault)
+static int save_tree(struct save *save, struct fault *fault)
 {
+	struct cairn_checkpoint_result *result = save->result;
 	const struct cairn_checkpoint_options *options = save->options;
 	const struct image_compression compression = { (enum image_codec)options->codec, options->codec_level };
 	struct image_stats stats = { 0 };
@@ -356,7 +366,7 @@ static int save_tree(struct save *save, const struct harvest *survey, struct ima
 	if (rc == 0 && save->parent && (rc = check_parent(save, fault)) < 0)
 		fault_at(fault, rc, "%s", options->output);
 	if (rc == 0)
-		rc = image_writer_new(image_file_fd(file), &compression, save->parent, &save->writer, fault);
+		rc = image_writer_new(image_file_fd(save->file), &compression, save->parent, &save->writer, fault);
 	if (rc < 0)
 		return rc;
 	image_writer_id(save->writer, id);
@@ -367,13 +377,15 @@ static int save_tree(struct save *save, const struct harvest *survey, struct ima
 	processor_read(&save->processor); /* while nothing stands still */
 	rc = save->parent ? note_parents(save, fault) : 0;
 	if (rc == 0)
-		rc = collect(save, survey, refusals, fault);
+		rc = collect(save, &save->survey, &save->refusals, fault);
+	if (rc == 0)
+		rc = deadline_check(&save->deadline, fault);
 	/* A program that runs on need not wait for the disk; one that is to end must not end before its image is safe. */
 	if (save->is_frozen && (rc < 0 || options->after == CAIRN_RUN_ON))
 		thaw(save, FREEZE_RUN);
 	track_finish(&save->track);
 	if (rc == 0)
-		rc = finish_image(save, file, &stats, fault);
+		rc = finish_image(save, save->file, &stats, fault);
 	if (rc < 0)
 		fault_at(fault, rc, "%s", options->output);
 	if (rc == 0 && save->is_frozen && options->after != CAIRN_RUN_ON)
@@ -388,20 +400,52 @@ static int save_tree(struct save *save, const struct harvest *survey, struct ima
 	return rc;
 }
 
+/* All that takes a tracer: what belongs to the tree is given back by the process that took it. */
+static int save_and_finish(void *context, struct fault *fault)
+{
+	struct save *save = context;
+	int rc = save_tree(save, fault);
+	save_finish(save);
+	return rc;
+}
+
+static int save_by_deputy(struct save *save, struct fault *fault)
+{
+	save->policy.by_deputy = save->survey.policy.by_deputy = true;
+	save->bound.principal = save->deadline.principal = getpid();
+	return deputy_run(save->options->signal_fd, save_and_finish, save, fault);
+}
+
+static int save_to_file(struct save *save, struct fault *fault)
+{
+	bool known = capture_needs_deputy(&save->survey);
+	int rc = image_file_create(save->options->output, &save->file, fault);
+	if (rc == 0)
+		rc = known ? save_by_deputy(save, fault) : save_and_finish(save, fault);
+	if (rc != -EXDEV || known)
+		return rc;
+	/* Filters that only the freeze has shown: of a thread that is not the first, or installed just now. */
+	image_file_free(save->file);
+	rc = image_file_create(save->options->output, &save->file, fault);
+	return rc < 0 ? rc : save_by_deputy(save, fault);
+}
+
 static struct capture_policy policy_of(const struct cairn_checkpoint_options *options, const struct operation_job *job)
 {
 	return (struct capture_policy){
 		.outside = (enum outside_policy)options->outside, .lose_in_flight = options->lose_in_flight,
 		.reopen = options->reopen_devices, .reopen_count = options->reopen_device_count,
 		.tcp = (enum tcp_policy)options->tcp, .ends = options->after != CAIRN_RUN_ON,
+		.saver = getpid(), .filtered = host_filters() > 0,
 		.adopter = job ? job->adopter : 0,
 	};
 }
 
 /* Hooks of the tree's programs run before anything is judged: they may close what stands against a checkpoint. */
-static int look_first(struct save *save, struct harvest *survey, struct hooks *hooks, struct fault_list *refusals,
-		      struct fault *fault)
+static int look_first(struct save *save, struct hooks *hooks, struct fault *fault)
 {
+	struct harvest *survey = &save->survey;
+	struct fault_list *refusals = &save->refusals;
 	struct bulletin_list bulletins = { 0 };
 	int rc = capture_survey(survey, save->pid, &save->policy, refusals, &bulletins, fault);
 	if (rc == 0)
@@ -422,35 +466,29 @@ static int look_first(struct save *save, struct harvest *survey, struct hooks *h
 enum cairn_status operation_checkpoint(pid_t pid, const struct cairn_checkpoint_options *options, const struct operation_job *job,
 				       struct cairn_checkpoint_result *result, struct cairn_error *error)
 {
-	struct fault_list refusals = { 0 };
 	struct fault fault = { 0 };
-	struct image_file *file = NULL;
 	struct save save = {
-		.pid = pid, .options = options, .job = job, .policy = policy_of(options, job),
+		.pid = pid, .options = options, .job = job, .policy = policy_of(options, job), .result = result,
 		.bound = operation_deadline(options->timeout_s > 0 ? options->timeout_s : 10, options->signal_fd),
 		.deadline = operation_deadline(options->timeout_s, options->signal_fd),
 		.is_live = options->after == CAIRN_RUN_ON && !options->no_live,
 	};
-	struct harvest survey = { 0 };
 	uint64_t begin = clock_now_ns();
 	struct hooks hooks = { 0 };
 	*result = (struct cairn_checkpoint_result){ 0 };
 	int rc = capture_check_target(pid, &fault);
 	if (rc == 0)
-		rc = look_first(&save, &survey, &hooks, &refusals, &fault);
+		rc = look_first(&save, &hooks, &fault);
 	if (rc == 0)
-		rc = image_file_create(options->output, &file, &fault);
-	if (rc == 0)
-		rc = save_tree(&save, &survey, file, result, &refusals, &fault);
+		rc = save_to_file(&save, &fault);
 	if (rc < 0 || options->after != CAIRN_KILL)
 		hooks_after(&hooks, rc == 0);
 	hooks_finish(&hooks);
-	harvest_finish(&survey);
-	save_finish(&save);
-	image_file_free(file);
+	harvest_finish(&save.survey);
+	image_file_free(save.file);
 	result->total_ns = clock_now_ns() - begin;
-	enum cairn_status status = rc < 0 ? operation_failed(&refusals, &fault, NULL, error) : CAIRN_DONE;
-	fault_list_finish(&refusals);
+	enum cairn_status status = rc < 0 ? operation_failed(&save.refusals, &fault, NULL, error) : CAIRN_DONE;
+	fault_list_finish(&save.refusals);
 	return status;
 }
 
@@ -469,7 +507,7 @@ enum cairn_status operation_check(pid_t pid, const struct operation_job *job, st
 {
 	struct fault_list refusals = { 0 };
 	struct fault fault = { 0 };
-	const struct capture_policy policy = { .adopter = job ? job->adopter : 0 };
+	const struct capture_policy policy = { .adopter = job ? job->adopter : 0, .saver = getpid(), .filtered = host_filters() > 0 };
 	int rc = capture_check_target(pid, &fault);
 	struct harvest survey = { 0 };
 	if (rc == 0)

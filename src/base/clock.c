@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <time.h>
+#include <unistd.h>
 
 uint64_t clock_now_ns(void)
 {
@@ -27,6 +28,8 @@ int deadline_check(const struct deadline *deadline, struct fault *fault)
 		if (poll(&pollfd, 1, 0) == 1)
 			return fault_set(fault, FAULT_FAILED, EINTR, "interrupted by a signal; rolled back");
 	}
+	if (deadline->principal && getppid() != deadline->principal)
+		return fault_set(fault, FAULT_FAILED, EINTR, "Cairn was killed; rolled back");
 	if (!deadline_left_ns(deadline))
 		return fault_set(fault, FAULT_TIMEOUT, ETIMEDOUT,
 				 "out of time; rolled back; try a longer --timeout");

@@ -12,6 +12,7 @@ uint64_t clock_now_ns(void); /* CLOCK_MONOTONIC */
 struct deadline {
 	uint64_t at_ns; /* CLOCK_MONOTONIC; 0: none */
 	int signal_fd;  /* signalfd of SIGINT, SIGTERM, SIGHUP, blocked in this thread; -1: none */
+	int principal;  /* the process for which this one works, and whose end is the end of the operation; 0: none */
 };
 /* 0, or -ETIMEDOUT or -EINTR with a fault; called wherever an operation may wait or take long. */
 int deadline_check(const struct deadline *deadline, struct fault *fault);

@@ -63,6 +63,14 @@ static void find_bulletins(const struct harvest *harvest, struct bulletin_list *
 	}
 }
 
+bool capture_needs_deputy(const struct harvest *survey)
+{
+	bool needs = false;
+	for (size_t i = 0; i < survey->processes.count; i++)
+		needs |= survey->processes.at[i]->status.seccomp != 0;
+	return needs && !survey->policy.filtered;
+}
+
 int capture_survey(struct harvest *harvest, pid_t target, const struct capture_policy *policy, struct fault_list *refusals,
 		   struct bulletin_list *ret_bulletins, struct fault *fault)
 {
@@ -136,15 +144,13 @@ static int ask_thread(struct harvest *harvest, struct frozen_thread *thread, boo
 	return rc;
 }
 
-static int read_threads(struct harvest *harvest, struct frozen_process *process, struct fault *fault)
+static int read_xstates(const struct frozen_process *process, struct fault *fault)
 {
 	for (size_t i = 0; i < process->threads.count; i++) {
 		struct frozen_thread *thread = process->threads.at[i];
-		int rc = proc_status_read(process->pid, thread->tid, &harvest->arena, &thread->status, fault);
 		_free_ uint8_t *xstate = memory_new(XSTATE_MAX);
 		size_t size = XSTATE_MAX;
-		if (rc == 0)
-			rc = ptrace_get_xstate(thread->tid, xstate, &size, fault);
+		int rc = ptrace_get_xstate(thread->tid, xstate, &size, fault);
 		if (rc < 0)
 			return rc;
 		thread->xstate = memory_new(size);
@@ -200,7 +206,7 @@ static int capture_process(struct harvest *harvest, struct frozen_process *proce
 		}
 		return 0;
 	}
-	int rc = read_threads(harvest, process, fault);
+	int rc = read_xstates(process, fault);
 	harvest->thread_count += (uint32_t)process->threads.count;
 	if (rc == 0)
 		rc = capture_maps(harvest, process, fault);
@@ -258,7 +264,7 @@ static int gather_spaces(struct harvest *harvest, const struct capture_live *liv
 	return 0;
 }
 
-static int gather(struct harvest *harvest, const struct capture_live *live, struct fault_list *refusals,
+static int gather(struct harvest *harvest, const struct capture_live *live, const struct deadline *deadline, struct fault_list *refusals,
 		  struct fault *fault)
 {
 	int rc = gather_spaces(harvest, live, fault);
@@ -275,6 +281,8 @@ static int gather(struct harvest *harvest, const struct capture_live *live, stru
 		rc = capture_process(harvest, harvest->processes.at[i], fault);
 		if (rc < 0)
 			tree_at_process(harvest->processes.at[i], rc, fault);
+		else
+			rc = deadline_check(deadline, fault);
 	}
 	if (rc == 0)
 		rc = capture_files(harvest, fault);
@@ -321,7 +329,7 @@ int capture_begin(struct harvest *harvest, pid_t target, const struct capture_po
 		*ret_frozen_at_ns = clock_now_ns();
 		int rc = freeze_tree(harvest, target, deadline, fault);
 		if (rc == 0)
-			rc = gather(harvest, live, refusals, fault);
+			rc = gather(harvest, live, deadline, refusals, fault);
 		if (rc == 0)
 			return 0;
 		freeze_thaw(harvest, FREEZE_RUN);

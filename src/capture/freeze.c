@@ -141,11 +141,24 @@ static int abort_rseq(struct frozen_thread *thread, struct fault *fault)
 	return rc;
 }
 
+/* What a program's own filters would say to Cairn's calls. Filters that Cairn has as well let them pass (kinds/tasks/seccomp.c). Without a deputy
+ * the death of Cairn would leave the thread to them in the middle of a call. */
+static int suspend_filters(const struct harvest *harvest, struct frozen_thread *thread, struct fault *fault)
+{
+	if (!thread->status.seccomp || harvest->policy.filtered)
+		return 0;
+	if (!harvest->policy.by_deputy)
+		return fault_set(fault, FAULT_VANISHED, EXDEV, "thread %d: went under a seccomp filter while it was looked at; try again", thread->tid);
+	return ptrace_suspend_seccomp(thread->tid, false, fault);
+}
+
 /* Everything that only the stop itself can tell, and the registers that undo what the stop did. */
-static int examine_thread(struct frozen_thread *thread, struct sleep_clocks *clocks, struct fault *fault)
+static int examine_thread(struct harvest *harvest, struct frozen_thread *thread, struct sleep_clocks *clocks, struct fault *fault)
 {
 	struct registers before;
-	int rc = ptrace_get_registers(thread->tid, &before, fault);
+	int rc = proc_status_read(thread->process->pid, thread->tid, &harvest->arena, &thread->status, fault);
+	if (rc == 0)
+		rc = ptrace_get_registers(thread->tid, &before, fault);
 	if (rc == 0)
 		rc = ptrace_get_mask(thread->tid, &thread->guest.blocked, fault);
 	if (rc == 0)
@@ -163,13 +176,15 @@ static int examine_thread(struct frozen_thread *thread, struct sleep_clocks *clo
 		.known = since && since < thread->frozen_at_ns,
 		.slept_ns = since && since < thread->frozen_at_ns ? thread->frozen_at_ns - since : 0,
 		.where = thread->sleep.where,
+		.alone = thread->status.seccomp != 0,
 	};
 	rc = restart_examine(thread->tid, &thread->guest.home, &sleep, &thread->restart, fault);
 	if (rc == 0)
 		rc = abort_rseq(thread, fault);
 	if (rc == 0 && memcmp(&before, &thread->guest.home, sizeof before))
 		rc = ptrace_set_registers(thread->tid, &thread->guest.home, fault);
-	return rc;
+	thread->examined = rc == 0;
+	return rc < 0 ? rc : suspend_filters(harvest, thread, fault);
 }
 
 /* Stops all threads of one process: new ones may appear until the last is stopped. */
@@ -197,7 +212,7 @@ static int freeze_process(struct harvest *harvest, struct frozen_process *proces
 	struct sleep_clocks clocks = { 0 };
 	int rc = 0;
 	for (size_t i = 0; rc == 0 && i < process->threads.count; i++)
-		rc = examine_thread(process->threads.at[i], &clocks, fault);
+		rc = examine_thread(harvest, process->threads.at[i], &clocks, fault);
 	sleep_clocks_finish(&clocks);
 	return rc;
 }
@@ -260,7 +275,7 @@ static int freeze_adopted(struct harvest *harvest, struct fault *fault)
 	for (size_t i = 0; rc == 0 && i < children.pids.count; i++) {
 		pid_t pid = children.pids.at[i];
 		struct proc_stat stat;
-		if (pid == getpid() || is_root(harvest, pid) || proc_stat_read(pid, 0, &stat, NULL) < 0 ||
+		if (pid == harvest->policy.saver || is_root(harvest, pid) || proc_stat_read(pid, 0, &stat, NULL) < 0 ||
 		    (stat.state == 'Z' && stat.threads <= 1))
 			continue;
 		rc = freeze_one(harvest, pid, NULL, fault);
@@ -313,22 +328,43 @@ int freeze_tree(struct harvest *harvest, pid_t root, const struct deadline *dead
 	return rc;
 }
 
-/* A relative timeout that the stop interrupted has gone on running: the program waits only for the rest. */
-static void let_go(struct frozen_thread *thread, uint64_t frozen_ns)
+/* What a stop does to a call has to be undone for a thread as well that was stopped, or is about to stop, when the freeze failed elsewhere. Ended, or
+ * in front of a signal: false, and there is nothing to undo. */
+static bool is_at_rest(struct harvest *harvest, struct frozen_thread *thread)
 {
+	struct stop stop = { .kind = STOP_INTERRUPT };
+	struct sleep_clocks clocks = { 0 };
+	if (!thread->stopped && ptrace_wait_stop(thread->tid, UINT64_C(1000000000), &stop, NULL) < 0)
+		return false;
+	if (stop.kind == STOP_SIGNAL)
+		ptrace(PTRACE_DETACH, thread->tid, NULL, (unsigned long)stop.signal);
+	if (stop.kind == STOP_SIGNAL || stop.kind == STOP_ENDED)
+		return false;
+	struct fault fault; /* it is let go in any case */
+	if (!thread->examined)
+		examine_thread(harvest, thread, &clocks, &fault);
+	sleep_clocks_finish(&clocks);
+	return true;
+}
+
+/* A relative timeout that the stop interrupted has gone on running: the program waits only for the rest. */
+static void let_go(struct harvest *harvest, struct frozen_thread *thread)
+{
+	if (!is_at_rest(harvest, thread))
+		return;
 	const struct restart *restart = &thread->restart;
+	uint64_t frozen_ns = clock_now_ns() - thread->frozen_at_ns;
 	uint64_t left_ns = restart->left_ns > frozen_ns ? restart->left_ns - frozen_ns : 0;
-	if (thread->stopped && restart->timed && restart->known) {
+	if (thread->examined && restart->timed && restart->known) {
 		struct registers registers = thread->guest.home;
 		if (restart_shorten(thread->tid, &registers, left_ns, NULL) == 0)
 			ptrace_set_registers(thread->tid, &registers, NULL);
 	}
-	if (ptrace_release(thread->tid, NULL) == 0)
-		return;
-	/* Not stopped yet: it has to be, to be detached (ptrace(2)). */
 	struct stop stop;
-	if (ptrace_wait_stop(thread->tid, UINT64_C(1000000000), &stop, NULL) == 0 && stop.kind != STOP_ENDED)
-		ptrace(PTRACE_DETACH, thread->tid, NULL, (unsigned long)(stop.kind == STOP_SIGNAL ? stop.signal : 0));
+	/* Killed: its end is waited for. */
+	if (ptrace_release(thread->tid, NULL) < 0 && ptrace_wait_stop(thread->tid, UINT64_C(1000000000), &stop, NULL) == 0 &&
+	    stop.kind != STOP_ENDED)
+		ptrace(PTRACE_DETACH, thread->tid, NULL, 0);
 }
 
 static void leave_foothold(struct frozen_process *process)
@@ -362,15 +398,14 @@ void freeze_thaw(struct harvest *harvest, enum freeze_end end)
 		else if (end == FREEZE_KILL)
 			kill(process->pid, SIGKILL);
 	}
-	uint64_t now = clock_now_ns();
 	for (size_t i = 0; i < harvest->processes.count; i++) {
 		struct frozen_process *process = harvest->processes.at[i];
 		/* The leader last: its end is only seen when the others' have been. */
 		for (size_t t = process->threads.count; t-- > 0;) {
 			struct frozen_thread *thread = process->threads.at[t];
 			if (thread->seized)
-				let_go(thread, now - thread->frozen_at_ns);
-			thread->seized = thread->stopped = false;
+				let_go(harvest, thread);
+			thread->seized = thread->stopped = thread->examined = false;
 		}
 	}
 }

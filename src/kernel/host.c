@@ -1,12 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "kernel/host.h"
 
+#include <linux/capability.h>
+#include <linux/seccomp.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <xxhash.h>
 
+#include "kernel/features.h"
 #include "kernel/maps.h"
+#include "kernel/procfs.h"
 
 void host_vdso_read(struct host_vdso *ret_vdso)
 {
@@ -35,6 +40,24 @@ const char *host_architecture(void)
 #else
 	return "unknown";
 #endif
+}
+
+uint32_t host_filters(void)
+{
+	struct arena arena = { 0 };
+	struct proc_status status = { 0 };
+	if (proc_status_read(getpid(), 0, &arena, &status, NULL) < 0)
+		status.seccomp = 0;
+	arena_finish(&arena);
+	return proc_filters(&status);
+}
+
+bool host_may_read_filters(void)
+{
+	enum { FIRST_USER_NAMESPACE = 0xeffffffd }; /* include/uapi/linux/nsfs.h USER_NS_INIT_INO */
+	struct stat user;
+	return feature_capability(CAP_SYS_ADMIN) && stat("/proc/self/ns/user", &user) == 0 && user.st_ino == FIRST_USER_NAMESPACE &&
+	       !host_filters();
 }
 
 void host_boot_id(char ret_id[37])

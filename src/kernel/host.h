@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 /* What this host is: kernel, boot, vdso. Its processor: processor.h. */
+#include <stdbool.h>
 #include <stdint.h>
 
 struct host_vdso {
@@ -14,4 +15,7 @@ struct host_offsets {
 	int64_t monotonic_ns, boottime_ns;
 };
 void host_offsets_read(struct host_offsets *ret_offsets);
+uint32_t host_filters(void);                 /* seccomp filters that this process lives under, as in containers */
+/* May this process suspend and read others' seccomp filters: CAP_SYS_ADMIN in the first user namespace, and no filter of its own? */
+bool host_may_read_filters(void);
 void host_boot_id(char ret_id[37]);          /* "" when /proc does not say */

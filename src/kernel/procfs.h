@@ -68,6 +68,8 @@ struct proc_status {
 	uint32_t ns_depth; /* how many numbers NSpid has */
 };
 int proc_status_parse(const char *text, struct arena *arena, struct proc_status *ret_status, struct fault *fault);
+/* How many seccomp filters. */
+uint32_t proc_filters(const struct proc_status *status);
 int proc_status_read(pid_t pid, pid_t tid, struct arena *arena, struct proc_status *ret_status, struct fault *fault);
 
 /* Thread ids of a process, ascending; pids of the children of one thread's process (all threads' children). */

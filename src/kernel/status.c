@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* /proc/PID/status: fs/proc/array.c proc_pid_status. */
+#include <linux/seccomp.h>
 #include <stddef.h>
 #include <string.h>
 
@@ -163,4 +164,10 @@ int proc_status_read(pid_t pid, pid_t tid, struct arena *arena, struct proc_stat
 		rc = proc_status_parse(text.at, arena, ret_status, fault);
 	text_finish(&text);
 	return rc;
+}
+
+/* Kernels before 5.9 do not count: one at least. */
+uint32_t proc_filters(const struct proc_status *status)
+{
+	return status->seccomp != SECCOMP_MODE_FILTER ? 0 : status->seccomp_filters ? status->seccomp_filters : 1;
 }

@@ -64,6 +64,9 @@ struct capture_policy {
 	bool ends;      /* the program does not run on: it ends, or is stopped */
 	char image_id[33]; /* hexadecimal */
 	bool losing; /* the same, for what passes by itself: after some tries */
+	pid_t saver;        /* Cairn: no part of the tree, even where its parent is the adopter */
+	bool filtered;      /* Cairn itself lives under seccomp filters */
+	bool by_deputy;     /* a deputy traces (tracee/deputy.h): the tree may have seccomp filters of its own */
 	pid_t adopter;      /* a reaper whose children (but the calling process) belong to the tree too: a job's init; 0: none */
 };
 
@@ -126,7 +129,7 @@ struct frozen_thread {
 	size_t xstate_size;
 	struct rseq_place rseq;
 	uint64_t frozen_at_ns; /* clock_now_ns() of its stop */
-	bool seized, stopped;
+	bool seized, stopped, examined;
 };
 
 struct frozen_space {

@@ -27,7 +27,7 @@ const struct kind *const kinds[] = {
 	&kind_scheduling,
 	&kind_thread_signals,
 	&kind_bulletin,
-	&kind_seccomp, /* only looks */
+	&kind_seccomp, /* suspended until the thread is let go */
 	/* ... which end here. */
 	&kind_credentials,
 	&kind_parent_death, /* reset by credentials */

@@ -41,13 +41,15 @@ static pid_t tracer_of(pid_t tid)
 	return status.tracer;
 }
 
+static unsigned long options_of(bool newborn)
+{
+	return PTRACE_O_TRACESYSGOOD | (newborn ? PTRACE_O_EXITKILL | PTRACE_O_TRACECLONE | PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK |
+							  PTRACE_O_TRACEEXEC : 0);
+}
+
 int ptrace_seize(pid_t tid, bool newborn, struct fault *fault)
 {
-	unsigned long options = PTRACE_O_TRACESYSGOOD;
-	if (newborn)
-		options |= PTRACE_O_EXITKILL | PTRACE_O_TRACECLONE | PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK |
-			   PTRACE_O_TRACEEXEC;
-	if (ptrace(PTRACE_SEIZE, tid, NULL, options) == 0)
+	if (ptrace(PTRACE_SEIZE, tid, NULL, options_of(newborn)) == 0)
 		return 0;
 	/* EPERM is also what an ending thread gives (kernel/ptrace.c ptrace_attach looks at exit_state). */
 	if (errno == EPERM && is_ending(tid))
@@ -62,6 +64,38 @@ int ptrace_seize(pid_t tid, bool newborn, struct fault *fault)
 				 "the kernel does not let this user trace it; try as root, or as the user it "
 				 "belongs to (and see /proc/sys/kernel/yama/ptrace_scope)");
 	return fail(fault, "seize", tid);
+}
+
+int ptrace_suspend_seccomp(pid_t tid, bool newborn, struct fault *fault)
+{
+	if (ptrace(PTRACE_SETOPTIONS, tid, NULL, options_of(newborn) | PTRACE_O_SUSPEND_SECCOMP) == 0)
+		return 0;
+	if (errno == EPERM || errno == EINVAL)
+		return fault_set(fault, FAULT_PERMISSION, errno,
+				 "thread %d: its seccomp filters cannot be suspended (%s), for which Cairn needs CAP_SYS_ADMIN in the first user "
+				 "namespace and no filter of its own; try as root, outside of containers", tid, strerror(errno));
+	return fail(fault, "suspend seccomp", tid);
+}
+
+int ptrace_get_filter(pid_t tid, uint32_t number, struct sock_filter *instructions, uint32_t *ret_count, uint64_t *ret_flags,
+		      struct fault *fault)
+{
+	struct { uint64_t filter, flags; } metadata = { number, 0 };
+	long count = ptrace(PTRACE_SECCOMP_GET_FILTER, tid, (unsigned long)number, instructions);
+	if (count < 0 && errno == ENOENT)
+		return -ENOENT;
+	if (count < 0 && errno == EMEDIUMTYPE)
+		return fault_set(fault, FAULT_UNSUPPORTED, ENOTSUP, "thread %d: the kernel keeps no program of its seccomp filter %u; try to "
+				 "start it without its sandbox", tid, number);
+	/* 4.16; of a kernel without it nobody knows whether it was to log. */
+	if (count < 0 || ptrace(PTRACE_SECCOMP_GET_METADATA, tid, sizeof metadata, &metadata) < 0)
+		return errno == EACCES ? fault_set(fault, FAULT_PERMISSION, EACCES,
+						   "thread %d: reading its seccomp filters needs CAP_SYS_ADMIN in the first user namespace and a "
+						   "Cairn without any; try as root, outside of containers", tid) :
+					 fail(fault, "read seccomp filters", tid);
+	*ret_count = (uint32_t)count;
+	*ret_flags = metadata.flags;
+	return 0;
 }
 
 int ptrace_interrupt(pid_t tid, struct fault *fault)

@@ -2,6 +2,7 @@
 #pragma once
 /* One thread under ptrace(2): every function here stands before a thread that this very thread of Cairn
  * traces (ptrace(2): the tracer is a thread, and its end is the end of all its tracees' tracing). */
+#include <linux/filter.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -14,6 +15,14 @@
 
 /* PTRACE_SEIZE. @newborn: it dies with Cairn (EXITKILL), and what it clones is seized as well. FAULT_VANISHED, FAULT_PERMISSION. */
 int ptrace_seize(pid_t tid, bool newborn, struct fault *fault);
+/* A stopped thread's seccomp filters (and strict mode) judge no call until it is let go, or Cairn dies; nor those of its children that are
+ * seized with it. FAULT_PERMISSION. */
+int ptrace_suspend_seccomp(pid_t tid, bool newborn, struct fault *fault);
+/* Filter number @number of a stopped thread, the oldest first: up to PTRACE_FILTER_MOST instructions, and its SECCOMP_FILTER_FLAG_*. -ENOENT
+ * without a fault: it has no more. */
+enum { PTRACE_FILTER_MOST = 4096 }; /* BPF_MAXINSNS */
+int ptrace_get_filter(pid_t tid, uint32_t number, struct sock_filter *instructions, uint32_t *ret_count, uint64_t *ret_flags,
+		      struct fault *fault);
 /* Asks a running, seized thread to stop; the stop comes by ptrace_wait_stop. */
 int ptrace_interrupt(pid_t tid, struct fault *fault);
 

@@ -126,7 +126,7 @@ static int examine_call(pid_t pid, struct registers *registers, long number, con
 	restart->known = sleep->known;
 	restart->left_ns = whole_ns > sleep->slept_ns ? whole_ns - sleep->slept_ns : 0;
 	/* Better an end that the kernel keeps than one that would be late by an unknown time. */
-	restart->kernel_keeps = timed && !sleep->known && registers_result(registers) == -ERESTART_RESTARTBLOCK_;
+	restart->kernel_keeps = timed && !sleep->known && !sleep->alone && registers_result(registers) == -ERESTART_RESTARTBLOCK_;
 	if (!restart->kernel_keeps) {
 		registers_set_syscall(registers, number);
 		registers_set_result(registers, -ERESTARTNOHAND_);

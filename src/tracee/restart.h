@@ -34,6 +34,7 @@ struct restart_sleep {
 	bool known;
 	uint64_t slept_ns;
 	const char *where; /* wchan, "" unknown */
+	bool alone;        /* the kernel's restart_syscall(2) may be forbidden by a filter: better late than dead */
 };
 
 /* Does it matter for these registers how long the thread had slept? */

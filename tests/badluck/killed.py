@@ -36,9 +36,9 @@ def moments(whole_us):
     return [whole_us * 1.3 * step / STEPS for step in range(STEPS)]
 
 
-def save(number):
+def save(number, *words):
     need_cairn()
-    program = start([WORKER, "24"], "job")
+    program = start([WORKER, "24", *words], "job")
     program.wait_progress(3)
     whole = min(cairn("checkpoint", program.pid, "-o", "whole.cairn", status=OK).seconds for _ in range(3)) * 1e6
     cut = 0
@@ -68,6 +68,18 @@ def kill_save():
 @test("^C of cairn at any moment of a save leaves the program unharmed", timeout=600, serial=True)
 def interrupt_save():
     save(signal.SIGINT)
+
+
+@test("SIGKILL of cairn at any moment of a save leaves a program unharmed whose seccomp filter kills for Cairn's calls", timeout=600, serial=True)
+def kill_confined():
+    need_root()
+    save(signal.SIGKILL, "confined")
+
+
+@test("^C of cairn at any moment of a save leaves a program unharmed whose seccomp filter kills for Cairn's calls", timeout=600, serial=True)
+def interrupt_confined():
+    need_root()
+    save(signal.SIGINT, "confined")
 
 
 def restore(number, way="--eager"):

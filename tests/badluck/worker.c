@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* worker [MIB]: a program that notices harm. Threads that compute, sleep, and pass a token through a pipe, a child that
+/* worker [MIB [confined]]: a program that notices harm. Threads that compute, sleep, and pass a token through a pipe, a child that
  * does the same, and memory that is checked all the time. A line per round on standard output; ends when `go` exists,
- * with 0 when nothing was wrong. */
+ * with 0 when nothing was wrong. Confined: all threads are under a seccomp filter that kills for the calls that Cairn would make in them. */
 #include "probe.h"
 
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/prctl.h>
 
 static volatile bool over;
 static unsigned char *memory;
@@ -73,7 +76,22 @@ static void *passer(void *unused)
 	return NULL;
 }
 
-static void work(bool speaks)
+static void confine(void)
+{
+	static const unsigned killers[] = { SYS_mmap, SYS_munmap, SYS_select, SYS_prctl, SYS_sigaltstack, SYS_getitimer, SYS_timer_gettime,
+					    SYS_restart_syscall, SYS_brk, SYS_userfaultfd, SYS_membarrier, SYS_getpid };
+	enum { COUNT = sizeof killers / sizeof *killers };
+	struct sock_filter program[COUNT + 3] = { BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)) };
+	for (unsigned i = 0; i < COUNT; i++)
+		program[1 + i] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, killers[i], (unsigned char)(COUNT - i), 0);
+	program[COUNT + 1] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
+	program[COUNT + 2] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS);
+	struct sock_fprog whole = { .len = COUNT + 3, .filter = program };
+	PROBE(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
+	PROBE(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &whole));
+}
+
+static void work(bool speaks, bool confined)
 {
 	pthread_t threads[3];
 	uint64_t token = 0;
@@ -82,6 +100,10 @@ static void work(bool speaks)
 	PROBE_SAME(pthread_create(&threads[0], NULL, compute, NULL), 0, "set-up");
 	PROBE_SAME(pthread_create(&threads[1], NULL, sleeper, NULL), 0, "set-up");
 	PROBE_SAME(pthread_create(&threads[2], NULL, passer, NULL), 0, "set-up");
+	if (confined)
+		confine();
+	if (speaks)
+		probe_ready();
 	size_t at = 0;
 	for (unsigned long round = 0; access(probe_go, F_OK); round++) {
 		size_t piece = 262144 < memory_size ? 262144 : memory_size;
@@ -108,13 +130,13 @@ int main(int argc, char **argv)
 	memory = PROBE((unsigned char *)malloc(memory_size));
 	for (size_t i = 0; i < memory_size; i += 8)
 		*(uint64_t *)(memory + i) = i * 0x9e3779b97f4a7c15u;
+	bool confined = argc > 2 && !strcmp(argv[2], "confined");
 	pid_t child = PROBE(fork());
 	if (!child) {
-		work(false);
+		work(false, confined);
 		_exit(probe_faults != 0);
 	}
-	probe_ready();
-	work(true);
+	work(true, confined);
 	probe_join(child, "child");
 	return probe_end();
 }
