@@ -42,9 +42,9 @@ bool snapshot_needs_force(const struct map *map)
 
 bool snapshot_is_private(const struct map *map)
 {
-	if (map->shared || (map->flags & (MAP_FLAG_IO | MAP_FLAG_PFN)))
-		return false;
-	return strcmp(map->name, "[vdso]") && strncmp(map->name, "[vvar", 5) && strcmp(map->name, "[vsyscall]");
+	/* What the kernel may drop at any time is dropped: the generator of random numbers behind getrandom(3) keeps its state there, and two
+	 * programs of one image are not to draw the same (vgetrandom, 6.11). */
+	return !map->shared && !(map->flags & (MAP_FLAG_IO | MAP_FLAG_PFN | MAP_FLAG_DROPPABLE)) && map_is_program(map);
 }
 
 void round_fail(struct round *round, const struct fault *fault)

@@ -114,6 +114,8 @@ bool tree_adopt_flags(struct frozen_process *process, const struct harvest *know
 		map->flags = old->maps.at[o].flags;
 		map->protection_key = old->maps.at[o].protection_key;
 		memcpy(map->unknown, old->maps.at[o].unknown, sizeof map->unknown);
+		map->page_size = old->maps.at[o].page_size;
+		map->swapped = old->maps.at[o].swapped;
 		map->resident = old->maps.at[o].resident;
 		map->anonymous = old->maps.at[o].anonymous;
 		map->pages_shared = old->maps.at[o].pages_shared;

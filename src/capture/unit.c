@@ -173,7 +173,7 @@ static int store_unit(struct worker *worker, const struct snapshot_source *sourc
 {
 	const struct map *map = source->map;
 	int file = original_of(worker, map), rc = 0;
-	bool zeros = map && map->inode; /* what lies below them is not zero */
+	bool zeros = map && map->inode && !map_is_huge_anonymous(map); /* what lies below them is not zero */
 	const struct snapshot *snapshot = worker->round->snapshot;
 	bool held = snapshot->hold.size > 0; /* compared when the program runs again */
 	const uint8_t *page = worker->buffer;

@@ -101,6 +101,8 @@ static int attribute_parse(const char *line, struct map *map, struct fault *faul
 		good = size_take(at, &map->swapped);
 	else if (*line == 'R' && token_word(&at, "Rss:"))
 		good = size_take(at, &map->resident);
+	else if (*line == 'K' && token_word(&at, "KernelPageSize:"))
+		good = size_take(at, &map->page_size);
 	else if (*line == 'A' && token_word(&at, "Anonymous:"))
 		good = size_take(at, &map->anonymous);
 	else if (*line == 'S' && (token_word(&at, "Shared_Clean:") || token_word(&at, "Shared_Dirty:")))
@@ -191,6 +193,16 @@ static int line_parse(const char *line, struct arena *arena, struct map_list *li
 		return attribute_parse(line, &list->maps.at[list->maps.count - 1], fault);
 	}
 	return header_parse(line, arena, vec_add(&list->maps), fault);
+}
+
+bool map_is_program(const struct map *map)
+{
+	return map->name[0] != '[' || (strcmp(map->name, "[vdso]") && strncmp(map->name, "[vvar", 5) && strcmp(map->name, "[vsyscall]"));
+}
+
+bool map_is_huge_anonymous(const struct map *map)
+{
+	return (map->flags & MAP_FLAG_HUGETLB) && map->deleted && !strcmp(map->name, "/anon_hugepage");
 }
 
 int maps_parse(const char *text, struct arena *arena, struct map_list *ret_list, struct fault *fault)

@@ -51,6 +51,7 @@ struct map {
 	uint32_t flags;      /* enum map_flag; 0 from maps */
 	int protection_key;  /* ProtectionKey, 0: none */
 	uint64_t swapped;    /* bytes; of shared memory: of the object's part that is mapped, whoever swapped it out */
+	uint64_t page_size;  /* bytes (smaps, KernelPageSize); 0 from maps */
 	uint64_t resident;   /* bytes in memory (smaps, Rss) */
 	uint64_t anonymous;  /* bytes of private pages in memory (smaps, Anonymous); 0 from maps */
 	bool pages_shared;   /* some of its pages are mapped elsewhere too (smaps, Shared_Clean and Shared_Dirty) */
@@ -59,6 +60,10 @@ struct map {
 struct map_list {
 	VEC(struct map) maps; /* ascending */
 };
+/* Not of the kernel's own making ([vdso], [vvar], [vsyscall]). */
+bool map_is_program(const struct map *map);
+/* MAP_HUGETLB without a file: it has an inode of the kernel's own. */
+bool map_is_huge_anonymous(const struct map *map);
 /* Takes the text of maps or of smaps. Names go into the arena. */
 int maps_parse(const char *text, struct arena *arena, struct map_list *ret_list, struct fault *fault);
 /* Reads smaps when @with_flags, else maps. @pid may be a thread id as well. */

@@ -59,12 +59,13 @@ struct maker {
 	void (*undo)(uint64_t id);
 	const Cairn__SysvObject *object;
 	uint64_t size;
+	int flags;
 };
 
 /* One whose id is another is of no use. */
 static int get_exactly(const struct maker *maker)
 {
-	int id = maker->get(maker->object->key, maker->size, IPC_CREAT | IPC_EXCL | (int)maker->object->mode);
+	int id = maker->get(maker->object->key, maker->size, IPC_CREAT | IPC_EXCL | maker->flags | (int)maker->object->mode);
 	if (id >= 0 && (uint32_t)id != maker->object->ipc_id) {
 		maker->undo((uint64_t)id);
 		errno = EEXIST;
@@ -93,9 +94,9 @@ static int get_as(const struct maker *maker, uint32_t uid, uint32_t gid)
 }
 
 int sysv_make(struct workshop *workshop, enum sysv_type type, const Cairn__SysvObject *object,
-	      int (*get)(int key, uint64_t size, int flags), uint64_t size, void (*undo)(uint64_t id), struct fault *fault)
+	      int (*get)(int key, uint64_t size, int flags), uint64_t size, int flags, void (*undo)(uint64_t id), struct fault *fault)
 {
-	const struct maker maker = { get, undo, object, size };
+	const struct maker maker = { get, undo, object, size, flags };
 	int rc = sysv_next_id(type, object->ipc_id, fault);
 	if (rc < 0)
 		return rc;

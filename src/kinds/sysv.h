@@ -13,7 +13,7 @@ int sysv_look(enum sysv_type type, const Cairn__SysvObject *object, struct sysv_
 /* Makes it: @get makes the object with the given key and flags, and returns its id. Owner and mode are set by the caller, by IPC_SET. It goes
  * if the restore fails. */
 int sysv_make(struct workshop *workshop, enum sysv_type type, const Cairn__SysvObject *object,
-	      int (*get)(int key, uint64_t size, int flags), uint64_t size, void (*undo)(uint64_t id), struct fault *fault);
+	      int (*get)(int key, uint64_t size, int flags), uint64_t size, int flags, void (*undo)(uint64_t id), struct fault *fault);
 /* Whose an object is that belongs to no process, by those who used it last (0: nobody). The tree's, if one of them is of the tree; somebody
  * else's, if one of them lives elsewhere; else the tree's, if the root's user made it after the root was started. */
 bool sysv_is_of_tree(const struct harvest *harvest, const struct sysv_object *object, const pid_t *users, size_t count);

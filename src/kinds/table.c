@@ -10,9 +10,13 @@ const struct kind *const kinds[] = {
 	/* The tree first: everything else belongs to something in it. */
 	&kind_process,
 	&kind_space,
+	&kind_protection_keys, /* before the mappings, which have them */
+	&kind_space_modes,     /* before the mappings, which merging is a flag of */
 	&kind_attachment, /* before the mappings, which may lie in its gaps, and say how it is protected */
 	&kind_vma,
+	&kind_memory_policies, /* after the mappings */
 	&kind_guards,
+	&kind_seals, /* nothing of a space can be changed after it */
 	/* While the process still has Cairn's privileges ... */
 	&kind_limits,
 	&kind_attributes,
@@ -25,6 +29,7 @@ const struct kind *const kinds[] = {
 	&kind_thread,
 	&kind_thread_filesystem,
 	&kind_scheduling,
+	&kind_thread_memory_policy,
 	&kind_thread_signals,
 	&kind_bulletin,
 	&kind_seccomp, /* suspended until the thread is let go */

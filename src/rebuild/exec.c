@@ -92,18 +92,11 @@ static int map_stub_again(struct rebuild *rebuild, struct rebuild_process *proce
 	memcpy(code, stub_begin, (size_t)(stub_end - stub_begin));
 	int rc = ptrace_get_registers(leader->tid, &leader->birth, fault);
 	if (rc == 0)
-		rc = exec_call(leader, __NR_mmap, BATCH_ARGS(rebuild->code, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED,
-							     UINT64_MAX, 0), &result, fault);
+		rc = exec_call(leader, __NR_mmap, BATCH_ARGS(rebuild->code, size, PROT_READ | PROT_WRITE | PROT_EXEC,
+							     MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, UINT64_MAX, 0), &result, fault);
 	if (rc == 0 && (uint64_t)result != rebuild->code)
 		rc = fault_set(fault, FAULT_FAILED, (int)-result, "process %d: map the stub: %s", process->newborn.pid, strerror((int)-result));
-	if (rc == 0)
-		rc = memory_write(leader->tid, rebuild->code, code, sizeof code, fault);
-	if (rc == 0)
-		rc = exec_call(leader, __NR_mprotect, BATCH_ARGS(rebuild->code, NEWBORN_CODE_SIZE, PROT_READ | PROT_EXEC), &result, fault);
-	if (rc == 0 && result)
-		rc = fault_set(fault, FAULT_FAILED, (int)-result, "process %d: make the stub executable: %s", process->newborn.pid,
-			       strerror((int)-result));
-	return rc;
+	return rc < 0 ? rc : memory_write(leader->tid, rebuild->code, code, sizeof code, fault);
 }
 
 /* Rights come from the image by the credentials, never from a file. The kernel would not give them to a traced process either. */

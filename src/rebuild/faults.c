@@ -44,8 +44,8 @@ static int take_descriptor(struct rebuild_process *process, uint64_t flags, int 
 
 static bool is_ours(const Cairn__Vma *vma, bool events)
 {
-	/* Locked memory is wanted at once. */
-	return !vma->file && !vma->shared && !(events && (vma->flags & MAP_FLAG_LOCKED));
+	/* Locked memory is wanted at once; huge pages come whole only. */
+	return !vma->huge_page_size && !vma->file && !vma->shared && !(events && (vma->flags & MAP_FLAG_LOCKED));
 }
 
 static int register_ranges(const struct rebuild_process *process, bool events, struct fault_space *space)

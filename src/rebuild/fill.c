@@ -56,16 +56,30 @@ static int copy_object(const struct target *target, const struct page_batch *bat
 	return 0;
 }
 
+/* Huge pages cannot be written by write(2) (hugetlbfs has no write_iter). */
+static int write_huge(int fd, const struct page_chunk *chunk, size_t size, uint64_t page)
+{
+	uint64_t start = chunk->address & ~(page - 1), end = (chunk->address + size + page - 1) & ~(page - 1);
+	uint8_t *memory = mmap(NULL, end - start, PROT_READ | PROT_WRITE, MAP_SHARED, fd, (off_t)start);
+	if (memory == MAP_FAILED)
+		return -errno;
+	memcpy(memory + (chunk->address - start), chunk->data, size);
+	munmap(memory, end - start);
+	return 0;
+}
+
 static int write_object(const struct target *target, const struct page_batch *batch, struct fault *fault)
 {
 	for (uint32_t i = 0; i < batch->count; i++) {
 		const struct page_chunk *chunk = &batch->chunks[i];
-		struct stat stat_;
+		struct stat stat_ = { 0 };
 		size_t size = (size_t)chunk->pages * IMAGE_PAGE;
 		/* The last page of a file may reach beyond its end. */
 		if (fstat(target->fd, &stat_) == 0 && chunk->address + size > (uint64_t)stat_.st_size)
 			size = chunk->address < (uint64_t)stat_.st_size ? (size_t)((uint64_t)stat_.st_size - chunk->address) : 0;
 		int rc = fd_pwrite_full(target->fd, chunk->data, size, chunk->address);
+		if (rc == -EINVAL && stat_.st_blksize > IMAGE_PAGE)
+			rc = write_huge(target->fd, chunk, size, (uint64_t)stat_.st_blksize);
 		if (rc < 0)
 			return fault_set(fault, fault_class_of(-rc), -rc, "write contents of object %u: %s", batch->space,
 					 strerror(-rc));

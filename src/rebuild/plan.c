@@ -373,6 +373,7 @@ void plan_check_host(const struct plan *plan, const struct plan_policy *policy, 
 			continue;
 		fault_list_add(refusals, &fault);
 	}
+	plan_check_huge_pages(plan, refusals);
 	if (policy->any_pids)
 		plan_check_numbers(plan, refusals);
 	for (size_t i = 0; i < plan->processes.count; i++)

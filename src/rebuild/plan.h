@@ -67,6 +67,8 @@ int plan_redirect(struct plan *plan, int fd, const char *path, struct fault *fau
 int redirect_make(struct workshop *workshop, const struct plan_record *record, struct fault *fault);
 /* numbers.c: a part of plan_check_host, for --pids any. */
 void plan_check_numbers(const struct plan *plan, struct fault_list *refusals);
+/* plan_hugetlb.c: a part of plan_check_host. */
+void plan_check_huge_pages(const struct plan *plan, struct fault_list *refusals);
 /* plan_processor.c: a part of plan_load and one of plan_check_host, for images of this architecture. */
 void plan_convert_registers(struct plan *plan);
 void plan_check_processor(const struct plan *plan, bool force, struct fault_list *refusals);

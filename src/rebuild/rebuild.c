@@ -11,6 +11,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -158,17 +159,14 @@ static int choose_place(struct rebuild *rebuild, struct fault *fault)
 /* Mapped here, so that the root inherits it. */
 static int map_stub(struct rebuild *rebuild, struct fault *fault)
 {
-	void *code = mmap((void *)(uintptr_t)rebuild->code, NEWBORN_CODE_SIZE, PROT_READ | PROT_WRITE,
+	/* One mapping: a program may have as many as vm.max_map_count permits, and one more (mm/mmap.c do_mmap). */
+	void *code = mmap((void *)(uintptr_t)rebuild->code, NEWBORN_CODE_SIZE + BATCH_AREA, PROT_READ | PROT_WRITE | PROT_EXEC,
 			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
-	void *area = mmap((void *)(uintptr_t)rebuild->area, BATCH_AREA, PROT_READ | PROT_WRITE,
-			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
-	if (code == MAP_FAILED || area == MAP_FAILED)
+	if (code == MAP_FAILED)
 		return fault_set(fault, FAULT_FAILED, errno, "map the stub at 0x%llx: %s",
 				 (unsigned long long)rebuild->code, strerror(errno));
 	rebuild->stub_here = true;
 	memcpy(code, stub_begin, (size_t)(stub_end - stub_begin));
-	if (mprotect(code, NEWBORN_CODE_SIZE, PROT_READ | PROT_EXEC) < 0)
-		return fault_set(fault, FAULT_FAILED, errno, "make the stub executable: %s", strerror(errno));
 	return 0;
 }
 
@@ -187,6 +185,16 @@ static void raise_descriptors(const struct plan *plan)
 	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && most >= limit.rlim_cur) {
 		limit.rlim_cur = most < limit.rlim_max ? most : limit.rlim_max;
 		setrlimit(RLIMIT_NOFILE, &limit);
+	}
+}
+
+/* Newborns have Cairn's limit until they get their own, and lock memory before. */
+static void raise_locked_memory(void)
+{
+	struct rlimit limit;
+	if (getrlimit(RLIMIT_MEMLOCK, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+		limit.rlim_cur = limit.rlim_max;
+		setrlimit(RLIMIT_MEMLOCK, &limit);
 	}
 }
 
@@ -344,6 +352,8 @@ int rebuild_prepare(const struct plan *plan, const struct image_reader *reader, 
 	memory_hex(id, sizeof id, rebuild->workshop.image_id);
 	index_files(rebuild);
 	raise_descriptors(plan);
+	raise_locked_memory();
+	syscall(SYS_set_mempolicy, 0 /* MPOL_DEFAULT */, NULL, 0); /* nor is numactl(8)'s word to Cairn one to the newborns */
 	note_own_rseq(rebuild);
 	/* A Cairn with file capabilities is not dumpable, and newborns, which have its memory first, could not be traced. Others still
 	 * cannot trace this one: it has a capability that they have not (security/commoncap.c cap_ptrace_access_check). */

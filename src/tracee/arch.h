@@ -49,6 +49,8 @@ bool registers_valid(const struct registers *registers);
 /* Vector registers as PTRACE_GETREGSET gives them, of a thread of the processor @then (of which an image tells xstate and components). */
 /* The components that are in use and have to be put back, as bits of XCR0. @size is at least 576. */
 uint64_t xstate_used(const void *xstate, size_t size, const struct processor *then);
+/* What the thread may do to memory with which protection key (PKRU): two bits for each, from key 0 up; no access, no writing. 0: it has none. */
+uint32_t xstate_key_rights(const void *xstate, size_t size, const struct processor *then);
 /* Does PTRACE_SETREGSET take them @here as they are? */
 bool xstate_fits(const struct processor *then, size_t size, const struct processor *here);
 /* The same registers as this processor lays them out: here->xstate_size bytes. Components that it does not have are left out. */

@@ -198,6 +198,10 @@ static int check_area(struct foothold *foothold, uint64_t area, struct fault *fa
 {
 	if (area > UINT64_MAX - 4095) {
 		int error = (int)-(int64_t)area;
+		if (error == ENOMEM)
+			return fault_set(fault, FAULT_UNSUPPORTED, ENOMEM,
+					 "cannot have %d KiB of its address space, which Cairn borrows for its calls: it has as much memory (ulimit -v) or as "
+					 "many mappings (sysctl vm.max_map_count) as it may; try to raise that", BATCH_AREA / 1024);
 		return fault_set(fault, FAULT_FAILED, error, "cannot borrow %d KiB of its address space: %s",
 				 BATCH_AREA / 1024, strerror(error));
 	}

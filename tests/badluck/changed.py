@@ -8,7 +8,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 import os
 import shutil
 
-from cairn_test import BUILD, FAILED, PYTHON, Program, Skip, cairn, check, children_of, fault_line, main, need, need_cairn, sh, start, test, write
+from cairn_test import (BUILD, FAILED, PYTHON, Program, Skip, cairn, check, children_of, fault_line, main, need, need_cairn, need_root, sh, start,
+                        test, until, write)
 
 WORKER = BUILD / "tests" / "badluck" / "worker"
 
@@ -51,6 +52,31 @@ def changed_executable():
     refused(program, "/worker")
     os.rename("away", "worker")
     goes_on(program)
+
+
+@test("a restore with too few huge pages says how many are missing, and nothing remains", serial=True)
+def huge_pages_gone():
+    need_cairn()
+    need_root()
+    pool = pathlib.Path("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages")
+    if not pool.exists():
+        raise Skip("this kernel has no huge pages")
+    before = pool.read_text()
+    try:
+        program = start([BUILD / "tests" / "kinds" / "hugetlb"], "probe")
+        until(lambda: "ready\n" in program.text() or "skipped" in program.text(), "'ready' of the probe")
+        if "skipped" in program.text():
+            program.wait()
+            raise Skip(program.text().strip())
+        program.checkpoint()
+        pool.write_text("3")
+        refused(program, "needs 16 huge pages of 2048 kB", "are missing here", "vm.nr_hugepages=")
+        pool.write_text("40")
+        program.restore()
+        program.path("go").touch()
+        program.succeed()
+    finally:
+        pool.write_text(before)
 
 
 @test("a program whose terminal is gone goes on with /dev/null where there is none, and is told so", quick=True)

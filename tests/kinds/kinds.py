@@ -115,7 +115,7 @@ for source in sorted(HERE.glob("*.c")):
     variants = re.findall(r"variant (\S+): (.*)", head)
     for variant, sentence in variants or [(None, field("probe") or f"{source.stem}: a probe without a sentence")]:
         declare(source.stem, variant, sentence.replace("*/", "").strip(), driver, field("refusable"),
-                field("permission"), driver == "blocked")
+                field("permission"), driver == "blocked" or field("alone"))
 
 
 if __name__ == "__main__":

@@ -178,7 +178,7 @@ static int make(struct workshop *workshop, const ProtobufCMessage *base, struct 
 				 other);
 	}
 	if (rc == 0)
-		rc = sysv_make(workshop, SYSV_MSG, message->object, get_queue, 0, remove_queue, fault);
+		rc = sysv_make(workshop, SYSV_MSG, message->object, get_queue, 0, 0, remove_queue, fault);
 	if (rc == 0)
 		rc = set_status(message, false, fault);
 	return rc < 0 ? rc : fill(message, fault);

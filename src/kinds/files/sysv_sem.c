@@ -171,7 +171,7 @@ static int make(struct workshop *workshop, const ProtobufCMessage *base, struct 
 	if (rc == 1)
 		return take(workshop, message, &now, fault);
 	if (rc == 0)
-		rc = sysv_make(workshop, SYSV_SEM, message->object, get_set, message->n_values, remove_set, fault);
+		rc = sysv_make(workshop, SYSV_SEM, message->object, get_set, message->n_values, 0, remove_set, fault);
 	return rc < 0 ? rc : set_values(message, fault);
 }
 

@@ -70,12 +70,15 @@ struct frozen_file *hidden_find_file(const struct harvest *harvest, const struct
 	return NULL;
 }
 
-/* Is it in a file system that has nothing but what is in memory (or swapped out)? */
+/* Is it in a file system that has nothing but what is in memory (or swapped out)? Of huge pages mincore(2) only knows those that the asking process has
+ * touched (mm/mincore.c mincore_hugetlb, 6.18). */
 static bool is_memory(const struct map *map)
 {
 	struct statfs fs;
 	char directory[4096];
-	if (!strcmp(map->name, "/dev/zero") || !strncmp(map->name, "/memfd:", 7) || map->sysv)
+	if (map->flags & MAP_FLAG_HUGETLB)
+		return false;
+	if (!strcmp(map->name, "/dev/zero") || !strncmp(map->name, "[anon_shmem:", 12) || !strncmp(map->name, "/memfd:", 7) || map->sysv)
 		return true;
 	snprintf(directory, sizeof directory, "%s", map->name);
 	char *slash = strrchr(directory, '/');
@@ -418,6 +421,20 @@ static int look_at_piece(struct frozen_thread *thread, struct looks *looks, stru
 	return 0;
 }
 
+/* Swapped pages are none to mincore: where there may be some, all are copied. */
+static bool swap_in_use(void)
+{
+	struct text text = { 0 };
+	unsigned long long total = 0, left = 0;
+	if (proc_read_path("/proc/meminfo", &text, NULL) == 0) {
+		const char *at = strstr(text.at, "SwapTotal:"), *free_ = strstr(text.at, "SwapFree:");
+		if (at && free_)
+			total = strtoull(at + 10, NULL, 10), left = strtoull(free_ + 9, NULL, 10);
+	}
+	text_finish(&text);
+	return left < total;
+}
+
 /* All pieces that this process shows. */
 static int look_at_pieces(struct harvest *harvest, struct frozen_thread *thread, struct fault *fault)
 {
@@ -432,7 +449,9 @@ static int look_at_pieces(struct harvest *harvest, struct frozen_thread *thread,
 			uint64_t end = object->sized && contents->size < piece->end ? contents->size : piece->end;
 			if (piece->space != thread->process->space || piece->start >= end)
 				continue;
-			if (object->sparse && !piece->map->swapped)
+			/* What smaps says may be from just before the freeze. */
+			bool swapped = piece->map->swapped || (piece->space->flags_adopted && swap_in_use());
+			if (object->sparse && !swapped)
 				rc = look_at_piece(thread, &looks, contents, piece, end, fault);
 			else
 				add_view(contents, piece, piece->start, end);
@@ -478,20 +497,6 @@ static int copy_run(struct frozen_thread *thread, const struct hidden_object *ob
 			return rc;
 	}
 	return 0;
-}
-
-/* Swapped pages are none to mincore: where there may be some, all are copied. */
-static bool swap_in_use(void)
-{
-	struct text text = { 0 };
-	unsigned long long total = 0, left = 0;
-	if (proc_read_path("/proc/meminfo", &text, NULL) == 0) {
-		const char *at = strstr(text.at, "SwapTotal:"), *free_ = strstr(text.at, "SwapFree:");
-		if (at && free_)
-			total = strtoull(at + 10, NULL, 10), left = strtoull(free_ + 9, NULL, 10);
-	}
-	text_finish(&text);
-	return left < total;
 }
 
 static int copy_existing(struct frozen_thread *thread, const struct hidden_object *object, struct contents *contents,

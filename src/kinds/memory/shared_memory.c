@@ -3,12 +3,16 @@
  * descriptor. Contents are read through /proc/PID/map_files or a descriptor, only where there is data; where neither can be had,
  * through the mappings themselves (hidden.c). Put back: an anonymous one by mapping it in Cairn and opening that through its own
  * map_files, so that it is the same kind of object again; where that is closed, as a memfd, whose name in /proc/PID/maps is all that
- * differs, and which is taken for the anonymous one that it was at the next checkpoint. A memfd by name. */
+ * differs, and which is taken for the anonymous one that it was at the next checkpoint. A memfd by name. In huge pages (MAP_HUGETLB, MFD_HUGETLB) where
+ * it was: such memory cannot be written by write(2), and what is private of it has no object. */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
+#include <linux/memfd.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "base/fd.h"
@@ -24,6 +28,12 @@ static const char memfd_prefix[] = "/memfd:";
 /* The name of what stands for an anonymous one. */
 static const char stand_in[] = "/memfd:dev-zero";
 
+/* PR_SET_VMA_ANON_NAME of a shared mapping, with CONFIG_ANON_VMA_NAME: what would be "/dev/zero". */
+static bool is_named_anonymous(const struct map *map)
+{
+	return map->shared && !strncmp(map->name, "[anon_shmem:", 12);
+}
+
 static bool is_memfd(const char *name)
 {
 	return !strncmp(name, memfd_prefix, sizeof memfd_prefix - 1);
@@ -31,7 +41,17 @@ static bool is_memfd(const char *name)
 
 static bool probe_map(const struct map *map)
 {
-	return map->inode && map->deleted && ((map->shared && !strcmp(map->name, "/dev/zero")) || is_memfd(map->name));
+	if (map->inode && is_named_anonymous(map))
+		return true;
+	return map->inode && map->deleted && ((map->shared && !strcmp(map->name, "/dev/zero")) || is_memfd(map->name) ||
+					      map_is_huge_anonymous(map));
+}
+
+/* Bytes, 0: ordinary pages. */
+static uint64_t huge_page_size(int fd)
+{
+	struct statfs fs;
+	return fstatfs(fd, &fs) == 0 && fs.f_type == HUGETLBFS_MAGIC ? (uint64_t)fs.f_bsize : 0;
 }
 
 static Cairn__SharedMemory *new_object(struct harvest *harvest, uint32_t id, const char *name)
@@ -59,6 +79,7 @@ static int add_object(struct harvest *harvest, uint32_t id, int fd, const char *
 	int seals = fcntl(fd, F_GET_SEALS);
 	message->seals = seals > 0 ? (uint32_t)seals : 0;
 	message->mode = stat_.st_mode;
+	message->huge_page_size = huge_page_size(fd);
 	harvest_contents(harvest, id, fd, message->size);
 	return 0;
 }
@@ -82,6 +103,10 @@ static int capture_map(struct harvest *harvest, const struct frozen_process *pro
 {
 	bool is_new;
 	char path[96];
+	if (!map->shared && map_is_huge_anonymous(map)) {
+		*ret_object = 0;
+		return 0;
+	}
 	*ret_object = harvest_object(harvest, map->device, map->inode, &is_new);
 	if (!is_new)
 		return 0;
@@ -90,9 +115,11 @@ static int capture_map(struct harvest *harvest, const struct frozen_process *pro
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0 && errno == EPERM) {
 		struct frozen_file *file = hidden_find_file(harvest, map);
-		return file ? add_open_object(harvest, *ret_object, file, fault) :
-			      hidden_add(harvest, process, map, *ret_object,
-					 &new_object(harvest, *ret_object, map->name)->size, fault);
+		if (file)
+			return add_open_object(harvest, *ret_object, file, fault);
+		Cairn__SharedMemory *message = new_object(harvest, *ret_object, map->name);
+		message->huge_page_size = map->flags & MAP_FLAG_HUGETLB ? map->page_size : 0;
+		return hidden_add(harvest, process, map, *ret_object, &message->size, fault);
 	}
 	if (fd < 0)
 		return fault_set(fault, fault_class_of(errno), errno, "shared memory at 0x%llx: open %s: %s",
@@ -103,14 +130,23 @@ static int capture_map(struct harvest *harvest, const struct frozen_process *pro
 static int check(const ProtobufCMessage *base, struct fault *fault)
 {
 	const Cairn__SharedMemory *message = (const Cairn__SharedMemory *)base;
-	if (!message->id || message->size > INT64_MAX || strlen(message->name) > 249)
+	uint64_t huge = message->huge_page_size;
+	if (!message->id || message->size > INT64_MAX || strlen(message->name) > 249 || huge & (huge - 1) || (huge && message->size & (huge - 1)))
 		return fault_set(fault, FAULT_IMAGE, EINVAL, "shared memory %u has impossible values", message->id);
 	return 0;
 }
 
-static int make_anonymous(uint64_t size)
+/* Flags of mmap(2) and memfd_create(2) for pages of that size: the two agree in where it stands. */
+static int huge_flags(uint64_t page_size, int flag)
 {
-	void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	return page_size ? flag | (__builtin_ctzll(page_size) << MFD_HUGE_SHIFT) : 0;
+}
+
+static int make_anonymous(const Cairn__SharedMemory *message)
+{
+	uint64_t size = message->size;
+	void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE |
+			    huge_flags(message->huge_page_size, MAP_HUGETLB), -1, 0);
 	if (memory == MAP_FAILED)
 		return -1;
 	char path[96];
@@ -125,12 +161,12 @@ static int make_anonymous(uint64_t size)
 static int make(struct workshop *workshop, const ProtobufCMessage *base, struct fault *fault)
 {
 	const Cairn__SharedMemory *message = (const Cairn__SharedMemory *)base;
-	int fd = message->memfd || !message->size ? -1 : make_anonymous(message->size);
+	int fd = message->memfd || !message->size ? -1 : make_anonymous(message);
 	if (fd < 0) {
 		if (!message->memfd)
 			log_debug("shared memory %u: /proc/self/map_files is closed, so it becomes a memfd", message->id);
 		fd = memfd_create(message->memfd ? message->name : stand_in + sizeof memfd_prefix - 1,
-				  MFD_CLOEXEC | MFD_ALLOW_SEALING);
+				  (unsigned)(MFD_CLOEXEC | MFD_ALLOW_SEALING | huge_flags(message->huge_page_size, MFD_HUGETLB)));
 		if (fd < 0 || ftruncate(fd, (off_t)message->size) < 0 || fchmod(fd, message->mode & 07777) < 0)
 			return fault_set(fault, fault_class_of(errno), errno, "shared memory %u of %llu bytes: %s",
 					 message->id, (unsigned long long)message->size, strerror(errno));
@@ -165,9 +201,23 @@ const struct kind kind_shared_memory = {
 
 /* ---- an open memfd ---- */
 
+/* memfd_secret(2) */
+static bool is_secret(const struct frozen_file *file)
+{
+	return file->deleted && !strcmp(file->link, "/secretmem");
+}
+
 static bool probe(const struct frozen_file *file)
 {
-	return S_ISREG(file->stat.st_mode) && is_memfd(file->link);
+	return S_ISREG(file->stat.st_mode) && (is_memfd(file->link) || is_secret(file));
+}
+
+static int refuse_file(const struct harvest *harvest, struct frozen_file *file, struct fault *fault)
+{
+	(void)harvest;
+	return is_secret(file) ? fault_set(fault, FAULT_UNSUPPORTED, ENOTSUP,
+					   "secret memory (memfd_secret), which the kernel shows to nobody; try to checkpoint when the program "
+					   "has closed it") : 0;
 }
 
 static int capture_file(struct harvest *harvest, struct frozen_file *file, struct fault *fault)
@@ -201,6 +251,7 @@ const struct kind kind_memfd = {
 	.descriptor = &cairn__shared_memory_file__descriptor,
 	.owner_field = "open",
 	.probe = probe,
+	.refuse_file = refuse_file,
 	.capture_file = capture_file,
 	.make = make_file,
 };

@@ -24,7 +24,7 @@
 #include "kinds/sysv.h"
 #include "kinds/table.h"
 
-enum { PAGE = PAGES_SIZE };
+enum { PAGE = PAGES_SIZE, HUGE_SHIFT = 26 /* SHM_HUGE_SHIFT, include/uapi/linux/shm.h */ };
 
 static bool is_segment(const struct map *map)
 {
@@ -116,6 +116,7 @@ static int capture_map(struct harvest *harvest, const struct frozen_process *pro
 	message->size = object.size;
 	message->removed = object.mode & SHM_DEST;
 	message->locked = object.mode & SHM_LOCKED;
+	message->huge_page_size = map->flags & MAP_FLAG_HUGETLB ? map->page_size : 0;
 	harvest_add(harvest, &kind_sysv_segment, &message->base);
 	return save_contents(harvest, process, map, message, fault);
 }
@@ -123,9 +124,20 @@ static int capture_map(struct harvest *harvest, const struct frozen_process *pro
 static int check(const ProtobufCMessage *base, struct fault *fault)
 {
 	const Cairn__SysvSegment *message = (const Cairn__SysvSegment *)base;
-	if (!message->id || !sysv_possible(message->object) || !message->size || message->size > UINT64_C(1) << 46)
+	if (!message->id || !sysv_possible(message->object) || !message->size || message->size > UINT64_C(1) << 46 ||
+	    message->huge_page_size & (message->huge_page_size - 1))
 		return fault_set(fault, FAULT_IMAGE, EINVAL, "shared memory segment %u has impossible values", message->id);
 	return 0;
+}
+
+static uint64_t page_size(const Cairn__SysvSegment *message)
+{
+	return message->huge_page_size ? message->huge_page_size : PAGE;
+}
+
+static int huge_flags(const Cairn__SysvSegment *message)
+{
+	return message->huge_page_size ? SHM_HUGETLB | (__builtin_ctzll(message->huge_page_size) << HUGE_SHIFT) : 0;
 }
 
 static int get_segment(int key, uint64_t size, int flags)
@@ -168,14 +180,14 @@ static int make(struct workshop *workshop, const ProtobufCMessage *base, struct 
 	if (there)
 		rc = take(message, &now, fault);
 	else
-		rc = sysv_make(workshop, SYSV_SHM, message->object, get_segment, message->size, remove_segment, fault);
+		rc = sysv_make(workshop, SYSV_SHM, message->object, get_segment, message->size, huge_flags(message), remove_segment, fault);
 	if (rc < 0)
 		return rc;
 	void *memory = there ? room_for_contents(message->size) : shmat((int)message->object->ipc_id, NULL, 0);
 	if (memory == MAP_FAILED)
 		return fault_set(fault, fault_class_of(errno), errno, "shared memory segment %u: %s", message->object->ipc_id,
 				 strerror(errno));
-	workshop_put_memory(workshop, message->id, memory, (message->size + PAGE - 1) & ~(uint64_t)(PAGE - 1));
+	workshop_put_memory(workshop, message->id, memory, (message->size + page_size(message) - 1) & ~(page_size(message) - 1));
 	return 0;
 }
 
@@ -196,10 +208,10 @@ static int set_owner(const Cairn__SysvSegment *message, struct fault *fault)
 }
 
 /* What is not in the image are holes. */
-static void overwrite(uint8_t *segment, const uint8_t *loaded, uint64_t size)
+static void overwrite(uint8_t *segment, const uint8_t *loaded, uint64_t size, uint64_t page)
 {
 	static const uint8_t zeros[PAGE];
-	madvise(segment, (size + PAGE - 1) & ~(uint64_t)(PAGE - 1), MADV_REMOVE);
+	madvise(segment, (size + page - 1) & ~(page - 1), MADV_REMOVE);
 	for (uint64_t at = 0; at < size; at += PAGE) {
 		size_t some = size - at < PAGE ? size - at : PAGE;
 		if (memcmp(loaded + at, zeros, some))
@@ -217,7 +229,7 @@ static int commit(struct workshop *workshop, const ProtobufCMessage *base, struc
 		void *segment = shmat(id, NULL, 0);
 		if (segment == MAP_FAILED)
 			return fault_set(fault, fault_class_of(errno), errno, "shared memory segment %d: %s", id, strerror(errno));
-		overwrite(segment, loaded, message->size);
+		overwrite(segment, loaded, message->size, page_size(message));
 		shmdt(segment);
 		munmap(loaded, size);
 	}
@@ -270,7 +282,8 @@ static Cairn__Attachment *new_attachment(struct harvest *harvest, const struct f
 	message->segment = space->objects[index];
 	message->ipc_id = segment_of(first);
 	message->address = attached_at(first);
-	message->size = (size + PAGE - 1) & ~(uint64_t)(PAGE - 1);
+	const uint64_t page = first->flags & MAP_FLAG_HUGETLB ? first->page_size : PAGE;
+	message->size = (size + page - 1) & ~(page - 1);
 	message->gaps = ARENA_ARRAY(&harvest->arena, uint64_t, 2 * (space->maps.maps.count - index + 1));
 	message->read_only = !(first->flags & MAP_FLAG_MAY_WRITE);
 	uint64_t at = message->address;

@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A mapping: range, protection, flags and name from /proc/PID/smaps; the object behind it is a record of its own. Put back by
  * mmap(2) and madvise(2) with the protection it had; contents are written from outside, through protections
- * where need be. What the kernel made by itself ([vdso], [vvar]) belongs to space.c. Refused: memory of devices,
- * huge-page files, protection keys, userfaultfd ranges, AIO rings. Segments of System V shared memory are mapped by sysv_shm.c. */
+ * where need be. Private memory of hugetlbfs has no object: it is anonymous memory with larger pages. What may be dropped at any time
+ * (MAP_DROPPABLE) comes back dropped. What the kernel made by itself ([vdso], [vvar]) belongs to space.c. Refused: memory of devices, userfaultfd
+ * ranges, AIO rings, flags that this version does not know. Segments of System V shared memory are mapped by sysv_shm.c. */
 #include <errno.h>
+#include <linux/mman.h>
 #include <linux/prctl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -15,17 +18,10 @@
 #include "kinds/table.h"
 #include "memory.pb-c.h"
 
-#ifndef __NR_mseal
-#define __NR_mseal 462
-#endif
+enum { MAP_DROPPABLE_ = 0x08, MAP_SYNC_ = 0x80000 }; /* include/uapi/linux/mman.h, 6.11; asm-generic/mman.h, 4.15 */
 
 /* Vma.kind */
 enum vma_kind { VMA_MAPPED, VMA_ATTACHED };
-
-static bool is_kernel_made(const struct map *map)
-{
-	return !strcmp(map->name, "[vdso]") || !strncmp(map->name, "[vvar", 5) || !strcmp(map->name, "[vsyscall]");
-}
 
 /* Ways in which a mapping cannot be carried. */
 static const struct refusal {
@@ -37,11 +33,9 @@ static const struct refusal {
 	{ 0, "anon_inode:[io_uring]", "an io_uring, which this version cannot carry" },
 	{ 0, "/secretmem", "secret memory, which the kernel shows to nobody" },
 	{ 0, "[uprobes]", "under a probe (uprobes)" },
-	{ MAP_FLAG_HUGETLB, NULL, "memory of hugetlbfs, which this version cannot carry" },
 	{ MAP_FLAG_UFFD_WP | MAP_FLAG_UFFD_MINOR, NULL,
 	  "registered with userfaultfd, which this version cannot carry" },
 	{ MAP_FLAG_SHADOW_STACK, NULL, "a shadow stack, which this version cannot carry" },
-	{ MAP_FLAG_DROPPABLE, NULL, "droppable memory, which this version cannot carry" },
 	{ MAP_FLAG_IO | MAP_FLAG_PFN, NULL, "memory of a device" },
 };
 
@@ -63,11 +57,10 @@ static int refuse_map(const struct map *map, bool ours, struct fault *fault)
 					 (unsigned long long)map->start, (unsigned long long)map->end, map->name,
 					 refusal->why);
 	}
-	if (map->protection_key)
+	if (map->flags & MAP_FLAG_OTHER)
 		return fault_set(fault, FAULT_UNSUPPORTED, ENOTSUP,
-				 "mapping 0x%llx-0x%llx has protection key %d, which this version cannot carry; try to run "
-				 "the program without protection keys", (unsigned long long)map->start,
-				 (unsigned long long)map->end, map->protection_key);
+				 "mapping 0x%llx-0x%llx %s: has the flag \"%s\" (VmFlags in smaps), which this version does not know; try a newer "
+				 "Cairn", (unsigned long long)map->start, (unsigned long long)map->end, map->name, map->unknown);
 	return 0;
 }
 
@@ -76,21 +69,21 @@ static int refuse(const struct harvest *harvest, const struct frozen_process *pr
 	(void)harvest;
 	for (size_t i = 0; process->space && i < process->space->maps.maps.count; i++) {
 		const struct map *map = &process->space->maps.maps.at[i];
-		int rc = is_kernel_made(map) ? 0 : refuse_map(map, process->space->tracked, fault);
+		int rc = !map_is_program(map) ? 0 : refuse_map(map, process->space->tracked, fault);
 		if (rc < 0)
 			return rc;
 	}
 	return 0;
 }
 
-/* "[anon:NAME]" */
+/* "[anon:NAME]", "[anon_shmem:NAME]" */
 static const char *anonymous_name(struct harvest *harvest, const struct map *map)
 {
-	static const char prefix[] = "[anon:";
+	const char *prefix = map->inode ? "[anon_shmem:" : "[anon:";
 	size_t length = strlen(map->name);
-	if (map->inode || strncmp(map->name, prefix, sizeof prefix - 1) || map->name[length - 1] != ']')
+	if (strncmp(map->name, prefix, strlen(prefix)) || map->name[length - 1] != ']')
 		return "";
-	char *name = arena_string(&harvest->arena, map->name + sizeof prefix - 1);
+	char *name = arena_string(&harvest->arena, map->name + strlen(prefix));
 	name[strlen(name) - 1] = 0;
 	return name;
 }
@@ -102,7 +95,7 @@ static int capture(struct harvest *harvest, struct frozen_thread *thread, const 
 	(void)batch, (void)note, (void)fault;
 	for (size_t i = 0; i < space->maps.maps.count; i++) {
 		const struct map *map = &space->maps.maps.at[i];
-		if (is_kernel_made(map))
+		if (!map_is_program(map))
 			continue;
 		Cairn__Vma *message = HARVEST_MESSAGE(harvest, Cairn__Vma, cairn__vma__init);
 		message->space = space->id;
@@ -114,9 +107,34 @@ static int capture(struct harvest *harvest, struct frozen_thread *thread, const 
 		message->file = space->objects[i];
 		message->kind = map->sysv ? VMA_ATTACHED : VMA_MAPPED;
 		message->flags = map->flags;
+		message->protection_key = (uint32_t)map->protection_key;
+		message->huge_page_size = map->flags & MAP_FLAG_HUGETLB ? map->page_size : 0;
 		message->name = (char *)anonymous_name(harvest, map);
 		harvest_add(harvest, &kind_vma, &message->base);
 	}
+	return 0;
+}
+
+static bool is_huge(const Cairn__Vma *message)
+{
+	return message->flags & MAP_FLAG_HUGETLB;
+}
+
+/* Linux 6.11. */
+static bool droppable_works(void)
+{
+	void *memory = mmap(NULL, 4096, PROT_NONE, MAP_DROPPABLE_ | MAP_ANONYMOUS, -1, 0);
+	if (memory != MAP_FAILED)
+		munmap(memory, 4096);
+	return memory != MAP_FAILED;
+}
+
+static int check_huge(const Cairn__Vma *message, struct fault *fault)
+{
+	uint64_t page = message->huge_page_size;
+	if (page < 65536 || page & (page - 1) || (message->start | message->end | message->offset) & (page - 1))
+		return fault_set(fault, FAULT_IMAGE, EINVAL, "mapping 0x%llx-0x%llx has impossible huge pages",
+				 (unsigned long long)message->start, (unsigned long long)message->end);
 	return 0;
 }
 
@@ -124,11 +142,15 @@ static int check(const ProtobufCMessage *base, struct fault *fault)
 {
 	const Cairn__Vma *message = (const Cairn__Vma *)base;
 	const uint64_t user_end = UINT64_C(1) << 47;
-	if (message->start >= message->end || message->end > user_end || (message->start | message->end) & 4095 ||
+	if (message->protection_key > 15 || message->start >= message->end || message->end > user_end || (message->start | message->end) & 4095 ||
 	    message->offset & 4095 || message->protection > 7 || message->kind > VMA_ATTACHED || (message->shared && !message->file))
 		return fault_set(fault, FAULT_IMAGE, EINVAL, "mapping 0x%llx-0x%llx has impossible values",
 				 (unsigned long long)message->start, (unsigned long long)message->end);
-	return 0;
+	if ((message->flags & MAP_FLAG_DROPPABLE) && !droppable_works())
+		return fault_set(fault, FAULT_UNSUPPORTED, ENOTSUP,
+				 "mapping 0x%llx-0x%llx: may be dropped at any time (MAP_DROPPABLE), which this kernel does not know; try "
+				 "Linux 6.11 or later", (unsigned long long)message->start, (unsigned long long)message->end);
+	return is_huge(message) ? check_huge(message, fault) : 0;
 }
 
 static uint32_t needs(const ProtobufCMessage *base)
@@ -154,11 +176,46 @@ static void add_name(const Cairn__Vma *message, struct batch *batch)
 		  place.address);
 }
 
+/* Flags of mmap(2), but for what lies behind. */
+static uint64_t map_flags(const Cairn__Vma *message)
+{
+	uint64_t flags = MAP_FIXED;
+	if (message->flags & MAP_FLAG_DROPPABLE)
+		flags |= MAP_DROPPABLE_;
+	else if (message->flags & MAP_FLAG_SYNC)
+		flags |= MAP_SHARED_VALIDATE | MAP_SYNC_;
+	else
+		flags |= message->shared ? MAP_SHARED : MAP_PRIVATE;
+	flags |= message->flags & MAP_FLAG_GROWS_DOWN ? MAP_GROWSDOWN | MAP_STACK : 0;
+	flags |= message->flags & MAP_FLAG_NO_RESERVE ? MAP_NORESERVE : 0;
+	if (!message->file && is_huge(message))
+		flags |= MAP_HUGETLB | (uint64_t)__builtin_ctzll(message->huge_page_size) << MAP_HUGE_SHIFT;
+	return flags;
+}
+
+/* mmap(2) chooses a key for PROT_EXEC alone by itself, and nobody may name that one. */
+static void add_protection(const Cairn__Vma *message, struct batch *batch)
+{
+	uint64_t size = message->end - message->start;
+	bool may_fail = message->protection == PROT_EXEC;
+	if (message->protection_key)
+		batch_call_raw(batch, "pkey_mprotect", may_fail, __NR_pkey_mprotect,
+			       BATCH_ARGS(message->start, size, message->protection, message->protection_key));
+	else
+		batch_call(batch, mprotect, message->start, size, message->protection);
+}
+
+/* Nobody can write to huge pages through a protection (mm/gup.c check_vma_flags): they get theirs when they are filled. */
+static bool is_protected_late(const Cairn__Vma *message)
+{
+	return is_huge(message) && !message->shared && !(message->protection & PROT_WRITE);
+}
+
 static int rebuild(struct newborn_thread *thread, const ProtobufCMessage *base, struct batch *batch,
 		   struct fault *fault)
 {
 	const Cairn__Vma *message = (const Cairn__Vma *)base;
-	uint64_t flags = MAP_FIXED | (message->shared ? MAP_SHARED : MAP_PRIVATE), fd = UINT64_MAX;
+	uint64_t flags = map_flags(message), fd = UINT64_MAX;
 	uint64_t size = message->end - message->start;
 	bool attached = message->kind == VMA_ATTACHED;
 	if (message->file && !attached) {
@@ -170,13 +227,12 @@ static int rebuild(struct newborn_thread *thread, const ProtobufCMessage *base, 
 	} else {
 		flags |= MAP_ANONYMOUS;
 	}
-	flags |= message->flags & MAP_FLAG_GROWS_DOWN ? MAP_GROWSDOWN | MAP_STACK : 0;
-	flags |= message->flags & MAP_FLAG_NO_RESERVE ? MAP_NORESERVE : 0;
 	batch_group(batch, 16, 256);
-	if (attached)
-		batch_call(batch, mprotect, message->start, size, message->protection);
-	else
-		batch_call(batch, mmap, message->start, size, message->protection, flags, fd, message->offset);
+	if (!attached)
+		batch_call(batch, mmap, message->start, size, is_protected_late(message) ? PROT_READ | PROT_WRITE : message->protection,
+			   flags, fd, message->offset);
+	if (attached || (message->protection_key && !is_protected_late(message)))
+		add_protection(message, batch);
 	for (size_t i = 0; i < sizeof advices / sizeof *advices; i++)
 		if (message->flags & advices[i].flag)
 			batch_try(batch, madvise, message->start, size, (uint64_t)advices[i].advice);
@@ -192,11 +248,11 @@ static int connect_(struct newborn_thread *thread, int fd, const ProtobufCMessag
 	(void)thread, (void)fd, (void)fault;
 	uint64_t size = message->end - message->start;
 	batch_group(batch, 2, 0);
+	if (is_protected_late(message))
+		add_protection(message, batch);
 	if (message->flags & MAP_FLAG_LOCKED)
 		batch_call(batch, mlock2, message->start, size,
 			   message->flags & MAP_FLAG_LOCK_ON_FAULT ? MLOCK_ONFAULT : 0);
-	if (message->flags & MAP_FLAG_SEALED)
-		batch_call(batch, mseal, message->start, size, 0);
 	return 0;
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* x86: CPUID, XCR0, and AT_HWCAP, which is the kernel's view of leaf 1's edx. Left out of the table: what only the kernel can use (smep,
  * pcid, x2apic, OSXSAVE, hypervisor ...), hints that are no-ops elsewhere (prefetchw, hle, cldemote) or that only say what is fast
- * (erms, fsrm), and protection keys, whose users Cairn does not save. */
+ * (erms, fsrm), and protection keys (kinds/memory/keys.c looks for them). */
 #include "kernel/processor.h"
 
 #include <cpuid.h>

@@ -22,12 +22,23 @@ static const struct processor_component *find(const struct processor *processor,
 	return NULL;
 }
 
-/* The rights of key 0, which every page has, are PKRU's lowest two bits. Other keys are nobody's: a program with keys is not saved. The kernel
- * starts programs with all other keys denied, so that the component is never in its initial state. */
-static bool keys_are_used(const uint8_t *xstate, size_t size, const struct processor *then)
+/* Two bits for each key, the lowest for key 0, which every page has that was given no other. The kernel starts programs with all other keys denied
+ * (arch/x86/mm/pkeys.c init_pkru_value), so that the component is never in its initial state. */
+#define NEW_RIGHTS UINT32_C(0x55555554)
+
+uint32_t xstate_key_rights(const void *xstate, size_t size, const struct processor *then)
 {
 	const struct processor_component *keys = find(then, PROTECTION_KEYS);
-	return !keys || keys->offset >= size || xstate[keys->offset] & 3;
+	uint32_t rights = 0;
+	if (!keys || keys->offset > size || sizeof rights > size - keys->offset || !(header_of(xstate) >> PROTECTION_KEYS & 1))
+		return 0;
+	memcpy(&rights, (const uint8_t *)xstate + keys->offset, sizeof rights);
+	return rights;
+}
+
+static bool keys_are_used(const uint8_t *xstate, size_t size, const struct processor *then)
+{
+	return !find(then, PROTECTION_KEYS) || xstate_key_rights(xstate, size, then) != NEW_RIGHTS;
 }
 
 uint64_t xstate_used(const void *xstate, size_t size, const struct processor *then)

@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* variant future: mlockall(MCL_FUTURE) holds for what is mapped after a restore */
+/* variant onfault: and so does MCL_ONFAULT, which leaves it empty until it is touched */
+/* variant none: what was locked by mlockall(MCL_CURRENT) is locked, and what is mapped later is not */
+/* variant undone: nor is anything locked after munlockall */
+#include "probe.h"
+
+#include <sys/mman.h>
+
+enum { PAGE = 4096, SIZE = 8 * PAGE };
+
+static bool has_flag(const void *at, const char *flag)
+{
+	FILE *stream = fopen("/proc/self/smaps", "re");
+	char line[4200];
+	bool here = false, found = false;
+	while (stream && fgets(line, sizeof line, stream)) {
+		unsigned long start, end;
+		char permissions[5];
+		if (sscanf(line, "%lx-%lx %4s", &start, &end, permissions) == 3)
+			here = (unsigned long)at >= start && (unsigned long)at < end;
+		else if (here && !strncmp(line, "VmFlags:", 8))
+			found = strstr(line, flag);
+	}
+	if (stream)
+		fclose(stream);
+	return found;
+}
+
+static unsigned char *map_new(void)
+{
+	/* Shared: no neighbour takes it in. */
+	return PROBE((unsigned char *)mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
+}
+
+static int count_present(const unsigned char *at)
+{
+	unsigned char pages[SIZE / PAGE];
+	int count = 0;
+	PROBE(mincore((void *)(uintptr_t)at, SIZE, pages));
+	for (size_t i = 0; i < sizeof pages; i++)
+		count += pages[i] & 1;
+	return count;
+}
+
+int main(int argc, char **argv)
+{
+	const char *variant = argc > 1 ? argv[1] : "future";
+	unsigned char *early = map_new();
+	int flags = !strcmp(variant, "future") ? MCL_FUTURE : !strcmp(variant, "onfault") ? MCL_FUTURE | MCL_ONFAULT : MCL_CURRENT;
+	if (mlockall(flags) < 0)
+		probe_skip("mlockall: %s", strerror(errno));
+	if (!strcmp(variant, "undone"))
+		PROBE(munlockall());
+	bool current = flags & MCL_CURRENT && strcmp(variant, "undone"), future = flags & MCL_FUTURE;
+
+	probe_save();
+
+	unsigned char *late = map_new();
+	PROBE_SAME(has_flag(early, " lo"), current, "a mapping from before is locked");
+	PROBE_SAME(has_flag(late, " lo"), future, "a mapping from after is locked");
+	PROBE_SAME(has_flag(late, " lf"), !strcmp(variant, "onfault"), "a mapping from after is locked on fault");
+	PROBE_SAME(count_present(late), !strcmp(variant, "future") ? SIZE / PAGE : 0, "pages of it that are there");
+	return probe_end();
+}
