@@ -58,6 +58,8 @@ struct cairn_checkpoint_options {
 	bool lose_in_flight;      /* what the kernel holds for the program and shows only to who takes it: it is not saved */
 	int signal_fd;            /* signalfd that ends the operation early, -1: none */
 	const char *parent;       /* an image of the same program: pages that it has are not stored again; NULL: none */
+	bool track;               /* its writes are tracked from now on, so that the next save with this image as its parent need not
+				   * read what was not written; a process of Cairn's holds that, or the job's init. Only if the program runs on, live */
 	bool no_live;             /* all memory is copied while the program stands still */
 	uint64_t max_extra_memory; /* bytes that a live save may hold back in memory; 0: 256 MiB */
 	enum cairn_codec codec;

@@ -2,18 +2,17 @@
 /* cairn_checkpoint: joins the frozen world and the image. */
 #include <errno.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <sys/utsname.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "api/hooks.h"
 #include "api/operations.h"
+#include "api/parent.h"
 #include "base/log.h"
 #include "capture/capture.h"
 #include "capture/tree.h"
 #include "image.pb-c.h"
-#include "tasks.pb-c.h"
 #include "image/image.h"
 #include "kernel/host.h"
 #include "kernel/processor.h"
@@ -69,6 +68,7 @@ struct save {
 	pid_t pid;
 	const struct cairn_checkpoint_options *options;
 	const struct operation_job *job;
+	struct tracking *tracking;   /* in: what an earlier save left; out: what this one leaves */
 	struct capture_policy policy;
 	struct deadline bound;    /* transient states get some time even if the operation has no bound */
 	struct deadline deadline;
@@ -164,36 +164,10 @@ static int put_pages(void *context, const struct page_batch *batch, uint64_t *re
 	return image_writer_pages(save->writer, batch, ret_block, fault);
 }
 
-static bool is_in_parent(void *context, void **cursor, uint32_t space, uint64_t address, const void *page,
-			 struct page_place *ret_place)
+static bool is_in_parent(void *context, void **cursor, uint32_t space, uint64_t address, const void *page, struct page_place *ret_place)
 {
 	const struct save *save = context;
-	if (!*cursor)
-		*cursor = image_cursor_new(save->parent);
-	return image_cursor_same(*cursor, space, address, page, ret_place);
-}
-
-static void forget_cursor(void *cursor)
-{
-	image_cursor_free(cursor);
-}
-
-/* Which address space was whose in the parent. A number that is another process's by now costs time and nothing else: contents are compared. */
-static int note_parents(struct save *save, struct fault *fault)
-{
-	const struct image_record *records;
-	size_t count = image_reader_records(save->parent, &records);
-	for (size_t i = 0; i < count; i++) {
-		if (records[i].tag != kind_process.tag)
-			continue;
-		Cairn__Process *process = cairn__process__unpack(NULL, records[i].size, records[i].data);
-		if (!process)
-			return fault_set(fault, FAULT_IMAGE, EBADMSG, "%s: damaged: a process; try another --incremental",
-					 save->options->parent);
-		*vec_add(&save->snapshot.parents) = (struct snapshot_parent){ (pid_t)process->pid, process->space };
-		cairn__process__free_unpacked(process, NULL);
-	}
-	return 0;
+	return parent_has(save->parent, cursor, space, address, page, ret_place);
 }
 
 static void thaw(struct save *save, enum freeze_end end)
@@ -291,12 +265,28 @@ static uint64_t expect_copies(const struct save *save, const struct harvest *sur
 	return bytes;
 }
 
+/* What has been tracked since the parent need not be looked at again. */
+static void choose_tracked(struct save *save, const struct harvest *survey)
+{
+	uint8_t id[16];
+	if (save->parent)
+		image_reader_id(save->parent, id);
+	if (!save->is_live && !save->tracking->spaces.count)
+		return;
+	track_choose(&save->track, survey, save->tracking, save->parent ? id : NULL, &save->snapshot);
+	if (save->parent)
+		parent_seed(save->parent, &save->track, &save->snapshot);
+}
+
 static int collect(struct save *save, const struct harvest *survey, struct fault_list *refusals, struct fault *fault)
 {
 	int rc = 0;
+	choose_tracked(save, survey);
+	/* What does not fit ends here: from now on nothing is registered but what the track says. */
+	track_drop(save->tracking, survey);
 	if (!save->is_live)
 		return take(save, NULL, refusals, fault);
-	rc = track_begin(&save->track, survey, save->pid, &save->snapshot, &save->deadline, fault);
+	rc = track_begin(&save->track, survey, save->pid, &save->deadline, fault);
 	uint64_t left = 0;
 	if (rc == 0)
 		rc = track_copy(&save->track, &save->snapshot, &left, fault);
@@ -328,7 +318,6 @@ static int finish_image(struct save *save, struct image_file *file, struct image
 
 static void save_finish(struct save *save)
 {
-	track_finish(&save->track);
 	snapshot_finish(&save->snapshot);
 	harvest_finish(&save->harvest);
 	image_writer_free(save->writer);
@@ -340,21 +329,6 @@ static void save_finish(struct save *save)
 	save->parent = NULL;
 }
 
-/* The new image takes the place of whatever has its name: that may not be an image that it needs. */
-static int check_parent(const struct save *save, struct fault *fault)
-{
-	struct stat output, needed;
-	size_t count;
-	bool is_needed = false;
-	_free_ int *fds = image_reader_fds(save->parent, &count);
-	if (stat(save->options->output, &output) < 0)
-		return 0;
-	for (size_t i = 0; i < count; i++)
-		is_needed |= fstat(fds[i], &needed) == 0 && needed.st_dev == output.st_dev && needed.st_ino == output.st_ino;
-	return is_needed ? fault_set(fault, FAULT_USAGE, EEXIST,
-				     "is an image that the new one would need, and would be replaced by it; try another --output") : 0;
-}
-
 static int save_tree(struct save *save, struct fault *fault)
 {
 	struct cairn_checkpoint_result *result = save->result;
@@ -363,7 +337,7 @@ static int save_tree(struct save *save, struct fault *fault)
 	struct image_stats stats = { 0 };
 	uint8_t id[16];
 	int rc = options->parent ? image_reader_open(options->parent, &save->parent, fault) : 0;
-	if (rc == 0 && save->parent && (rc = check_parent(save, fault)) < 0)
+	if (rc == 0 && save->parent && (rc = parent_check(save->parent, options->output, fault)) < 0)
 		fault_at(fault, rc, "%s", options->output);
 	if (rc == 0)
 		rc = image_writer_new(image_file_fd(save->file), &compression, save->parent, &save->writer, fault);
@@ -371,11 +345,11 @@ static int save_tree(struct save *save, struct fault *fault)
 		return rc;
 	image_writer_id(save->writer, id);
 	memory_hex(id, sizeof id, save->policy.image_id);
-	const struct page_sink sink = { put_pages, save->parent ? is_in_parent : NULL, forget_cursor, save };
+	const struct page_sink sink = { put_pages, save->parent ? is_in_parent : NULL, parent_forget, save };
 	save->snapshot = (struct snapshot){ .sink = &sink, .deadline = &save->deadline,
 					    .threads = operation_threads(options->threads) };
 	processor_read(&save->processor); /* while nothing stands still */
-	rc = save->parent ? note_parents(save, fault) : 0;
+	rc = save->parent ? parent_note(save->parent, &save->snapshot, fault) : 0;
 	if (rc == 0)
 		rc = collect(save, &save->survey, &save->refusals, fault);
 	if (rc == 0)
@@ -383,7 +357,8 @@ static int save_tree(struct save *save, struct fault *fault)
 	/* A program that runs on need not wait for the disk; one that is to end must not end before its image is safe. */
 	if (save->is_frozen && (rc < 0 || options->after == CAIRN_RUN_ON))
 		thaw(save, FREEZE_RUN);
-	track_finish(&save->track);
+	if (!options->track && !save->is_frozen)
+		track_finish(&save->track);
 	if (rc == 0)
 		rc = finish_image(save, save->file, &stats, fault);
 	if (rc < 0)
@@ -392,6 +367,10 @@ static int save_tree(struct save *save, struct fault *fault)
 		rc = capture_depart(&save->harvest, options->after == CAIRN_KILL, fault);
 	if (save->is_frozen)
 		thaw(save, end_of(save, rc));
+	/* What was written between the last round and the freeze still counts as written: it is in the image, and copied once more next time. */
+	if (rc == 0 && options->track)
+		track_keep(&save->track, &save->harvest, id, save->tracking);
+	track_finish(&save->track);
 	result->bytes = stats.bytes;
 	result->pages = stats.pages;
 	result->frozen_ns = save->frozen_ns;
@@ -430,13 +409,14 @@ static int save_to_file(struct save *save, struct fault *fault)
 	return rc < 0 ? rc : save_by_deputy(save, fault);
 }
 
-static struct capture_policy policy_of(const struct cairn_checkpoint_options *options, const struct operation_job *job)
+static struct capture_policy policy_of(const struct cairn_checkpoint_options *options, const struct operation_job *job,
+				       const struct tracking *tracking)
 {
 	return (struct capture_policy){
 		.outside = (enum outside_policy)options->outside, .lose_in_flight = options->lose_in_flight,
 		.reopen = options->reopen_devices, .reopen_count = options->reopen_device_count,
 		.tcp = (enum tcp_policy)options->tcp, .ends = options->after != CAIRN_RUN_ON,
-		.saver = getpid(), .filtered = host_filters() > 0,
+		.saver = getpid(), .filtered = host_filters() > 0, .tracking = tracking,
 		.adopter = job ? job->adopter : 0,
 	};
 }
@@ -464,11 +444,11 @@ static int look_first(struct save *save, struct hooks *hooks, struct fault *faul
 }
 
 enum cairn_status operation_checkpoint(pid_t pid, const struct cairn_checkpoint_options *options, const struct operation_job *job,
-				       struct cairn_checkpoint_result *result, struct cairn_error *error)
+				       struct tracking *tracking, struct cairn_checkpoint_result *result, struct cairn_error *error)
 {
 	struct fault fault = { 0 };
 	struct save save = {
-		.pid = pid, .options = options, .job = job, .policy = policy_of(options, job), .result = result,
+		.pid = pid, .options = options, .job = job, .tracking = tracking, .policy = policy_of(options, job, tracking), .result = result,
 		.bound = operation_deadline(options->timeout_s > 0 ? options->timeout_s : 10, options->signal_fd),
 		.deadline = operation_deadline(options->timeout_s, options->signal_fd),
 		.is_live = options->after == CAIRN_RUN_ON && !options->no_live,
@@ -492,22 +472,13 @@ enum cairn_status operation_checkpoint(pid_t pid, const struct cairn_checkpoint_
 	return status;
 }
 
-enum cairn_status cairn_checkpoint(pid_t pid, const struct cairn_checkpoint_options *options,
-				   struct cairn_checkpoint_result *result, struct cairn_error *error)
-{
-	return operation_checkpoint(pid, options, NULL, result, error);
-}
-
-enum cairn_status cairn_check_process(pid_t pid, struct cairn_error *error)
-{
-	return operation_check(pid, NULL, error);
-}
-
-enum cairn_status operation_check(pid_t pid, const struct operation_job *job, struct cairn_error *error)
+enum cairn_status operation_check(pid_t pid, const struct operation_job *job, const struct tracking *tracking, struct cairn_error *error)
 {
 	struct fault_list refusals = { 0 };
 	struct fault fault = { 0 };
-	const struct capture_policy policy = { .adopter = job ? job->adopter : 0, .saver = getpid(), .filtered = host_filters() > 0 };
+	const struct capture_policy policy = {
+		.adopter = job ? job->adopter : 0, .saver = getpid(), .filtered = host_filters() > 0, .tracking = tracking,
+	};
 	int rc = capture_check_target(pid, &fault);
 	struct harvest survey = { 0 };
 	if (rc == 0)

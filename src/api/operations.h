@@ -3,6 +3,7 @@
 /* What the calls of cairn.h share: the bound of an operation, and faults as lines. */
 #include "base/clock.h"
 #include "base/fault.h"
+#include "base/tracking.h"
 #include "cairn.h"
 
 /* A tree that is saved from inside its job. */
@@ -13,12 +14,16 @@ struct operation_job {
 	bool own_network;    /* it lives in a network namespace of its own */
 };
 
-/* cairn_checkpoint, with what a job knows of it (NULL: it is none). */
+/* cairn_checkpoint, with what a job knows of it (NULL: it is none). @tracking: what earlier saves left of these processes, which ends, and
+ * then, if options->track, what this one leaves; empty after a failure. */
 enum cairn_status operation_checkpoint(pid_t pid, const struct cairn_checkpoint_options *options, const struct operation_job *job,
-				       struct cairn_checkpoint_result *result, struct cairn_error *error);
+				       struct tracking *tracking, struct cairn_checkpoint_result *result, struct cairn_error *error);
 
-/* cairn_check_process, of a job's whole tree too. */
-enum cairn_status operation_check(pid_t pid, const struct operation_job *job, struct cairn_error *error);
+/* cairn_check_process, of a job's whole tree too. @tracking: as above, only looked at; NULL: none. */
+enum cairn_status operation_check(pid_t pid, const struct operation_job *job, const struct tracking *tracking, struct cairn_error *error);
+
+/* An image's id, and how many others it needs. Negative: it cannot be read, or one of them is missing. */
+int operation_lineage(const char *path, uint8_t ret_id[16], unsigned *ret_ancestors);
 
 /* What a restore in this process's PID namespace came to. */
 struct operation_restored {

@@ -41,7 +41,26 @@ static bool misses_writes(const struct frozen_process *process)
 	return false;
 }
 
-static void choose_process(struct track *track, const struct frozen_process *process, struct snapshot *snapshot)
+/* Is the address space still there? After an exec it is another one. */
+static bool is_alive(int userfaultfd)
+{
+	struct uffdio_writeprotect nowhere = { .range = { 0, PAGES_SIZE }, .mode = UFFDIO_WRITEPROTECT_MODE_DONTWAKE };
+	return ioctl(userfaultfd, UFFDIO_WRITEPROTECT, &nowhere) == 0 || errno != ESRCH;
+}
+
+/* What an earlier save left of this process, if it can be gone on from; -1: nothing. */
+static int take_kept(struct tracking *kept, const uint8_t *parent, const struct frozen_process *process)
+{
+	struct tracking_space *space = tracking_find(kept, process->pid, process->stat.start_time);
+	int fd = space ? space->userfaultfd : -1;
+	if (fd < 0 || !parent || memcmp(parent, space->image, sizeof space->image) != 0 || !is_alive(fd))
+		return -1;
+	space->userfaultfd = -1;
+	return fd;
+}
+
+static void choose_process(struct track *track, const struct frozen_process *process, struct tracking *kept, const uint8_t *parent,
+			   struct snapshot *snapshot)
 {
 	uint64_t bytes = 0;
 	if (process->zombie || !process->space)
@@ -56,8 +75,9 @@ static void choose_process(struct track *track, const struct frozen_process *pro
 		return;
 	}
 	struct tracked_space *space = vec_add(&track->spaces);
-	*space = (struct tracked_space){ .pid = process->pid, .start_time = process->stat.start_time, .userfaultfd = -1,
-					 .store = snapshot_add_store(snapshot, process->pid) };
+	int before = take_kept(kept, parent, process);
+	*space = (struct tracked_space){ .pid = process->pid, .start_time = process->stat.start_time, .userfaultfd = before,
+					 .known = before >= 0, .store = snapshot_add_store(snapshot, process->pid) };
 	for (size_t i = 0; i < maps->maps.count; i++) {
 		if (!is_worth_it(&maps->maps.at[i]))
 			continue;
@@ -109,7 +129,7 @@ static int exchange(struct frozen_process *process, int *ret_fd, struct fault *f
 
 static int take_userfaultfd(struct harvest *harvest, struct frozen_process *process, int *ret_fd, struct fault *fault)
 {
-	int rc = tree_read_space(harvest, process, NULL, fault);
+	int rc = tree_read_space(harvest, process, false, fault);
 	if (rc == 0)
 		rc = capture_find_foothold(process, fault);
 	if (rc == 0)
@@ -133,7 +153,7 @@ static int take_all(struct track *track, const struct harvest *survey, pid_t roo
 	for (size_t i = 0; rc == 0 && i < harvest.processes.count; i++) {
 		struct frozen_process *process = harvest.processes.at[i];
 		struct tracked_space *space = process->zombie ? NULL : find(track, process);
-		if (!space)
+		if (!space || space->userfaultfd >= 0)
 			continue;
 		struct fault why;
 		if (take_userfaultfd(&harvest, process, &space->userfaultfd, &why) < 0)
@@ -154,10 +174,11 @@ static int open_api(int fd)
 	return ioctl(fd, UFFDIO_API, &api) < 0 ? -errno : 0;
 }
 
+/* What is registered already stays as it is. */
 static void register_space(struct tracked_space *space)
 {
 	size_t kept = 0;
-	int rc = space->userfaultfd < 0 ? -EBADF : open_api(space->userfaultfd);
+	int rc = space->userfaultfd < 0 ? -EBADF : space->known ? 0 : open_api(space->userfaultfd);
 	for (size_t i = 0; rc == 0 && i < space->maps.count; i++) {
 		const struct map *map = &space->maps.at[i];
 		struct uffdio_register range = {
@@ -172,14 +193,26 @@ static void register_space(struct tracked_space *space)
 	space->maps.count = kept;
 }
 
-int track_begin(struct track *track, const struct harvest *survey, pid_t root, struct snapshot *snapshot,
-		const struct deadline *deadline, struct fault *fault)
+void track_choose(struct track *track, const struct harvest *survey, struct tracking *kept, const uint8_t *parent, struct snapshot *snapshot)
 {
 	for (size_t i = 0; i < survey->processes.count; i++)
-		choose_process(track, survey->processes.at[i], snapshot);
-	if (!track->spaces.count)
-		return 0;
-	int rc = take_all(track, survey, root, deadline, fault);
+		choose_process(track, survey->processes.at[i], kept, parent, snapshot);
+}
+
+void track_forget(struct tracked_space *space)
+{
+	if (space->known)
+		close(space->userfaultfd);
+	space->userfaultfd = -1;
+	space->known = false;
+}
+
+int track_begin(struct track *track, const struct harvest *survey, pid_t root, const struct deadline *deadline, struct fault *fault)
+{
+	bool is_new = false;
+	for (size_t i = 0; i < track->spaces.count; i++)
+		is_new |= track->spaces.at[i].userfaultfd < 0;
+	int rc = is_new ? take_all(track, survey, root, deadline, fault) : 0;
 	/* A tree that cannot be frozen now is tried again where that is everybody's business. */
 	if (rc < 0 && fault->transient) {
 		log_debug("not tracked: %s", fault->text);
@@ -192,8 +225,8 @@ int track_begin(struct track *track, const struct harvest *survey, pid_t root, s
 
 /* ---- rounds ---- */
 
-static int copy_once(struct track *track, struct snapshot *snapshot, enum snapshot_look look, uint64_t *ret_pages,
-		     struct fault *fault)
+/* @first: what is there, unless it is known already. */
+static int copy_once(struct track *track, struct snapshot *snapshot, bool first, uint64_t *ret_pages, struct fault *fault)
 {
 	VEC(struct snapshot_source) sources = { 0 };
 	for (size_t i = 0; i < track->spaces.count; i++) {
@@ -202,7 +235,8 @@ static int copy_once(struct track *track, struct snapshot *snapshot, enum snapsh
 			*vec_add(&sources) = (struct snapshot_source){
 				.store = space->store, .pid = space->pid, .fd = -1, .start = space->maps.at[m].start,
 				.end = space->maps.at[m].end, .map = &space->maps.at[m],
-				.by_force = snapshot_needs_force(&space->maps.at[m]), .look = look };
+				.by_force = snapshot_needs_force(&space->maps.at[m]),
+				.look = first && !space->known ? LOOK_PROTECT : LOOK_WRITTEN };
 	}
 	int rc = snapshot_round(snapshot, sources.at, sources.count, NULL, ret_pages, fault);
 	vec_finish(&sources);
@@ -212,13 +246,13 @@ static int copy_once(struct track *track, struct snapshot *snapshot, enum snapsh
 int track_copy(struct track *track, struct snapshot *snapshot, uint64_t *ret_left, struct fault *fault)
 {
 	uint64_t begin = clock_now_ns(), pages = 0, before = UINT64_MAX;
-	int rc = track->spaces.count ? copy_once(track, snapshot, LOOK_PROTECT, &pages, fault) : 0;
+	int rc = track->spaces.count ? copy_once(track, snapshot, true, &pages, fault) : 0;
 	for (unsigned round = 1; rc == 0 && round <= MOST_ROUNDS && pages > LITTLE_PAGES && pages < before / 4 * 3; round++) {
 		log_info("checkpoint: round %u: %llu pages copied while the program runs, %.2f ms", round,
 			 (unsigned long long)pages, (double)(clock_now_ns() - begin) / 1e6);
 		before = pages;
 		begin = clock_now_ns();
-		rc = copy_once(track, snapshot, LOOK_WRITTEN, &pages, fault);
+		rc = copy_once(track, snapshot, false, &pages, fault);
 	}
 	if (rc == 0 && track->spaces.count)
 		log_info("checkpoint: last round: %llu pages, %.2f ms", (unsigned long long)pages,
@@ -239,7 +273,8 @@ bool track_has(const struct track *track, pid_t pid, uint64_t start)
 void track_adopt(const struct track *track, struct frozen_process *process)
 {
 	const struct tracked_space *space = find(track, process);
-	if (!space || !space->maps.count)
+	/* Of one that is known the kernel says it of every page, whatever was registered just now. */
+	if (!space || (!space->maps.count && !space->known))
 		return;
 	process->space->tracked = true;
 	process->space->store = space->store;
@@ -254,31 +289,63 @@ void track_doubt(const struct harvest *harvest, struct snapshot *snapshot)
 	}
 }
 
-static void each_step(const struct tracked_space *space, const struct map *map, bool unregister)
+static void each_step(int userfaultfd, const struct map *map, bool unregister)
 {
 	for (uint64_t at = map->start; at < map->end; at += RELEASE_STEP) {
 		uint64_t size = map->end - at < RELEASE_STEP ? map->end - at : RELEASE_STEP;
 		struct uffdio_range range = { at, size };
 		struct uffdio_writeprotect open_ = { .range = range, .mode = UFFDIO_WRITEPROTECT_MODE_DONTWAKE };
 		if (unregister)
-			ioctl(space->userfaultfd, UFFDIO_UNREGISTER, &range);
+			ioctl(userfaultfd, UFFDIO_UNREGISTER, &range);
 		else
-			ioctl(space->userfaultfd, UFFDIO_WRITEPROTECT, &open_);
+			ioctl(userfaultfd, UFFDIO_WRITEPROTECT, &open_);
 	}
 }
 
 /* Ending a registration takes the protection from every page while nobody else may change the address space (mm/userfaultfd.c
  * userfaultfd_clear_vma, 6.18): 60 ms per GiB in one go, which closing the descriptor would be. Taking the protection off beforehand holds up
  * nobody (mwriteprotect_range only reads the mappings). */
+static void release(int userfaultfd, const struct map *map)
+{
+	each_step(userfaultfd, map, false);
+	each_step(userfaultfd, map, true);
+}
+
 static void release_space(struct tracked_space *space)
 {
-	for (size_t i = 0; space->userfaultfd >= 0 && i < space->maps.count; i++) {
-		each_step(space, &space->maps.at[i], false);
-		each_step(space, &space->maps.at[i], true);
-	}
+	for (size_t i = 0; space->userfaultfd >= 0 && i < space->maps.count; i++)
+		release(space->userfaultfd, &space->maps.at[i]);
 	if (space->userfaultfd >= 0)
 		close(space->userfaultfd);
 	vec_finish(&space->maps);
+}
+
+void track_drop(struct tracking *kept, const struct harvest *survey)
+{
+	for (size_t i = 0; i < survey->processes.count; i++) {
+		const struct frozen_process *process = survey->processes.at[i];
+		const struct tracking_space *space = tracking_find(kept, process->pid, process->stat.start_time);
+		if (!process->space || !space || space->userfaultfd < 0)
+			continue;
+		for (size_t m = 0; m < process->space->maps.maps.count; m++)
+			if (process->space->maps.maps.at[m].flags & MAP_FLAG_UFFD_WP)
+				release(space->userfaultfd, &process->space->maps.maps.at[m]);
+	}
+	tracking_finish(kept);
+}
+
+void track_keep(struct track *track, const struct harvest *harvest, const uint8_t image[16], struct tracking *ret_tracking)
+{
+	for (size_t i = 0; i < harvest->processes.count; i++) {
+		const struct frozen_process *process = harvest->processes.at[i];
+		struct tracked_space *space = process->zombie ? NULL : find(track, process);
+		if (!space || space->userfaultfd < 0 || misses_writes(process))
+			continue;
+		struct tracking_space *kept = vec_add(&ret_tracking->spaces);
+		*kept = (struct tracking_space){ .pid = space->pid, .start_time = space->start_time, .userfaultfd = space->userfaultfd };
+		memcpy(kept->image, image, sizeof kept->image);
+		space->userfaultfd = -1;
+	}
 }
 
 void track_finish(struct track *track)

@@ -11,6 +11,7 @@
  * Not tracked, and so copied while frozen: mappings of files (a page that is given back leaves a marker there, mm/memory.c
  * zap_install_uffd_wp_if_needed, 6.18, and would look unwritten), what is shared, small mappings, everything of a process with an
  * O_DIRECT descriptor (a device writes to pages without telling the page table), processes born meanwhile. */
+#include "base/tracking.h"
 #include "capture/snapshot.h"
 
 struct tracked_space {
@@ -18,6 +19,7 @@ struct tracked_space {
 	uint64_t start_time; /* with the PID, what makes it this process */
 	int userfaultfd;
 	size_t store;
+	bool known;          /* registered since an earlier image, whose pages are in the store */
 	VEC(struct map) maps; /* those registered */
 };
 struct track {
@@ -26,10 +28,17 @@ struct track {
 	uint64_t freeze_ns; /* how long the program stood still for it */
 };
 
-/* Starts tracking what of @survey (a look at the running tree, with flags and sizes) is worth it. Nothing worth it, or not possible here:
- * 0, and no spaces; -v says why. A fault is only what ends the operation. */
-int track_begin(struct track *track, const struct harvest *survey, pid_t root, struct snapshot *snapshot,
-		const struct deadline *deadline, struct fault *fault);
+/* Chooses what of @survey (a look at the running tree, with flags and sizes) is worth tracking. Of @kept, which an earlier
+ * save left, it takes over what is of those processes and since the image @parent (id; NULL: nothing): their stores are to be filled with that image's places
+ * before a round, or track_forget called. */
+void track_choose(struct track *track, const struct harvest *survey, struct tracking *kept, const uint8_t *parent, struct snapshot *snapshot);
+/* Ends what was left of @kept, in steps as track_finish does. */
+void track_drop(struct tracking *kept, const struct harvest *survey);
+/* Nothing is known of it: it is registered anew. */
+void track_forget(struct tracked_space *space);
+/* Starts tracking what was chosen. Nothing worth it, or not possible here: 0, and no spaces; -v says why. A fault is only what ends the
+ * operation. */
+int track_begin(struct track *track, const struct harvest *survey, pid_t root, const struct deadline *deadline, struct fault *fault);
 /* Copies all that is tracked, then again what was written meanwhile, until that is little or does not become less. *ret_left: pages of the
  * last round; so many will have been written when it stands still. */
 int track_copy(struct track *track, struct snapshot *snapshot, uint64_t *ret_left, struct fault *fault);
@@ -39,5 +48,7 @@ void track_adopt(const struct track *track, struct frozen_process *process);
 /* When the tree stands still and its descriptors are known: of whom might writes have been missed after all? Nothing of them that was
  * copied before counts. */
 void track_doubt(const struct harvest *harvest, struct snapshot *snapshot);
+/* Ends nothing: hands on the tracking of what @harvest says was not missed, as being since @image. */
+void track_keep(struct track *track, const struct harvest *harvest, const uint8_t image[16], struct tracking *ret_tracking);
 /* Ends tracking, in steps that hold nobody up for long. */
 void track_finish(struct track *track);

@@ -77,6 +77,8 @@ int tree_read_space(struct harvest *harvest, struct frozen_process *process, boo
 	space->id = harvest_new_id(harvest);
 	*vec_add(&harvest->spaces) = space;
 	process->space = space;
+	/* A running one: what an earlier save has left armed. Who tracks a frozen one is known by then (track_adopt). */
+	space->tracked = !harvest->frozen && tracking_find(harvest->policy.tracking, process->pid, process->stat.start_time);
 	return maps_read(process->pid, with_flags, &harvest->arena, &space->maps, fault);
 }
 

@@ -23,7 +23,7 @@ struct checkpoint_options {
 	int outside, in_flight, tcp;
 	struct cmd_list devices;
 	const char *parent;
-	bool no_live;
+	bool no_live, track;
 	uint64_t max_extra_memory;
 	const char *compress;
 };
@@ -49,6 +49,8 @@ static const struct cmd_option options[] = {
 	  offsetof(struct checkpoint_options, devices) },
 	{ "incremental", 0, CMD_STRING, "PARENT-IMAGE", "store only what PARENT-IMAGE does not have, which is needed for a restore then",
 	  offsetof(struct checkpoint_options, parent) },
+	{ "track", 0, CMD_FLAG, NULL, "note what the program writes from now on, for an --incremental save with this image as its parent",
+	  offsetof(struct checkpoint_options, track) },
 	{ "no-live", 0, CMD_FLAG, NULL, "copy all memory while the program stands still",
 	  offsetof(struct checkpoint_options, no_live) },
 	{ "max-extra-memory", 0, CMD_SIZE, "SIZE", "memory that a save of a program that runs on may hold back (default: 256M)",
@@ -144,6 +146,7 @@ static enum cairn_status checkpoint_job(const struct target *target, const struc
 					     checkpoint->lose_in_flight, "no_live", checkpoint->no_live, "max_extra_memory",
 					     (json_int_t)checkpoint->max_extra_memory, "codec", (int)checkpoint->codec, "codec_level",
 					     checkpoint->codec_level, "tcp", (int)checkpoint->tcp);
+	json_object_set_new(request, "track", json_boolean(checkpoint->track));
 	_free_ char *parent = checkpoint->parent ? realpath(checkpoint->parent, NULL) : NULL;
 	if (checkpoint->parent)
 		json_object_set_new(request, "parent", json_string(parent ? parent : checkpoint->parent));
@@ -201,10 +204,13 @@ int cmd_checkpoint(int argc, char **argv)
 		return 0;
 	if (rc == 0 && given.kill && given.stop)
 		rc = fault_set(&fault, FAULT_USAGE, EINVAL, "--kill and --stop exclude each other; try one of them");
+	if (rc == 0 && given.track && (given.kill || given.stop || given.no_live))
+		rc = fault_set(&fault, FAULT_USAGE, EINVAL, "--track is for a live save of a program that runs on; try it without --kill, --stop and "
+			       "--no-live");
 	if (rc == 0 && given.tcp == CAIRN_TCP_ESTABLISHED && !given.kill && !given.stop)
 		rc = fault_set(&fault, FAULT_USAGE, EINVAL, "--tcp established: a connection saved from a program that runs on is "
 			       "stale at once; try it with --kill or --stop");
-	struct cairn_checkpoint_options checkpoint = { .no_live = given.no_live, .max_extra_memory = given.max_extra_memory };
+	struct cairn_checkpoint_options checkpoint = { .no_live = given.no_live, .track = given.track, .max_extra_memory = given.max_extra_memory };
 	if (rc == 0)
 		rc = take_compression(given.compress, &checkpoint, &fault);
 	if (rc == 0)

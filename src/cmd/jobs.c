@@ -26,7 +26,9 @@ static json_t *ask_status(const char *name)
 	json_t *answer = NULL, *request = json_pack("{s:s}", "op", "status");
 	if (registry_connect(getuid(), name, &socket, &init, &fault) == 0 &&
 	    control_call(socket, request, -1, &answer, &fault) == 0) {
-		pid_t root = job_outer_pid(init, (pid_t)json_integer_value(json_object_get(answer, "root")));
+		/* Who only keeps write tracking lives where the process does. */
+		pid_t root = (pid_t)json_integer_value(json_object_get(answer, "root"));
+		root = json_is_true(json_object_get(answer, "tracking")) ? root : job_outer_pid(init, root);
 		json_object_set_new(answer, "pid", json_integer(root));
 		json_object_set_new(answer, "init", json_integer(init));
 	}

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/fd.h"
 #include "image/reader.h"
 
 int lineage_load(struct image_reader *reader, const struct layout_entry *entry, struct fault *fault)
@@ -34,10 +35,15 @@ int lineage_load(struct image_reader *reader, const struct layout_entry *entry, 
 static bool ancestor_try(struct ancestor *ancestor, const char *path)
 {
 	struct fault fault;
+	struct layout_header header;
 	struct image_reader *found = NULL;
-	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
-	if (fd < 0 || reader_open_ancestor(fd, path, &found, &fault) < 0 || !found)
+	_close_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	/* Most are others: one look is enough. */
+	if (fd < 0 || fd_pread_full(fd, &header, sizeof header, 0) < 0 || memcmp(header.id, ancestor->id, sizeof header.id) != 0)
 		return false;
+	if (reader_open_ancestor(fd_steal(&fd), path, &found, &fault) < 0 || !found)
+		return false;
+	/* It has been read again, and checked. */
 	if (memcmp(found->header.id, ancestor->id, sizeof ancestor->id)) {
 		image_reader_free(found);
 		return false;
@@ -46,14 +52,39 @@ static bool ancestor_try(struct ancestor *ancestor, const char *path)
 	return true;
 }
 
+/* A job's images move on to NAME.1, NAME.2 ... with each save (job/save.c). */
+static bool generations_try(struct ancestor *ancestor, const char *path)
+{
+	enum { MOST = 10000, MOST_GAPS = 2 };
+	size_t length = strlen(path), digits = length;
+	while (digits && path[digits - 1] >= '0' && path[digits - 1] <= '9')
+		digits--;
+	if (digits < length && digits > 1 && path[digits - 1] == '.')
+		length = digits - 1;
+	unsigned gaps = 0;
+	for (unsigned n = 0; n < MOST && gaps < MOST_GAPS; n++) {
+		_free_ char *candidate = n ? memory_format("%.*s.%u", (int)length, path, n) : memory_format("%.*s", (int)length, path);
+		if (ancestor_try(ancestor, candidate))
+			return true;
+		gaps += access(candidate, F_OK) < 0;
+	}
+	return false;
+}
+
+static bool ancestor_find(const struct image_reader *reader, struct ancestor *ancestor)
+{
+	const char *slash = strrchr(ancestor->path, '/'), *own = reader->path ? strrchr(reader->path, '/') : NULL;
+	_free_ char *beside = memory_format("%.*s/%s", own ? (int)(own - reader->path) : 1, own ? reader->path : ".",
+					    slash ? slash + 1 : ancestor->path);
+	return ancestor_try(ancestor, beside) || ancestor_try(ancestor, ancestor->path) || generations_try(ancestor, beside) ||
+	       generations_try(ancestor, ancestor->path);
+}
+
 int lineage_open(struct image_reader *reader, struct fault *fault)
 {
 	for (size_t i = 0; i < reader->ancestors.count; i++) {
 		struct ancestor *ancestor = &reader->ancestors.at[i];
-		const char *slash = strrchr(ancestor->path, '/'), *own = reader->path ? strrchr(reader->path, '/') : NULL;
-		_free_ char *beside = memory_format("%.*s/%s", own ? (int)(own - reader->path) : 1, own ? reader->path : ".",
-						    slash ? slash + 1 : ancestor->path);
-		if (!ancestor_try(ancestor, beside) && !ancestor_try(ancestor, ancestor->path))
+		if (!ancestor_find(reader, ancestor))
 			return fault_set(fault, FAULT_IMAGE, ENOENT,
 					 "holds only changes since %s (id %02x%02x%02x%02x...), which is neither beside it nor there; try to "
 					 "put it back, or another image", ancestor->path, ancestor->id[0], ancestor->id[1],

@@ -22,6 +22,7 @@
 #include "base/fd.h"
 #include "base/memory.h"
 #include "job/control.h"
+#include "job/handover.h"
 #include "job/registry.h"
 #include "job/save.h"
 #include "job/terminal.h"
@@ -39,7 +40,9 @@ struct asker {
 /* A checkpoint that is being made. */
 struct saving {
 	pid_t worker;     /* 0: none */
-	int answer;       /* pipe from it */
+	int answer;       /* socket from it */
+	json_t *said;     /* its answer, NULL: not yet */
+	bool silent;      /* it will say no more */
 	int client;       /* who waits for it: a client, the channel, or -1: it was time for one, or a program asked */
 	bool ends;        /* the job ends with it */
 	bool only_looks;  /* it is no checkpoint but a check */
@@ -59,6 +62,7 @@ struct init {
 	uint64_t saves, every_ns, next_ns, started_ns;
 	double saved_at;  /* CLOCK_REALTIME, seconds; 0: never */
 	struct saving saving;
+	struct tracking tracking; /* what the last checkpoint left for the next one */
 	VEC(int) clients;
 	VEC(struct asker) askers; /* whose turn is still to come */
 };
@@ -331,21 +335,28 @@ static void start_saving(struct init *init, json_t *request, int fd, int client)
 		answer_to(init, client, control_refused(CAIRN_FAILED, "another checkpoint of this job is under way; try again later"));
 		return;
 	}
-	if (pipe2(ends, O_CLOEXEC) < 0) {
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0) {
 		answer_to(init, client, control_refused(CAIRN_FAILED, strerror(errno)));
 		return;
 	}
+	bool only_looks = !strcmp(control_text(request, "op", ""), "check");
 	pid_t worker = fork();
 	if (worker == 0) {
 		const struct save_job job = {
 			.root = init->root, .name = init->name, .generation = init->generation, .image = spec_text(init, "image"),
-			.keep = (unsigned)spec_number(init, "keep"), .own_network = spec_true(init, "network"),
+			.keep = (unsigned)spec_number(init, "keep"), .periodic = init->every_ns > 0, .own_network = spec_true(init, "network"),
+			.tracking = &init->tracking,
 		};
 		prctl(PR_SET_NAME, "cairn-save");
 		json_t *answer = save_answer(&job, request, fd);
-		_free_ char *text = json_dumps(answer, JSON_COMPACT);
-		_exit(text && fd_write_full(ends[1], text, strlen(text)) == 0 ? 0 : 1);
+		int rc = control_send(ends[1], answer, -1);
+		if (rc == 0 && !only_looks)
+			handover_send(ends[1], &init->tracking, true);
+		_exit(rc < 0);
 	}
+	/* Who makes a checkpoint goes on from it: after that it says nothing to anybody else. */
+	if (!only_looks && worker > 0)
+		tracking_finish(&init->tracking);
 	close(ends[1]);
 	if (worker < 0) {
 		close(ends[0]);
@@ -355,7 +366,7 @@ static void start_saving(struct init *init, json_t *request, int fd, int client)
 	init->saving = (struct saving){
 		.worker = worker, .answer = ends[0], .client = client,
 		.ends = json_integer_value(json_object_get(request, "after")) == CAIRN_KILL,
-		.only_looks = !strcmp(control_text(request, "op", ""), "check"),
+		.only_looks = only_looks,
 	};
 }
 
@@ -406,18 +417,30 @@ static void serve_askers(struct init *init)
 	}
 }
 
+/* What the worker has said by now: its answer, and the tracking that it leaves. false: there will be no more. */
+static bool hear_worker(struct init *init)
+{
+	struct saving *saving = &init->saving;
+	for (;;) {
+		json_t *other;
+		int rc = handover_receive(saving->answer, MSG_DONTWAIT, &init->tracking, &other);
+		if (rc <= 0)
+			return rc == -EAGAIN;
+		if (other && !saving->said)
+			saving->said = other;
+		else
+			json_decref(other);
+	}
+}
+
 /* The worker has ended: what it said goes to who asked. */
 static void finish_saving(struct init *init)
 {
+	hear_worker(init);
 	struct saving saving = init->saving;
-	_free_ char *buffer = memory_new(CONTROL_MAX);
-	size_t size = 0;
-	ssize_t got;
-	while (size < CONTROL_MAX && (got = read(saving.answer, buffer + size, CONTROL_MAX - size)) > 0)
-		size += (size_t)got;
 	close(saving.answer);
 	init->saving = (struct saving){ 0 };
-	json_t *answer = json_loadb(buffer, size, 0, NULL);
+	json_t *answer = saving.said;
 	if (!answer)
 		answer = control_refused(CAIRN_FAILED, "the checkpoint was ended from outside");
 	bool done = json_integer_value(json_object_get(answer, "status")) == CAIRN_DONE;
@@ -585,18 +608,21 @@ static int wait_ms(const struct init *init)
 static void live(struct init *init)
 {
 	while (!init->ended || init->saving.worker) {
-		struct pollfd watched[MOST_CLIENTS + 3];
+		struct pollfd watched[MOST_CLIENTS + 4];
 		nfds_t count = 0;
 		watched[count++] = (struct pollfd){ .fd = init->signals, .events = POLLIN };
 		watched[count++] = (struct pollfd){ .fd = init->listener, .events = POLLIN };
+		watched[count++] = (struct pollfd){ .fd = init->saving.worker && !init->saving.silent ? init->saving.answer : -1, .events = POLLIN };
 		watched[count++] = (struct pollfd){ .fd = init->channel, .events = POLLIN };
 		for (size_t i = 0; i < init->clients.count; i++)
 			watched[count++] = (struct pollfd){ .fd = init->clients.at[i], .events = POLLIN };
 		if (poll(watched, count, wait_ms(init)) < 0)
 			continue;
+		if (watched[2].revents)
+			init->saving.silent = !hear_worker(init);
 		if (watched[0].revents)
 			hear_signals(init);
-		for (nfds_t i = 2; i < count; i++)
+		for (nfds_t i = 3; i < count; i++)
 			if (watched[i].fd >= 0 && watched[i].revents)
 				hear_client(init, watched[i].fd);
 		if (watched[1].revents)

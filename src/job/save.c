@@ -10,25 +10,58 @@
 #include "base/memory.h"
 #include "job/control.h"
 
-/* At every moment there is a complete `image`: the new one is complete under the name image.next before anything is moved. */
+enum {
+	MOST_ANCESTORS = 8, /* of a periodic save: the next one is whole again */
+	MOST_GENERATIONS = 10000,
+};
+
+static char *generation_of(const char *image, unsigned number)
+{
+	return number ? memory_format("%s.%u", image, number) : memory_string(image);
+}
+
+static bool has_generation(const char *image, unsigned number)
+{
+	_free_ char *path = generation_of(image, number);
+	return access(path, F_OK) == 0;
+}
+
+/* The oldest one to keep needs all of the next ones that it builds on. What cannot be read is no reason to remove anything. */
+static void remove_old(const char *image, unsigned keep)
+{
+	_free_ char *oldest = generation_of(image, keep - 1);
+	uint8_t id[16];
+	unsigned needed = 0;
+	if (!has_generation(image, keep) || operation_lineage(oldest, id, &needed) < 0)
+		return;
+	for (unsigned n = keep + needed; n < MOST_GENERATIONS && has_generation(image, n); n++) {
+		_free_ char *path = generation_of(image, n);
+		unlink(path);
+	}
+}
+
+/* At every moment there is a complete `image`: the new one is complete under the name image.next before anything is moved. Images are moved up to
+ * the first free number only: so none is lost if this was interrupted before. */
 void save_rotate(const char *image, unsigned keep)
 {
 	_free_ char *next = memory_format("%s.next", image);
+	unsigned free_number = 1, needed = 0;
+	uint8_t id[16];
 	if (access(next, F_OK) < 0)
 		return;
-	for (unsigned n = keep > 1 ? keep - 1 : 0; n > 1; n--) {
-		_free_ char *older = memory_format("%s.%u", image, n);
-		_free_ char *younger = memory_format("%s.%u", image, n - 1);
+	bool alone = keep < 2 && operation_lineage(next, id, &needed) == 0 && !needed;
+	while (!alone && free_number < MOST_GENERATIONS && has_generation(image, free_number))
+		free_number++;
+	for (unsigned n = free_number; !alone && n > 1; n--) {
+		_free_ char *older = generation_of(image, n), *younger = generation_of(image, n - 1);
 		rename(younger, older);
 	}
-	if (keep > 1) {
-		_free_ char *first = memory_format("%s.1", image);
-		unlink(first);
-		if (link(image, first) < 0) {
-			/* There was none yet, or this file system has no links: fewer generations, but always one. */
-		}
+	_free_ char *first = generation_of(image, 1);
+	if (!alone && link(image, first) < 0) {
+		/* There was none yet, or this file system has no links: fewer generations, but always one. */
 	}
 	rename(next, image);
+	remove_old(image, keep ? keep : 1);
 }
 
 static json_t *succeeded(const char *image, const struct cairn_checkpoint_result *result)
@@ -39,7 +72,8 @@ static json_t *succeeded(const char *image, const struct cairn_checkpoint_result
 			 (double)result->total_ns / 1e6);
 }
 
-static json_t *save_to(const struct save_job *job, const json_t *request, const char *output)
+/* @parent: NULL unless the request names one. */
+static json_t *save_to(const struct save_job *job, const json_t *request, const char *output, const char *parent, bool track)
 {
 	pid_t pid = (pid_t)json_integer_value(json_object_get(request, "pid"));
 	json_t *devices = json_object_get(request, "reopen_devices");
@@ -58,7 +92,9 @@ static json_t *save_to(const struct save_job *job, const json_t *request, const 
 		.lose_in_flight = json_is_true(json_object_get(request, "lose_in_flight")),
 		.reopen_devices = paths,
 		.reopen_device_count = json_array_size(devices),
-		.parent = json_string_value(json_object_get(request, "parent")),
+		.parent = parent ? parent : json_string_value(json_object_get(request, "parent")),
+		.track = (track || json_is_true(json_object_get(request, "track"))) && !json_is_true(json_object_get(request, "no_live")) &&
+			 json_integer_value(json_object_get(request, "after")) == CAIRN_RUN_ON,
 		.no_live = json_is_true(json_object_get(request, "no_live")),
 		.max_extra_memory = (uint64_t)json_integer_value(json_object_get(request, "max_extra_memory")),
 		/* The job's own periodic saves ask for nothing: the default. */
@@ -73,7 +109,7 @@ static json_t *save_to(const struct save_job *job, const json_t *request, const 
 	};
 	struct cairn_checkpoint_result result;
 	struct cairn_error error = { 0 };
-	enum cairn_status status = operation_checkpoint(pid ? pid : job->root, &options, &within, &result, &error);
+	enum cairn_status status = operation_checkpoint(pid ? pid : job->root, &options, &within, job->tracking, &result, &error);
 	json_t *answer = status == CAIRN_DONE ? succeeded(output, &result) : control_failed(status, &error);
 	cairn_error_free(&error);
 	return answer;
@@ -85,10 +121,21 @@ static json_t *check_answer(const struct save_job *job, const json_t *request)
 	pid_t pid = (pid_t)json_integer_value(json_object_get(request, "pid"));
 	const struct operation_job within = { .adopter = pid && pid != job->root ? 0 : getppid() };
 	struct cairn_error error = { 0 };
-	enum cairn_status status = operation_check(pid ? pid : job->root, &within, &error);
+	enum cairn_status status = operation_check(pid ? pid : job->root, &within, job->tracking, &error);
 	json_t *answer = status == CAIRN_DONE ? json_pack("{s:i}", "status", CAIRN_DONE) : control_failed(status, &error);
 	cairn_error_free(&error);
 	return answer;
+}
+
+/* The youngest generation, if the job's writes have been tracked since it was made and the chain is not too long yet. */
+static const char *own_parent(const struct save_job *job)
+{
+	uint8_t id[16];
+	unsigned ancestors;
+	if (!job->periodic || !job->tracking->spaces.count || operation_lineage(job->image, id, &ancestors) < 0)
+		return NULL;
+	bool since = !memcmp(id, job->tracking->spaces.at[0].image, sizeof id);
+	return since && ancestors < MOST_ANCESTORS ? job->image : NULL;
 }
 
 json_t *save_answer(const struct save_job *job, const json_t *request, int fd)
@@ -98,18 +145,19 @@ json_t *save_answer(const struct save_job *job, const json_t *request, int fd)
 	const char *output = control_text(request, "output", job->image);
 	if (!output)
 		return control_refused(CAIRN_USAGE, "the job has no image of its own; try -o FILE, or cairn run --image FILE");
+	bool own = job->image && !strcmp(output, job->image);
 	if (!strcmp(output, "-")) {
 		if (fd < 0 || dup2(fd, 1) < 0)
 			return control_refused(CAIRN_USAGE, "no descriptor for the image came along; try -o FILE");
-		return save_to(job, request, output);
+		return save_to(job, request, output, NULL, false);
 	}
-	if (job->image && !strcmp(output, job->image) && json_object_get(request, "parent"))
+	if (own && json_object_get(request, "parent"))
 		return control_refused(CAIRN_USAGE, "the job's own image is replaced by each save, and an incremental one needs its parents; try -o "
 				       "FILE");
-	if (!job->image || strcmp(output, job->image) != 0 || job->keep < 2)
-		return save_to(job, request, output);
+	if (!own || (job->keep < 2 && !job->periodic))
+		return save_to(job, request, output, NULL, false);
 	_free_ char *next = memory_format("%s.next", output);
-	json_t *answer = save_to(job, request, next);
+	json_t *answer = save_to(job, request, next, own_parent(job), job->periodic);
 	if (json_integer_value(json_object_get(answer, "status")) == CAIRN_DONE) {
 		save_rotate(output, job->keep);
 		json_object_set_new(answer, "image", json_string(output));

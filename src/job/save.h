@@ -7,19 +7,24 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "base/tracking.h"
+
 struct save_job {
 	pid_t root;
 	const char *name;
 	uint32_t generation; /* how often the tree was restored */
 	const char *image;   /* where checkpoints go by default, NULL: nowhere */
 	unsigned keep;       /* generations of it */
+	bool periodic;       /* it is saved from time to time: incrementally, by write tracking */
 	bool own_network;
+	struct tracking *tracking; /* what the last save left, and then what this one leaves */
 };
 
 /* A request "check" only looks (pid as below). Does what a request "checkpoint" asks for: output (absolute path, or "-": @fd), after (enum cairn_after), pid (inside; 0: the whole
- * job), threads, timeout, outside, tcp, lose_in_flight, reopen_devices (paths), parent (path), no_live, max_extra_memory, codec, codec_level. The answer has
+ * job), threads, timeout, outside, tcp, lose_in_flight, reopen_devices (paths), parent (path), track, no_live, max_extra_memory, codec, codec_level. The answer has
  * "image", "bytes", "pages", "processes", "threads", "frozen_ms", "total_ms". */
 json_t *save_answer(const struct save_job *job, const json_t *request, int fd);
 
-/* Makes @image the youngest of its generations, from @image.next; nothing when that is not there. */
+/* Makes @image the youngest of its generations, from @image.next; nothing when that is not there. @keep generations stay, and those that they
+ * need. */
 void save_rotate(const char *image, unsigned keep);

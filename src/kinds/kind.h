@@ -12,6 +12,7 @@
 
 #include "base/fault.h"
 #include "base/memory.h"
+#include "base/tracking.h"
 #include "kernel/fdinfo.h"
 #include "kernel/maps.h"
 #include "kernel/procfs.h"
@@ -67,6 +68,7 @@ struct capture_policy {
 	pid_t saver;        /* Cairn: no part of the tree, even where its parent is the adopter */
 	bool filtered;      /* Cairn itself lives under seccomp filters */
 	bool by_deputy;     /* a deputy traces (tracee/deputy.h): the tree may have seccomp filters of its own */
+	const struct tracking *tracking; /* Cairn's own, of an earlier save, NULL: none */
 	pid_t adopter;      /* a reaper whose children (but the calling process) belong to the tree too: a job's init; 0: none */
 };
 

@@ -6,7 +6,8 @@
  *           place held before is always the number of one turn ago.
  * chaos:    one thread does to its memory whatever a program can do (write, give back, move, protect, map anew, grow), and knows what
  *           every page should hold.
- * fork:     the same, and every now and then a child is forked that checks its own copy. */
+ * sparse:   the same, but little of it at a time.
+ * fork:     the same as chaos, and every now and then a child is forked that checks its own copy. */
 #include "probe.h"
 
 #include <sys/mman.h>
@@ -90,9 +91,10 @@ static void move(char *from, char *to, size_t size)
 			probe_differs("mremap: %s", strerror(errno));
 }
 
-static void disturb(void)
+/* @most: pages at once, seldom. */
+static void disturb(size_t most)
 {
-	size_t count = 1 + random_next() % (random_next() % 8 ? 8 : 1024), page = random_next() % (PAGES - count);
+	size_t count = 1 + random_next() % (random_next() % 8 ? 8 : most), page = random_next() % (PAGES - count);
 	char *at = area + page * PAGE_BYTES;
 	size_t size = count * PAGE_BYTES;
 	switch (random_next() % 12) {
@@ -151,15 +153,17 @@ static void fork_and_check(void)
 		probe_differs("the child: %s", strerror(errno));
 }
 
-static void chaos(bool forks)
+static void chaos(bool forks, bool is_sparse)
 {
 	area = map_anywhere(PAGES, MAP_PRIVATE);
 	wanted = map_anywhere(PAGES * sizeof *wanted / PAGE_BYTES, MAP_PRIVATE);
 	madvise(area, (size_t)PAGES * PAGE_BYTES, MADV_NOHUGEPAGE);
 	write_pages(0, PAGES);
 	for (uint64_t round = 0; !is_over(); round++) {
-		for (int i = 0; i < 100; i++)
-			disturb();
+		for (int i = 0; i < (is_sparse ? 4 : 100); i++)
+			disturb(is_sparse ? 16 : 1024);
+		if (is_sparse)
+			nanosleep(&(struct timespec){ .tv_nsec = 10000000 }, NULL);
 		for (size_t i = 0; i < PAGES; i++)
 			check_page(i);
 		if (forks && round % 4 == 0)
@@ -175,6 +179,6 @@ int main(int argc, char **argv)
 	if (!strcmp(what, "sequence"))
 		sequence();
 	else
-		chaos(!strcmp(what, "fork"));
+		chaos(!strcmp(what, "fork"), !strcmp(what, "sparse"));
 	return probe_end();
 }

@@ -7,7 +7,7 @@ import random
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-from cairn_test import BUILD, LONG, cairn, check, main, need_cairn, start, test, unharmed, write
+from cairn_test import BUILD, LONG, cairn, check, main, need_cairn, start, test, unharmed, until, write
 
 INSTANT = BUILD / "tests" / "badluck" / "instant"
 
@@ -117,6 +117,83 @@ def incremental():
     program.restore("--lazy", "--file-changed", "ignore", image=moved / "3.cairn")
     program.wait_progress(2)
     check("differs" not in program.text(), "the lazy restore brought something else back", program.text()[-800:])
+    write(program.path("go"), "")
+    program.succeed()
+
+
+def holders():
+    return [json.loads(line)["name"] for line in cairn("ps", "--json", status=0).out.splitlines() if json.loads(line).get("tracking")]
+
+
+def tracked(what):
+    """A chain of saves, each of only what was written since the one before; each image goes on, in any order, and finds nothing wrong."""
+    need_cairn()
+    program = start([INSTANT, what])
+    program.wait_progress(2)
+    images = [pathlib.Path(f"{number}.cairn").resolve() for number in range(8 if LONG else 5)]
+    for number, image in enumerate(images):
+        parent = ("--incremental", str(images[number - 1])) if number else ()
+        last = number == len(images) - 1
+        program.checkpoint(*parent, *(() if last else ("--track",)), kill=last, image=image)
+        check(holders() == ([] if last else [f"track-{program.pid}"]), "who tracks", holders())
+        if not last:
+            program.wait_progress(1)
+            check("differs" not in program.text(), "the program noticed", program.text()[-800:])
+    cairn("verify", images[-1], status=0)
+    for image in random.sample(images, len(images)):
+        program.restore("--file-changed", "ignore", image=image)
+        program.wait_progress(2)
+        check("differs" not in program.text(), f"what {image} brought back is not one instant", program.text()[-800:])
+        program.kill()
+    program.restore("--file-changed", "ignore", image=images[-1])
+    write(program.path("go"), "")
+    program.succeed()
+
+
+@test("a chain of tracked saves of a program that maps, moves, protects and gives back memory is a chain of instants")
+def tracked_chaos():
+    tracked("chaos")
+
+
+@test("a chain of tracked saves of a program that forks children is a chain of instants")
+def tracked_fork():
+    tracked("fork")
+
+
+@test("a chain of tracked saves of private and shared memory is a chain of instants")
+def tracked_sequence():
+    tracked("sequence")
+
+
+@test("tracking ends by cairn kill, with the program, or with a save from another parent, and harms nothing", quick=True)
+def tracking_ends():
+    need_cairn()
+    program = start([INSTANT, "sequence"])
+    program.wait_progress(2)
+    for option in ("--kill", "--stop", "--no-live"):
+        cairn("checkpoint", program.pid, "-o", "a.cairn", "--track", option, status=2)
+    cairn("checkpoint", program.pid, "-o", "a.cairn", "--track", status=0)
+    cairn("check", program.pid, status=0)
+    # What fails before it touches anything ends nothing.
+    cairn("checkpoint", program.pid, "-o", "b.cairn", "--incremental", "nothing.cairn", status=1)
+    check(holders() == [f"track-{program.pid}"], "who tracks", holders())
+    refused = cairn("checkpoint", f"track-{program.pid}", "-o", "b.cairn", status=2)
+    check("try its PID" in refused.err, "a holder is no job", refused)
+    cairn("kill", f"track-{program.pid}", status=0)
+    until(lambda: not holders(), "the holder ends")
+    unharmed(program.pid)
+    # Nothing is known any more: the contents are compared.
+    cairn("checkpoint", program.pid, "-o", "b.cairn", "--track", "--incremental", "a.cairn", status=0)
+    cairn("checkpoint", program.pid, "-o", "c.cairn", "--track", "--incremental", "a.cairn", status=0)
+    cairn("checkpoint", program.pid, "-o", "d.cairn", "--track", status=0)
+    check(holders() == [f"track-{program.pid}"], "who tracks", holders())
+    program.wait_progress(1)
+    for image in ("c.cairn", "d.cairn"):
+        program.kill()
+        program.restore("--file-changed", "ignore", image=pathlib.Path(image).resolve())
+        until(lambda: not holders(), "the holder ends with the program")
+        program.wait_progress(2)
+        check("differs" not in program.text(), f"what {image} brought back is not one instant", program.text()[-800:])
     write(program.path("go"), "")
     program.succeed()
 

@@ -18,6 +18,7 @@ from cairn_test import (BUILD, CAIRN, OK, PATIENCE, PERMISSION, PYTHON, USAGE, V
                         become_ordinary_user, become_subreaper, cairn, check, equal, fault_line, job_of, jobs, main, need, need_cairn, reap, run, sh, start, state,
                         test, tree_of, until, write)
 
+INSTANT = BUILD / "tests" / "badluck" / "instant"
 WORKER = BUILD / "tests" / "badluck" / "worker"
 
 # A chain that takes a while, a line a round.
@@ -257,6 +258,32 @@ def damaged():
     program.wait_progress(3)
     program.path("go").touch()
     program.succeed()
+
+
+@test("periodic saves of a large job hold only what was written, are a chain of bounded length, and each brings it back", user=True, timeout=240)
+def periodic():
+    need_cairn()
+    words = ["--name", "chain", "--image", "job.image", "--every", "0.1", "--keep", "2", "--resume", "--", INSTANT, "sparse"]
+    program = run(*words, directory="job")
+    names = lambda: sorted((name for name in os.listdir("job") if name.startswith("job.image") and name != "job.image.next"))
+    for kills in range(3):
+        begin = jobs()["chain"]["saves"] if kills else 0
+        until(lambda: "chain" in jobs() and jobs()["chain"]["saves"] >= begin + (11 if kills == 0 else 3), "saves", 120)
+        program.signal(signal.SIGKILL)
+        program.wait()
+        until(lambda: not jobs(), "the end of the job")
+        sizes = {name: program.path(name).stat().st_size for name in names()}
+        check(2 <= len(sizes) <= 12, f"generations: {sizes}")
+        check(min(sizes.values()) * 2 < max(sizes.values()), f"no image is small: {sizes}")
+        for name in ("job.image", "job.image.1"):
+            cairn("verify", program.path(name), status=OK)
+        check("differs" not in program.text() and not program.text("err"), "something is wrong", program.text() + program.text("err"))
+        seen = program.lines()
+        program = run(*words, directory="job")
+        until(lambda: program.lines() > seen + 3 or "differs" in program.text(), "progress", 60)
+    program.path("go").touch()
+    program.succeed()
+    check("differs" not in program.text(), "what came back differs", program.text())
 
 
 @test("a job in the foreground of a terminal is stopped by ^Z, goes on with fg and is interrupted by ^C", user=True)

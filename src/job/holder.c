@@ -1,0 +1,213 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "job/holder.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/fd.h"
+#include "job/control.h"
+#include "job/handover.h"
+#include "job/registry.h"
+#include "kernel/procfs.h"
+
+static const char prefix[] = "track-";
+
+struct holder {
+	pid_t root;
+	const char *image;
+	char *name, *path; /* of the socket */
+	int listener, root_pidfd;
+	struct tracking *tracking;
+	uint64_t started_ns;
+	double saved_at;
+	struct proc_stat stat;
+};
+
+/* ---- the holder ---- */
+
+static json_t *status_of(const struct holder *holder)
+{
+	return json_pack("{s:i, s:s, s:s, s:i, s:i, s:i, s:s, s:i, s:f, s:f, s:b}", "status", CAIRN_DONE, "name", holder->name, "command",
+			 holder->stat.command, "root", (int)holder->root, "pid", (int)holder->root, "processes",
+			 (int)holder->tracking->spaces.count, "image", holder->image, "saves", 1, "saved_at", holder->saved_at, "running_s",
+			 (double)(clock_now_ns() - holder->started_ns) / 1e9, "tracking", 1);
+}
+
+/* false: its work is done. */
+static bool answer(struct holder *holder, int client)
+{
+	json_t *request = NULL, *reply;
+	if (control_receive(client, &request, NULL) <= 0)
+		return true;
+	_free_ char *op = memory_string(control_text(request, "op", ""));
+	json_decref(request);
+	bool take = !strcmp(op, "take"), ends = take || !strcmp(op, "kill");
+	if (ends)
+		unlink(holder->path); /* before anybody hears of it: the name is free then */
+	if (take || !strcmp(op, "look")) {
+		handover_send(client, holder->tracking, take);
+		return !ends;
+	}
+	reply = ends ? json_pack("{s:i}", "status", CAIRN_DONE) : !strcmp(op, "status") ? status_of(holder) :
+		       control_refused(CAIRN_USAGE, "is no job but keeps the write tracking of a process; try its PID");
+	control_send(client, reply, -1);
+	json_decref(reply);
+	return !ends;
+}
+
+static bool is_welcome(int client)
+{
+	struct ucred peer;
+	socklen_t size = sizeof peer;
+	return getsockopt(client, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 && (peer.uid == getuid() || peer.uid == 0);
+}
+
+__attribute__((noreturn)) static void hold(struct holder *holder)
+{
+	enum { PATIENCE_MS = 1000 }; /* with a client that says nothing */
+	struct pollfd watched[] = { { .fd = holder->listener, .events = POLLIN }, { .fd = holder->root_pidfd, .events = POLLIN } };
+	for (bool going = true; going;) {
+		if (poll(watched, 2, -1) < 0)
+			continue;
+		if (watched[1].revents)
+			break;
+		_close_ int client = watched[0].revents ? accept4(holder->listener, NULL, NULL, SOCK_CLOEXEC) : -1;
+		struct pollfd one = { .fd = client, .events = POLLIN };
+		if (client >= 0 && is_welcome(client) && poll(&one, 1, PATIENCE_MS) == 1)
+			going = answer(holder, client);
+	}
+	unlink(holder->path);
+	_exit(0);
+}
+
+static bool is_kept(const struct holder *holder, int fd)
+{
+	bool kept = fd == holder->listener || fd == holder->root_pidfd;
+	for (size_t i = 0; i < holder->tracking->spaces.count; i++)
+		kept |= fd == holder->tracking->spaces.at[i].userfaultfd;
+	return kept;
+}
+
+/* It keeps nothing of the caller's: no terminal, no pipe, no directory. */
+static void detach(const struct holder *holder)
+{
+	setsid();
+	prctl(PR_SET_NAME, "cairn-holder");
+	signal(SIGHUP, SIG_IGN);
+	signal(SIGPIPE, SIG_IGN);
+	if (chdir("/") < 0) {
+		/* Then it keeps the caller's directory busy, no more. */
+	}
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	for (int fd = 0; fd <= 2; fd++)
+		dup2(null, fd);
+	struct pid_list numbers = { 0 };
+	if (proc_descriptors(getpid(), &numbers, NULL) == 0)
+		for (size_t i = 0; i < numbers.pids.count; i++)
+			if (numbers.pids.at[i] > 2 && !is_kept(holder, numbers.pids.at[i]))
+				close(numbers.pids.at[i]);
+	vec_finish(&numbers.pids);
+}
+
+int holder_start(pid_t root, const char *image, struct tracking *tracking, struct fault *fault)
+{
+	struct timespec now;
+	clock_gettime(CLOCK_REALTIME, &now);
+	_free_ char *name = memory_format("%s%d", prefix, root);
+	_close_ int pidfd = (int)syscall(SYS_pidfd_open, root, 0);
+	_free_ char *absolute = realpath(image, NULL);
+	struct holder holder = {
+		.root = root, .image = absolute ? absolute : image, .name = name, .root_pidfd = pidfd, .tracking = tracking,
+		.started_ns = clock_now_ns(), .saved_at = (double)now.tv_sec + (double)now.tv_nsec / 1e9,
+	};
+	int rc = pidfd < 0 ? fault_set(fault, FAULT_VANISHED, ESRCH, "process %d is gone", root) : proc_stat_read(root, 0, &holder.stat, fault);
+	if (rc == 0)
+		rc = registry_listen(name, &holder.listener, &holder.path, fault);
+	if (rc < 0) {
+		tracking_finish(tracking);
+		return rc;
+	}
+	/* Nobody's child: its caller need not wait for it. */
+	pid_t child = fork();
+	if (child == 0) {
+		pid_t keeper = fork();
+		if (keeper == 0) {
+			detach(&holder);
+			hold(&holder);
+		}
+		_exit(keeper < 0);
+	}
+	int status = 1;
+	while (child > 0 && waitpid(child, &status, 0) < 0 && errno == EINTR)
+		;
+	close(holder.listener);
+	tracking_finish(tracking);
+	if (status != 0)
+		unlink(holder.path);
+	free(holder.path);
+	return status != 0 ? fault_set(fault, FAULT_FAILED, EAGAIN, "no process to keep the tracking; try a higher limit of processes") : 0;
+}
+
+/* ---- who asks it ---- */
+
+static bool is_below(pid_t pid, pid_t target)
+{
+	for (unsigned depth = 0; pid > 1 && depth < 4096; depth++) {
+		struct proc_stat stat;
+		if (pid == target)
+			return true;
+		if (proc_stat_read(pid, 0, &stat, NULL) < 0)
+			return false;
+		pid = stat.parent;
+	}
+	return false;
+}
+
+static void ask(const char *name, const char *op, struct tracking *ret_tracking)
+{
+	_close_ int socket = -1;
+	pid_t holder;
+	json_t *other = NULL;
+	if (registry_connect(getuid(), name, &socket, &holder, NULL) < 0)
+		return;
+	json_t *request = json_pack("{s:s}", "op", op);
+	int rc = control_send(socket, request, -1) < 0 ? 0 : 1;
+	json_decref(request);
+	while (rc > 0) {
+		rc = handover_receive(socket, 0, ret_tracking, &other);
+		json_decref(other);
+	}
+}
+
+void holder_ask(pid_t target, bool take, struct tracking *ret_tracking)
+{
+	struct registry_names list;
+	registry_list(getuid(), &list);
+	for (size_t i = 0; i < list.names.count; i++) {
+		struct tracking seen = { 0 };
+		bool concerned = false;
+		if (strncmp(list.names.at[i], prefix, sizeof prefix - 1) != 0)
+			continue;
+		ask(list.names.at[i], "look", &seen);
+		for (size_t s = 0; s < seen.spaces.count && !concerned; s++)
+			concerned = is_below(seen.spaces.at[s].pid, target);
+		if (concerned && take)
+			ask(list.names.at[i], "take", ret_tracking);
+		for (size_t s = 0; concerned && !take && s < seen.spaces.count; s++)
+			*vec_add(&ret_tracking->spaces) = seen.spaces.at[s];
+		tracking_finish(&seen);
+	}
+	registry_names_finish(&list);
+}
