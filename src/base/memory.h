@@ -20,6 +20,8 @@ void *arena_copy(struct arena *arena, const void *data, size_t size);
 char *arena_string(struct arena *arena, const char *text);
 __attribute__((format(printf, 2, 3))) char *arena_format(struct arena *arena, const char *format, ...);
 void arena_finish(struct arena *arena);
+/* What is in @other lives as long as @arena now; @other is empty. */
+void arena_join(struct arena *arena, struct arena *other);
 #define ARENA_NEW(arena, type) ((type *)arena_new((arena), sizeof(type)))
 #define ARENA_ARRAY(arena, type, count) ((type *)arena_new((arena), (size_t)(count) * sizeof(type)))
 

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "capture/files.h"
 #include "capture/tree.h"
 
 static bool is_ancestor_or_self(pid_t pid)
@@ -270,7 +271,7 @@ static int gather(struct harvest *harvest, const struct capture_live *live, cons
 	int rc = gather_spaces(harvest, live, fault);
 	harvest->frozen = true;
 	if (rc == 0)
-		rc = tree_read_files(harvest, fault);
+		rc = files_read(harvest, fault);
 	if (rc == 0 && tree_refusals(harvest, refusals)) {
 		*fault = refusals->at[0];
 		for (size_t i = 0; i < refusals->count; i++)

@@ -40,14 +40,25 @@ void harvest_contents(struct harvest *harvest, uint32_t space, int fd, uint64_t 
 	*contents = (struct contents){ .space = space, .fd = fd, .size = size };
 }
 
+/* One more than the descriptor, 0: none. Several threads may come to it at the same time. */
+static int pidfd_of(const struct frozen_file *file)
+{
+	int known = file->pidfd ? __atomic_load_n(file->pidfd, __ATOMIC_ACQUIRE) : 0;
+	if (!file->pidfd || known)
+		return known;
+	int opened = (int)syscall(SYS_pidfd_open, file->pid, 0) + 1;
+	if (opened && !__atomic_compare_exchange_n(file->pidfd, &known, opened, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
+		close(opened - 1);
+		return known;
+	}
+	return opened;
+}
+
 int frozen_file_own(struct frozen_file *file, int *ret_fd, struct fault *fault)
 {
-	if (file->own < 0) {
-		if (file->pidfd && !*file->pidfd)
-			*file->pidfd = (int)syscall(SYS_pidfd_open, file->pid, 0) + 1;
-		if (file->pidfd && *file->pidfd)
-			file->own = (int)syscall(SYS_pidfd_getfd, *file->pidfd - 1, file->fd, 0);
-	}
+	int pidfd = file->own < 0 ? pidfd_of(file) : 0;
+	if (pidfd)
+		file->own = (int)syscall(SYS_pidfd_getfd, pidfd - 1, file->fd, 0);
 	if (file->own < 0) {
 		int error = errno;
 		return fault_set(fault, fault_class_of(error), error, "cannot look into it: %s", strerror(error));

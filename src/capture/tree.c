@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
-#include "kernel/kcmp.h"
+#include "capture/files.h"
 
 struct frozen_process *tree_add_process(struct harvest *harvest, pid_t pid, struct frozen_process *parent)
 {
@@ -150,228 +150,14 @@ bool tree_flags_stayed(const struct harvest *harvest, const struct harvest *now)
 	return true;
 }
 
-/* What identifies an open file description without asking kcmp. */
-static int file_compare_key(const struct frozen_file *a, const struct frozen_file *b)
-{
-#define COMPARE(x, y)   \
-	if ((x) != (y)) \
-	return (x) < (y) ? -1 : 1
-	COMPARE(a->stat.st_dev, b->stat.st_dev);
-	COMPARE(a->stat.st_ino, b->stat.st_ino);
-	COMPARE(a->info.flags, b->info.flags);
-	COMPARE(a->info.position, b->info.position);
-	COMPARE(a->info.mount_id, b->info.mount_id);
-#undef COMPARE
-	return 0;
-}
-
-/* Orders by key, then by kcmp: a total order in which equal means the same open file description. */
-static int file_compare(const struct frozen_file *a, const struct frozen_file *b, int *ret_order, struct fault *fault)
-{
-	*ret_order = file_compare_key(a, b);
-	if (*ret_order)
-		return 0;
-	*ret_order = kcmp_order(SAME_FILE, a->pid, a->fd, b->pid, b->fd, fault);
-	return *ret_order == -2 ? -EIO : 0;
-}
-
-/* Where in the sorted files one belongs. */
-static int sorted_place(const struct harvest *harvest, const struct frozen_file *file, size_t *ret_place,
-			bool *ret_found, struct fault *fault)
-{
-	size_t low = 0, high = harvest->sorted.count;
-	*ret_found = false;
-	while (low < high) {
-		size_t middle = (low + high) / 2;
-		int order, rc = file_compare(file, harvest->sorted.at[middle], &order, fault);
-		if (rc < 0)
-			return rc;
-		if (order == 0) {
-			*ret_found = true;
-			low = middle;
-			break;
-		}
-		if (order < 0)
-			high = middle;
-		else
-			low = middle + 1;
-	}
-	*ret_place = low;
-	return 0;
-}
-
-static void sorted_insert(struct harvest *harvest, size_t place, struct frozen_file *file)
-{
-	vec_add(&harvest->sorted);
-	memmove(&harvest->sorted.at[place + 1], &harvest->sorted.at[place],
-		(harvest->sorted.count - 1 - place) * sizeof *harvest->sorted.at);
-	harvest->sorted.at[place] = file;
-}
-
-/* The file that was @seen: a new one, or one that is known. */
-static int meet_file(struct harvest *harvest, const struct frozen_file *seen, struct frozen_file **ret_file,
-		     struct fault *fault)
-{
-	bool found = false;
-	size_t place = 0;
-	/* A running program's descriptors change while they are compared: identity is only asked of a frozen one. */
-	int rc = harvest->frozen ? sorted_place(harvest, seen, &place, &found, fault) : 0;
-	if (rc < 0)
-		return rc;
-	if (found) {
-		*ret_file = harvest->sorted.at[place];
-		return 0;
-	}
-	struct frozen_file *file = arena_copy(&harvest->arena, seen, sizeof *seen);
-	file->id = harvest_new_id(harvest);
-	*vec_add(&harvest->files) = file;
-	if (harvest->frozen)
-		sorted_insert(harvest, place, file);
-	*ret_file = file;
-	return 0;
-}
-
-static int read_file(struct harvest *harvest, pid_t pid, int fd, struct text *text, struct frozen_file *file,
-		     struct fault *fault)
-{
-	char name[64];
-	char *link;
-	snprintf(name, sizeof name, "fd/%d", fd);
-	int rc = proc_link(pid, name, &harvest->arena, &link, fault);
-	if (rc < 0)
-		return rc;
-	char path[96];
-	snprintf(path, sizeof path, "/proc/%d/%s", pid, name);
-	if (stat(path, &file->stat) < 0)
-		return fault_set(fault, fault_class_of(errno), errno, "stat %s: %s", path, strerror(errno));
-	static const char deleted[] = " (deleted)";
-	size_t length = strlen(link);
-	if (length > sizeof deleted - 1 && !strcmp(link + length - (sizeof deleted - 1), deleted) &&
-	    file->stat.st_nlink == 0) {
-		link[length - (sizeof deleted - 1)] = 0;
-		file->deleted = true;
-	}
-	file->link = link;
-	file->pid = pid;
-	file->fd = fd;
-	file->own = -1;
-	rc = fdinfo_read(pid, fd, text, &file->info, fault);
-	if (rc < 0)
-		return rc;
-	file->fdinfo = arena_string(&harvest->arena, text->at);
-	return 0;
-}
-
-static int read_descriptors(struct harvest *harvest, struct frozen_process *process, struct fault *fault)
-{
-	struct pid_list list = { 0 };
-	struct text text = { 0 };
-	int rc = proc_descriptors(process->pid, &list, fault);
-	for (size_t i = 0; rc == 0 && i < list.pids.count; i++) {
-		int fd = list.pids.at[i];
-		struct frozen_file seen = { 0 };
-		rc = read_file(harvest, process->pid, fd, &text, &seen, fault);
-		seen.pidfd = &process->pidfd;
-		if (rc == -ENOENT && !harvest->frozen) {
-			rc = 0;
-			continue;
-		}
-		if (rc < 0)
-			break;
-		bool close_on_exec = seen.info.flags & O_CLOEXEC;
-		seen.info.flags &= ~(uint32_t)O_CLOEXEC;
-		struct frozen_file *file;
-		rc = meet_file(harvest, &seen, &file, fault);
-		if (rc < 0)
-			break;
-		/* Each process sees only its own POSIX locks. */
-		const char *locks = text.at ? strstr(text.at, "\nlock:") : NULL;
-		if ((file->pid != process->pid || file->fd != fd) && locks)
-			file->fdinfo = arena_format(&harvest->arena, "%s%s", file->fdinfo, locks + 1);
-		struct frozen_descriptor *descriptor = vec_add(&process->descriptors);
-		*descriptor = (struct frozen_descriptor){ fd, close_on_exec, file };
-	}
-	vec_finish(&list.pids);
-	text_finish(&text);
-	return rc;
-}
-
 /* In the middle of exec, and from the moment its memory is gone until it is a zombie, a process's files in /proc belong to root
  * (fs/proc/base.c task_dump_owner): for an ordinary user that passes, and is no refusal. */
-static bool passes(int rc, int *tries)
+bool tree_passes(int rc, int *tries)
 {
 	if ((rc != -EACCES && rc != -EPERM) || geteuid() == 0 || ++*tries > 20)
 		return false;
 	clock_sleep_ns(1000000);
 	return true;
-}
-
-int harvest_in_flight(struct harvest *harvest, struct frozen_file *carrier, int own, struct frozen_file **ret_file,
-		      struct fault *fault)
-{
-	struct frozen_file seen = { 0 };
-	struct text text = { 0 };
-	int rc = read_file(harvest, getpid(), own, &text, &seen, fault);
-	text_finish(&text);
-	seen.info.flags &= ~(uint32_t)O_CLOEXEC;
-	seen.carrier = carrier;
-	if (rc == 0)
-		rc = meet_file(harvest, &seen, ret_file, fault);
-	if (rc < 0 || (*ret_file)->pid != getpid() || (*ret_file)->fd != own)
-		close(own);
-	else
-		(*ret_file)->own = own;
-	return rc;
-}
-
-/* Getting a copy of a descriptor costs as much as looking into it. */
-static void keep_copies(struct harvest *harvest)
-{
-	struct rlimit limit;
-	bool has_room = harvest->frozen && getrlimit(RLIMIT_NOFILE, &limit) == 0 && harvest->files.count + harvest->files.count / 4 + 512 < limit.rlim_cur;
-	for (size_t i = 0; i < harvest->files.count; i++)
-		harvest->files.at[i]->keeps_own = has_room;
-}
-
-static void find_kind(struct frozen_file *file)
-{
-	for (const struct kind *const *kind = kinds; *kind && !file->kind; kind++)
-		if ((*kind)->probe && (*kind)->probe(file))
-			file->kind = *kind;
-}
-
-/* Which kind each is of; and those that are in flight in others, and what is in flight in those, and so on. */
-static int find_kinds(struct harvest *harvest, struct fault *fault)
-{
-	for (size_t i = 0; i < harvest->files.count; i++) {
-		struct frozen_file *file = harvest->files.at[i];
-		find_kind(file);
-		int rc = harvest->frozen && file->kind && file->kind->reach ? file->kind->reach(harvest, file, fault) : 0;
-		if (rc < 0)
-			return fault_at(fault, rc, "process %d, fd %d", file->pid, file->fd);
-	}
-	return 0;
-}
-
-int tree_read_files(struct harvest *harvest, struct fault *fault)
-{
-	int rc = 0;
-	for (size_t i = 0; rc == 0 && i < harvest->processes.count; i++) {
-		struct frozen_process *process = harvest->processes.at[i];
-		if (process->zombie)
-			continue;
-		int tries = 0;
-		do {
-			process->descriptors.count = 0;
-			rc = read_descriptors(harvest, process, fault);
-		} while (!harvest->frozen && passes(rc, &tries));
-		if (rc < 0 && !harvest->frozen && (rc == -ESRCH || rc == -ENOENT))
-			rc = 0;
-		if (rc < 0)
-			tree_at_process(process, rc, fault);
-	}
-	keep_copies(harvest);
-	return rc < 0 ? rc : find_kinds(harvest, fault);
 }
 
 /* What vanished from a running tree meanwhile is not there any more, that is all. */
@@ -388,7 +174,7 @@ static int survey_process(struct harvest *harvest, pid_t pid, struct frozen_proc
 		rc = tree_read_process(harvest, process, fault);
 		if (rc == 0 && !process->zombie)
 			rc = tree_read_space(harvest, process, true, fault);
-	} while (passes(rc, &tries));
+	} while (tree_passes(rc, &tries));
 	if (rc < 0 && harvest->processes.count > 1 && gone(rc)) {
 		tree_drop_last(harvest);
 		return 0;
@@ -419,7 +205,7 @@ int tree_survey_spaces(struct harvest *harvest, pid_t root, struct fault *fault)
 int tree_survey(struct harvest *harvest, pid_t root, struct fault *fault)
 {
 	int rc = tree_survey_spaces(harvest, root, fault);
-	return rc < 0 ? rc : tree_read_files(harvest, fault);
+	return rc < 0 ? rc : files_read(harvest, fault);
 }
 
 static int refuse_file(const struct harvest *harvest, struct frozen_file *file, struct fault *fault)

@@ -12,9 +12,6 @@ int tree_read_space(struct harvest *harvest, struct frozen_process *process, boo
 bool tree_adopt_flags(struct frozen_process *process, const struct harvest *known);
 /* Nor did it change until a look just after the program went on? madvise(2) changes it unseen in /proc/PID/maps. */
 bool tree_flags_stayed(const struct harvest *harvest, const struct harvest *now);
-/* Adds the descriptors of all processes, and the open file descriptions behind them, each once; of a frozen tree also those that are in
- * flight in its sockets. */
-int tree_read_files(struct harvest *harvest, struct fault *fault);
 /* Processes and mappings of a running tree; with all descriptors. */
 int tree_survey_spaces(struct harvest *harvest, pid_t root, struct fault *fault);
 int tree_survey(struct harvest *harvest, pid_t root, struct fault *fault);
@@ -25,5 +22,7 @@ struct frozen_thread *tree_add_thread(struct harvest *harvest, struct frozen_pro
 
 /* All refusals of all kinds, and of the walker itself. Returns their number. */
 size_t tree_refusals(struct harvest *harvest, struct fault_list *refusals);
+/* Was the process of a running tree just executing or ending, so that an ordinary user's look failed? Then a moment has passed, and another try is worth it. */
+bool tree_passes(int rc, int *tries);
 /* "process 4121 (postgres)" in front of a fault. */
 int tree_at_process(const struct frozen_process *process, int rc, struct fault *fault);

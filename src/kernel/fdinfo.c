@@ -48,7 +48,7 @@ static bool position_take(const char *at, uint64_t *ret_position)
 	return true;
 }
 
-/* mnt_id and ino came later (3.15, 5.14): 0 where they are missing. */
+/* mnt_id and ino came later (3.15, 5.14), eventfd-id in 5.2: 0 where they are missing. */
 static bool line_take(const char *line, struct fdinfo *info, int *seen)
 {
 	const char *at = line;
@@ -67,6 +67,8 @@ static bool line_take(const char *line, struct fdinfo *info, int *seen)
 		return number_take(at, 10, UINT64_MAX, &info->mount_id);
 	if (token_word(&at, "ino:"))
 		return number_take(at, 10, UINT64_MAX, &info->inode);
+	if (token_word(&at, "eventfd-id:"))
+		return number_take(at, 10, UINT64_MAX, &info->object);
 	return true;
 }
 

@@ -12,6 +12,7 @@ struct fdinfo {
 	uint64_t position;
 	uint32_t flags; /* O_*, octal in the file; includes O_CLOEXEC of this descriptor */
 	uint64_t mount_id, inode;
+	uint64_t object; /* a number of what is behind an anonymous inode, where the kernel has one */
 };
 /* The common part. @text keeps the whole file for fdinfo_next (parse on a copy: not changed by this). */
 int fdinfo_read(pid_t pid, int fd, struct text *text, struct fdinfo *ret_info, struct fault *fault);

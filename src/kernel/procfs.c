@@ -64,8 +64,9 @@ static int path_fault(struct fault *fault, int error, const char *path)
 }
 
 /* The first line comes from the first read(2), more only in pieces: seq_file gives at most a page a call
- * (fs/seq_file.c seq_read_iter, 6.18), and only an empty read is the end. 0 or a negative errno. */
-static int text_fill(struct text *text, int fd)
+ * (fs/seq_file.c seq_read_iter, 6.18), and only an empty read is the end; but for a file of one record (single_open), of which
+ * a read gives all that there is room for. 0 or a negative errno. */
+static int text_fill(struct text *text, int fd, bool is_single)
 {
 	text->size = 0;
 	for (;;) {
@@ -78,7 +79,7 @@ static int text_fill(struct text *text, int fd)
 			return -errno;
 		text->size += (size_t)n;
 		text->at[text->size] = 0;
-		if (n == 0)
+		if (n == 0 || (is_single && text->size + 1 < text->space))
 			return 0;
 	}
 }
@@ -86,7 +87,7 @@ static int text_fill(struct text *text, int fd)
 static int path_read(const char *path, struct text *text)
 {
 	_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
-	return fd < 0 ? -errno : text_fill(text, fd);
+	return fd < 0 ? -errno : text_fill(text, fd, false);
 }
 
 static bool process_exists(pid_t pid)
@@ -108,12 +109,32 @@ int proc_read_path(const char *path, struct text *text, struct fault *fault)
 	return rc < 0 ? path_fault(fault, -rc, path) : 0;
 }
 
+int proc_fault(pid_t pid, const char *name, int error, struct fault *fault)
+{
+	char path[PATH_MAX];
+	snprintf(path, sizeof path, "/proc/%d/%s", pid, name);
+	return path_fault(fault, -vanished_or(pid, -error), path);
+}
+
 int proc_read(pid_t pid, const char *name, struct text *text, struct fault *fault)
 {
 	char path[PATH_MAX];
 	snprintf(path, sizeof path, "/proc/%d/%s", pid, name);
-	int rc = vanished_or(pid, path_read(path, text));
-	return rc < 0 ? path_fault(fault, -rc, path) : 0;
+	int rc = path_read(path, text);
+	return rc < 0 ? proc_fault(pid, name, -rc, fault) : 0;
+}
+
+int proc_read_open(int fd, struct text *text)
+{
+	return text_fill(text, fd, true);
+}
+
+int proc_open_directory(pid_t pid, const char *name, struct fault *fault)
+{
+	char path[64];
+	snprintf(path, sizeof path, "/proc/%d/%s", pid, name);
+	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	return fd < 0 ? proc_fault(pid, name, errno, fault) : fd;
 }
 
 int proc_read_task(pid_t pid, pid_t tid, const char *name, struct text *text, struct fault *fault)

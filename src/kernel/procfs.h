@@ -20,6 +20,12 @@ void text_finish(struct text *text);
 
 /* Whole file "/proc/@pid/@name". Faults: FAULT_VANISHED when the process is gone (ENOENT of the directory, ESRCH). */
 int proc_read(pid_t pid, const char *name, struct text *text, struct fault *fault);
+/* From an open file that the kernel makes in one piece (fdinfo), by one read(2) less. 0 or a negative errno. */
+int proc_read_open(int fd, struct text *text);
+/* Opens "/proc/@pid/@name"; a descriptor, or as proc_read. */
+int proc_open_directory(pid_t pid, const char *name, struct fault *fault);
+/* The fault of @error with "/proc/@pid/@name". */
+int proc_fault(pid_t pid, const char *name, int error, struct fault *fault);
 /* "/proc/@pid/task/@tid/@name" */
 int proc_read_task(pid_t pid, pid_t tid, const char *name, struct text *text, struct fault *fault);
 /* Any file by path (also /sys, /proc/sys). */

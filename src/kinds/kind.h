@@ -185,7 +185,7 @@ struct frozen_file {
 	const char *fdinfo;  /* the whole text */
 	int own;             /* Cairn's own copy (pidfd_getfd), -1: not taken */
 	const struct kind *kind;
-	int *pidfd;          /* of the process, one more than the descriptor; opened once for all its files; NULL: Cairn's own file */
+	int *pidfd;          /* of the process, one more than the descriptor; opened once for all its files (frozen_file_own); NULL: Cairn's own file */
 	bool keeps_own;      /* there is room to keep Cairn's copy until the end */
 	bool is_identified;  /* what a socket says it is, asked once: domain, type, protocol */
 	int identity[3];
@@ -341,7 +341,7 @@ struct kind {
 	/* Frozen, after the pages were read: what only those showed. */
 	int (*capture_late)(struct harvest *harvest, struct fault *fault);
 
-	/* Frozen, files. probe: is this file one of ours. */
+	/* Frozen, files. probe: is this file one of ours; called by several threads, for one file by one. */
 	bool (*probe)(const struct frozen_file *file);
 	int (*refuse_file)(const struct harvest *harvest, struct frozen_file *file, struct fault *fault);
 	int (*capture_file)(struct harvest *harvest, struct frozen_file *file, struct fault *fault);

@@ -61,7 +61,7 @@ const char *address_text(const struct inet_address *address, char text[ADDRESS_T
 	return text;
 }
 
-static ProtobufCBinaryData keep(struct arena *arena, const struct sockaddr_storage *address, socklen_t size)
+ProtobufCBinaryData address_keep(struct arena *arena, const struct sockaddr_storage *address, socklen_t size)
 {
 	struct inet_address parsed;
 	if (!address_parse(address, size, &parsed) || (!parsed.port && address_is_any(&parsed)))
@@ -74,7 +74,7 @@ ProtobufCBinaryData address_own(struct arena *arena, int fd)
 	struct sockaddr_storage address;
 	socklen_t size = sizeof address;
 	return getsockname(fd, (struct sockaddr *)&address, &size) < 0 ? (ProtobufCBinaryData){ 0 } :
-									  keep(arena, &address, size);
+									  address_keep(arena, &address, size);
 }
 
 ProtobufCBinaryData address_peer(struct arena *arena, int fd)
@@ -82,5 +82,5 @@ ProtobufCBinaryData address_peer(struct arena *arena, int fd)
 	struct sockaddr_storage address;
 	socklen_t size = sizeof address;
 	return getpeername(fd, (struct sockaddr *)&address, &size) < 0 ? (ProtobufCBinaryData){ 0 } :
-									  keep(arena, &address, size);
+									  address_keep(arena, &address, size);
 }

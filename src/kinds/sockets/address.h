@@ -25,6 +25,7 @@ bool address_is_any(const struct inet_address *address);
 /* "127.0.0.1:80", "[::1]:80" */
 const char *address_text(const struct inet_address *address, char text[ADDRESS_TEXT]);
 const char *address_host(const struct inet_address *address, char text[ADDRESS_TEXT]);
-/* getsockname or getpeername as bytes in the arena; empty when there is none, or it is bound to nothing. */
+/* As bytes in the arena, what getsockname or getpeername said; empty when there is none, or it is bound to nothing. */
+ProtobufCBinaryData address_keep(struct arena *arena, const struct sockaddr_storage *address, socklen_t size);
 ProtobufCBinaryData address_own(struct arena *arena, int fd);
 ProtobufCBinaryData address_peer(struct arena *arena, int fd);

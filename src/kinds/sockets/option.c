@@ -3,6 +3,7 @@
  * are the host's own defaults. */
 #include "kinds/sockets/option.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <linux/filter.h>
 #include <linux/if_packet.h>
@@ -17,7 +18,9 @@
 #include <sys/time.h>
 #include <unistd.h>
 
+#include "base/crew.h"
 #include "base/log.h"
+#include "kernel/sockopts.h"
 
 /* Newer than the headers here (include/uapi of Linux 6.18). */
 enum {
@@ -268,22 +271,30 @@ static ssize_t get(int fd, const struct socket_option *option, uint8_t value[OPT
 }
 
 /* Which of its buffers a program has set itself (SO_BUF_LOCK, 5.14); the others grow and shrink by themselves. */
-static bool buffer_is_set(int fd, int name)
+static int buffers_set(int fd)
 {
 	int locks = 3;
 	socklen_t size = sizeof locks;
 	getsockopt(fd, SOL_SOCKET, OPTION_SO_BUF_LOCK, &locks, &size);
-	return locks & (name == SO_SNDBUF ? 1 : 2);
+	return locks;
 }
 
-static const struct socket_defaults *defaults_of(struct harvest *harvest, int domain, int type, int protocol)
+static const struct socket_defaults *defaults_known(const struct socket_scene *scene, const int identity[3])
 {
-	struct socket_scene *scene = socket_scene(harvest);
 	for (size_t i = 0; i < scene->defaults.count; i++) {
-		struct socket_defaults *known = &scene->defaults.at[i];
-		if (known->domain == domain && known->type == type && known->protocol == protocol)
+		const struct socket_defaults *known = &scene->defaults.at[i];
+		if (known->domain == identity[0] && known->type == identity[1] && known->protocol == identity[2])
 			return known;
 	}
+	return NULL;
+}
+
+static void defaults_learn(struct harvest *harvest, const int identity[3])
+{
+	struct socket_scene *scene = socket_scene(harvest);
+	int domain = identity[0], type = identity[1], protocol = identity[2];
+	if (defaults_known(scene, identity))
+		return;
 	struct socket_defaults *defaults = vec_add(&scene->defaults);
 	*defaults = (struct socket_defaults){ domain, type, protocol,
 					      ARENA_ARRAY(&harvest->arena, ProtobufCBinaryData, socket_option_count) };
@@ -297,33 +308,131 @@ static const struct socket_defaults *defaults_of(struct harvest *harvest, int do
 	}
 	if (fd >= 0)
 		close(fd);
-	return defaults;
 }
 
-void options_capture(struct harvest *harvest, int own, Cairn__Socket *message)
+static bool is_for_ring(const struct socket_option *option)
 {
-	const struct socket_defaults *defaults =
-		defaults_of(harvest, (int)message->domain, (int)message->type, (int)message->protocol);
+	return option->level == SOL_SOCKET && option->form != OPTION_FILTER;
+}
+
+static bool ask_ring(struct sockopt_ring *ring, const struct socket_defaults *defaults, int own, ssize_t ret_sizes[],
+		     const uint8_t *ret_values[], struct sockopt_question questions[SOCKOPTS_AT_ONCE])
+{
+	size_t count = 0, places[SOCKOPTS_AT_ONCE];
+	for (size_t i = 0; i < socket_option_count && count < SOCKOPTS_AT_ONCE; i++) {
+		if (!defaults->values[i].data || !is_for_ring(&socket_options[i]))
+			continue;
+		bool is_int = socket_options[i].form == OPTION_INT || socket_options[i].form == OPTION_BUFFER;
+		questions[count].name = socket_options[i].name;
+		questions[count].size = is_int ? sizeof(int) : SOCKOPT_VALUE_MOST;
+		places[count++] = i;
+	}
+	if (sockopt_ring_ask(ring, own, questions, count) < 0)
+		return false;
+	for (size_t i = 0; i < count; i++) {
+		ret_sizes[places[i]] = questions[i].answer;
+		ret_values[places[i]] = questions[i].value;
+	}
+	return true;
+}
+
+/* @ring: NULL, or by which those that it can be asked for are read. */
+static struct socket_options_read read_options(struct arena *arena, struct sockopt_ring *ring, const struct socket_defaults *defaults,
+					       int own)
+{
 	Cairn__SocketOption *found[sizeof socket_options / sizeof *socket_options];
+	const uint8_t *asked[sizeof socket_options / sizeof *socket_options] = { 0 };
+	ssize_t sizes[sizeof socket_options / sizeof *socket_options];
+	struct sockopt_question questions[SOCKOPTS_AT_ONCE];
 	size_t count = 0;
+	int locks = buffers_set(own);
+	if (ring && !ask_ring(ring, defaults, own, sizes, asked, questions))
+		memset(asked, 0, sizeof asked);
 	for (size_t i = 0; i < socket_option_count; i++) {
 		const struct socket_option *option = &socket_options[i];
-		uint8_t value[OPTION_MOST];
-		if (!defaults->values[i].data)
+		uint8_t room[OPTION_MOST];
+		if (!defaults->values[i].data ||
+		    (option->form == OPTION_BUFFER && !(locks & (option->name == SO_SNDBUF ? 1 : 2))))
 			continue;
-		ssize_t got = option->form == OPTION_BUFFER && !buffer_is_set(own, option->name) ? -1 : get(own, option, value);
+		ssize_t got = asked[i] ? sizes[i] : get(own, option, room);
+		const uint8_t *value = asked[i] ? asked[i] : room;
 		size_t size = got < 0 ? 0 : (size_t)got;
 		bool same = size == defaults->values[i].len && !memcmp(value, defaults->values[i].data, size);
 		if (!size || (option->form != OPTION_BUFFER && same))
 			continue;
-		Cairn__SocketOption *one = HARVEST_MESSAGE(harvest, Cairn__SocketOption, cairn__socket_option__init);
+		Cairn__SocketOption *one = ARENA_NEW(arena, Cairn__SocketOption);
+		cairn__socket_option__init(one);
 		one->level = option->level;
 		one->name = option->name;
-		one->value = (ProtobufCBinaryData){ size, arena_copy(&harvest->arena, value, size) };
+		one->value = (ProtobufCBinaryData){ size, arena_copy(arena, value, size) };
 		found[count++] = one;
 	}
-	message->options = arena_copy(&harvest->arena, found, count * sizeof *found);
-	message->n_options = count;
+	return (struct socket_options_read){ true, arena_copy(arena, found, count * sizeof *found), count };
+}
+
+struct ahead {
+	const struct harvest *harvest;
+	struct socket_scene *scene;
+	bool with_rings; /* worth making them */
+	struct {
+		struct arena arena;
+		struct sockopt_ring *ring;
+		bool has_tried;
+	} workers[CREW_MOST];
+};
+
+static bool is_at_hand(const struct frozen_file *file)
+{
+	return socket_is(file) && file->is_identified && file->own >= 0;
+}
+
+static void read_one_ahead(void *context, unsigned worker, size_t item)
+{
+	struct ahead *ahead = context;
+	const struct frozen_file *file = ahead->harvest->files.at[item];
+	if (!is_at_hand(file))
+		return;
+	if (ahead->with_rings && !ahead->workers[worker].has_tried)
+		ahead->workers[worker].ring = sockopt_ring_new();
+	ahead->workers[worker].has_tried = true;
+	ahead->scene->read[file->id] = read_options(&ahead->workers[worker].arena, ahead->workers[worker].ring,
+						    defaults_known(ahead->scene, file->identity), file->own);
+}
+
+/* Of those of which Cairn keeps a copy; there may be more than it may have. */
+static void read_ahead(struct harvest *harvest)
+{
+	enum { MANY = 64 };
+	struct ahead ahead = { .harvest = harvest, .scene = socket_scene(harvest) };
+	size_t count = 0;
+	ahead.scene->read_count = harvest->last_id + 1;
+	ahead.scene->read = ARENA_ARRAY(&harvest->arena, struct socket_options_read, ahead.scene->read_count);
+	for (size_t i = 0; i < harvest->files.count; i++)
+		if (is_at_hand(harvest->files.at[i])) {
+			defaults_learn(harvest, harvest->files.at[i]->identity);
+			count++;
+		}
+	ahead.with_rings = count >= MANY;
+	crew_run(harvest->files.count, read_one_ahead, &ahead);
+	for (size_t i = 0; i < CREW_MOST; i++) {
+		arena_join(&harvest->arena, &ahead.workers[i].arena);
+		sockopt_ring_free(ahead.workers[i].ring);
+	}
+}
+
+void options_capture(struct harvest *harvest, const struct frozen_file *file, int own, Cairn__Socket *message)
+{
+	struct socket_scene *scene = socket_scene(harvest);
+	if (!scene->read)
+		read_ahead(harvest);
+	assert(scene->read); /* read_ahead */
+	struct socket_options_read read = file->id < scene->read_count ? scene->read[file->id] : (struct socket_options_read){ 0 };
+	if (!read.is_read) {
+		defaults_learn(harvest, file->identity);
+		read = read_options(&harvest->arena, NULL, defaults_known(scene, file->identity), own);
+	}
+	message->options = read.at;
+	message->n_options = read.count;
 }
 
 void options_drop(Cairn__Socket *message, int level, int name)

@@ -29,8 +29,9 @@ extern const struct socket_option socket_options[];
 extern const size_t socket_option_count;
 const struct socket_option *socket_option_find(uint32_t level, uint32_t name); /* NULL: unknown */
 
-/* The options of Cairn's own copy of a socket that differ from those of a fresh one. */
-void options_capture(struct harvest *harvest, int own, Cairn__Socket *message);
+/* The options of Cairn's own copy of @file's socket that differ from those of a fresh one. With the first, those of all sockets are read, by
+ * several threads: about 90 calls for each. */
+void options_capture(struct harvest *harvest, const struct frozen_file *file, int own, Cairn__Socket *message);
 /* Takes one out again. */
 void options_drop(Cairn__Socket *message, int level, int name);
 int options_check(const Cairn__Socket *message, struct fault *fault);

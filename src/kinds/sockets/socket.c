@@ -86,7 +86,7 @@ Cairn__Socket *socket_capture(struct harvest *harvest, const struct frozen_file 
 	message->inode = file->stat.st_ino;
 	message->uid = file->stat.st_uid;
 	message->gid = file->stat.st_gid;
-	options_capture(harvest, own, message);
+	options_capture(harvest, file, own, message);
 	return message;
 }
 

@@ -14,11 +14,21 @@ struct socket_defaults {
 	ProtobufCBinaryData *values; /* one per option in the table; data NULL: it has none */
 };
 
+/* The options of a socket that differ from a fresh one's. */
+struct socket_options_read {
+	bool is_read;
+	Cairn__SocketOption **at;
+	size_t count;
+};
+
 /* Learnt once per harvest. */
 struct socket_scene {
 	bool has_unix;
 	struct unix_sockets unix_sockets;
 	VEC(struct socket_defaults) defaults;
+	struct socket_options_read *read; /* by the file's id: read ahead */
+	uint32_t read_count;
+	struct multicast_groups *groups;
 	struct frozen_file **by_inode; /* the tree's sockets, ascending by inode */
 	size_t by_inode_count, files_seen;
 	struct tcp_place *tcp; /* connections of the tree, ascending by their addresses */
@@ -28,6 +38,7 @@ struct socket_scene {
 	struct tcp_pair *held; /* connections whose packets are dropped */
 	size_t held_count;
 	bool has_hold, is_kept;
+	bool has_asked_repair, can_repair;
 	struct tcp_guard *guard;
 	bool has_no_guard;
 	bool has_waits;

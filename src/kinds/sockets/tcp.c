@@ -21,6 +21,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/crew.h"
 #include "kinds/sockets/guard.h"
 #include "kinds/sockets/option.h"
 #include "kinds/table.h"
@@ -46,14 +47,10 @@ static int polls(int own, int events)
 	return poll(&pollfd, 1, 0) > 0 ? pollfd.revents & events : 0;
 }
 
-int tcp_look(struct harvest *harvest, struct frozen_file *file, struct tcp_look **ret_look, struct fault *fault)
+static int look_at(struct frozen_file *file, struct tcp_look *look, struct fault *fault)
 {
 	struct tcp_info info = { 0 };
-	struct sockaddr_storage address;
 	socklen_t size = sizeof info;
-	if (!file->note)
-		file->note = ARENA_NEW(&harvest->arena, struct tcp_look);
-	struct tcp_look *look = file->note;
 	*look = (struct tcp_look){ 0 };
 	int rc = socket_identify(file, &look->identity, &look->own, fault);
 	if (rc < 0)
@@ -63,18 +60,28 @@ int tcp_look(struct harvest *harvest, struct frozen_file *file, struct tcp_look 
 		look->waiting = info.tcpi_unacked; /* tcp_get_info: of one that listens */
 		look->backlog = info.tcpi_sacked;
 	}
-	size = sizeof address;
-	look->connected = getpeername(look->own, (struct sockaddr *)&address, &size) == 0 &&
-			  address_parse(&address, size, &look->remote);
-	size = sizeof address;
-	if (getsockname(look->own, (struct sockaddr *)&address, &size) == 0)
-		address_parse(&address, size, &look->local);
+	look->remote_size = sizeof look->remote_bytes;
+	if (getpeername(look->own, (struct sockaddr *)&look->remote_bytes, &look->remote_size) < 0)
+		look->remote_size = 0;
+	look->connected = look->remote_size && address_parse(&look->remote_bytes, look->remote_size, &look->remote);
+	look->local_size = sizeof look->local_bytes;
+	if (getsockname(look->own, (struct sockaddr *)&look->local_bytes, &look->local_size) < 0)
+		look->local_size = 0;
+	else
+		address_parse(&look->local_bytes, look->local_size, &look->local);
 	int seen = polls(look->own, POLLRDHUP | POLLERR | POLLPRI);
 	look->ended = look->state == TCP_CLOSE && (seen & POLLRDHUP);
 	look->failed = seen & POLLERR;
 	look->urgent = seen & POLLPRI;
-	*ret_look = look;
 	return 0;
+}
+
+int tcp_look(struct harvest *harvest, struct frozen_file *file, struct tcp_look **ret_look, struct fault *fault)
+{
+	if (!file->note)
+		file->note = ARENA_NEW(&harvest->arena, struct tcp_look);
+	*ret_look = file->note;
+	return look_at(file, file->note, fault);
 }
 
 /* ---- the other end ---- */
@@ -91,6 +98,16 @@ static int place_compare(const void *a, const void *b)
 	return order ? order : address_compare(&x->remote, &y->remote);
 }
 
+static void look_at_one(void *context, unsigned worker, size_t item)
+{
+	struct frozen_file *file = ((const struct harvest *)context)->files.at[item];
+	(void)worker;
+	if (file->kind == &kind_tcp_socket) {
+		look_at(file, file->note, NULL);
+		frozen_file_put(file);
+	}
+}
+
 /* All connected ones of the tree, by their addresses; known after one walk. */
 static void index_tree(struct harvest *harvest)
 {
@@ -100,14 +117,15 @@ static void index_tree(struct harvest *harvest)
 	scene->tcp_seen = harvest->files.count;
 	scene->tcp_count = 0;
 	scene->tcp = ARENA_ARRAY(&harvest->arena, struct tcp_place, harvest->files.count);
+	for (size_t i = 0; i < harvest->files.count; i++)
+		if (harvest->files.at[i]->kind == &kind_tcp_socket && !harvest->files.at[i]->note)
+			harvest->files.at[i]->note = ARENA_NEW(&harvest->arena, struct tcp_look);
+	crew_run(harvest->files.count, look_at_one, harvest);
 	for (size_t i = 0; i < harvest->files.count; i++) {
 		struct frozen_file *file = harvest->files.at[i];
-		struct tcp_look *look;
-		if (file->kind != &kind_tcp_socket || tcp_look(harvest, file, &look, NULL) < 0)
-			continue;
-		if (look->connected)
+		const struct tcp_look *look = file->kind == &kind_tcp_socket ? file->note : NULL;
+		if (look && look->connected)
 			scene->tcp[scene->tcp_count++] = (struct tcp_place){ look->local, look->remote, file };
-		frozen_file_put(file);
 	}
 	if (scene->tcp_count)
 		qsort(scene->tcp, scene->tcp_count, sizeof *scene->tcp, place_compare);
@@ -156,21 +174,30 @@ static const char *connection_text(struct harvest *harvest, const struct tcp_loo
 			    address_text(&look->remote, remote));
 }
 
+static bool can_repair(struct harvest *harvest)
+{
+	struct socket_scene *scene = socket_scene(harvest);
+	if (!scene->has_asked_repair)
+		scene->can_repair = tcp_can_repair();
+	scene->has_asked_repair = true;
+	return scene->can_repair;
+}
+
 static int refuse_outside(struct harvest *harvest, const struct tcp_look *look, struct fault *fault)
 {
-	const struct tcp_end *end = tcp_other_end(harvest, look);
-	const char *holder = end ? socket_holder(harvest, end->inode, NULL) : "another host or network namespace";
-	const char *text = connection_text(harvest, look);
 	if (harvest->policy.tcp == TCP_POLICY_CLOSE)
 		return 0;
+	const char *text = connection_text(harvest, look);
 	if (harvest->policy.tcp == TCP_POLICY_KEEP && !harvest->policy.ends)
 		return fault_set(fault, FAULT_USAGE, EINVAL, "%s: is stale at once if the program runs on; try --tcp established "
 				 "together with --kill or --stop", text);
-	if (harvest->policy.tcp == TCP_POLICY_KEEP && tcp_can_repair())
+	if (harvest->policy.tcp == TCP_POLICY_KEEP && can_repair(harvest))
 		return 0;
 	if (harvest->policy.tcp == TCP_POLICY_KEEP)
 		return fault_set(fault, FAULT_PERMISSION, EPERM, "%s: cannot be kept without CAP_NET_ADMIN; try as root, in a network "
 				 "namespace of its own (cairn run --net), or --tcp close", text);
+	const struct tcp_end *end = tcp_other_end(harvest, look);
+	const char *holder = end ? socket_holder(harvest, end->inode, NULL) : "another host or network namespace";
 	return fault_set(fault, FAULT_UNSUPPORTED, ENOTSUP,
 			 "%s: its other end is held by %s, outside the tree; try --tcp established (with --kill or --stop), or "
 			 "--tcp close", text, holder);
@@ -195,7 +222,7 @@ static int refuse_frozen(struct harvest *harvest, const struct tcp_look *look, b
 		return passing(harvest, fault, "an urgent byte waits to be read", "when the program has read it");
 	if (look->state == TCP_SYN_RECV)
 		return passing(harvest, fault, "a connection is just being made", "when it is made");
-	if (!inside || !tcp_is_synchronized(look->state) || tcp_can_repair())
+	if (!inside || !tcp_is_synchronized(look->state) || can_repair(harvest))
 		return 0;
 	if (ioctl(look->own, SIOCOUTQ, &queued) == 0 && queued > 0)
 		return fault_set_transient(fault, FAULT_PERMISSION, EAGAIN,
@@ -222,12 +249,13 @@ static int refuse_kind(struct harvest *harvest, const struct tcp_look *look, str
 static int refuse_file(const struct harvest *const_harvest, struct frozen_file *file, struct fault *fault)
 {
 	struct harvest *harvest = (struct harvest *)(uintptr_t)const_harvest; /* what is learnt is kept in it */
-	struct tcp_look *look;
-	/* First: it looks at this one too. */
 	index_tree(harvest);
-	int rc = tcp_look(harvest, file, &look, fault);
-	if (rc == 0)
+	struct tcp_look *look = file->note; /* index_tree has just looked */
+	int own, rc = frozen_file_own(file, &own, fault);
+	if (rc == 0) {
+		look->own = own;
 		rc = refuse_kind(harvest, look, fault);
+	}
 	bool inside = rc == 0 && tcp_inside(harvest, file, look);
 	bool outside = rc == 0 && look->connected && tcp_is_synchronized(look->state) && !inside;
 	if (outside && !is_deserted(harvest, look))
@@ -297,12 +325,12 @@ static int capture_connection(struct harvest *harvest, struct frozen_file *file,
 {
 	struct frozen_file *other = tcp_inside(harvest, file, look);
 	bool is_left = !other && is_deserted(harvest, look);
-	message->remote = address_peer(&harvest->arena, look->own);
+	message->remote = address_keep(&harvest->arena, &look->remote_bytes, look->remote_size);
 	message->peer = other ? other->id : 0;
 	message->ended = is_left;
 	message->reset = look->identity.protocol == IPPROTO_MPTCP || (!other && !is_left && harvest->policy.tcp == TCP_POLICY_CLOSE);
 	message->queues = HARVEST_MESSAGE(harvest, Cairn__TcpQueues, cairn__tcp_queues__init);
-	int rc = tcp_queues_capture(harvest, look, message->queues, fault);
+	int rc = tcp_queues_capture(harvest, look, message, fault);
 	if (rc == 0 && !other && !is_left && !message->reset && !message->queues->exact)
 		rc = fault_set(fault, FAULT_PERMISSION, EPERM, "TCP: cannot be kept without CAP_NET_ADMIN; try --tcp close");
 	if (rc == 0 && other)
@@ -328,10 +356,14 @@ static int capture_file(struct harvest *harvest, struct frozen_file *file, struc
 	if (rc < 0)
 		return rc;
 	assert(look);
+	/* The kernel goes on working: a connection may have come since the refusals. */
+	rc = refuse_frozen(harvest, look, tcp_inside(harvest, file, look), fault);
+	if (rc < 0)
+		return rc;
 	Cairn__TcpSocket *message = HARVEST_MESSAGE(harvest, Cairn__TcpSocket, cairn__tcp_socket__init);
 	message->open = open_file_capture(harvest, file);
 	message->socket = socket_capture(harvest, file, &look->identity, look->own);
-	message->local = address_own(&harvest->arena, look->own);
+	message->local = address_keep(&harvest->arena, &look->local_bytes, look->local_size);
 	if (look->state != TCP_LISTEN && (look->state != TCP_CLOSE || look->ended || look->failed))
 		drop_findings(message->socket);
 	message->state = look->state;
@@ -342,9 +374,9 @@ static int capture_file(struct harvest *harvest, struct frozen_file *file, struc
 		message->ended = look->ended;
 		message->reset = look->failed;
 		message->queues = HARVEST_MESSAGE(harvest, Cairn__TcpQueues, cairn__tcp_queues__init);
-		rc = tcp_queues_capture(harvest, look, message->queues, fault);
+		rc = tcp_queues_capture(harvest, look, message, fault);
 	} else if (look->state == TCP_SYN_SENT) {
-		message->remote = address_peer(&harvest->arena, look->own);
+		message->remote = address_keep(&harvest->arena, &look->remote_bytes, look->remote_size);
 	}
 	look->message = message;
 	if (rc == 0)

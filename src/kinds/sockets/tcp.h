@@ -15,6 +15,8 @@ struct tcp_look {
 	uint32_t backlog, waiting; /* of one that listens */
 	bool connected;
 	struct inet_address local, remote; /* connected */
+	struct sockaddr_storage local_bytes, remote_bytes;
+	socklen_t local_size, remote_size; /* 0: none */
 	bool ended;    /* both directions are closed */
 	bool failed;   /* an error waits */
 	bool urgent;
@@ -31,8 +33,8 @@ bool tcp_is_synchronized(uint8_t state); /* connected, or half closed */
 
 /* Is it permitted here (CAP_NET_ADMIN in the user namespace of the network namespace)? */
 bool tcp_can_repair(void);
-/* Reads them from a frozen socket, which is as before afterwards. -EAGAIN: it changes meanwhile (transient). */
-int tcp_queues_capture(struct harvest *harvest, const struct tcp_look *look, Cairn__TcpQueues *message, struct fault *fault);
+/* Reads them from a frozen socket, of which @message has the options already, and which is as before afterwards. -EAGAIN: it changes meanwhile (transient). */
+int tcp_queues_capture(struct harvest *harvest, const struct tcp_look *look, Cairn__TcpSocket *message, struct fault *fault);
 int tcp_queues_check(const Cairn__TcpQueues *message, struct fault *fault);
 /* Connects a fresh socket in repair mode, in which it stays, silent: everything but what was not sent yet. */
 int tcp_queues_connect(int fd, const Cairn__TcpSocket *message, struct fault *fault);

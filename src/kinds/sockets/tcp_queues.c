@@ -127,17 +127,21 @@ static int read_rest(const struct tcp_look *look, struct arena *arena, Cairn__Tc
 	return 0;
 }
 
+/* The kernel's numbers (linux/sock_diag.h); SO_MEMINFO since 4.12. */
+enum { MEMORY_RECEIVE_BUFFER = 1, MEMORY_SEND_BUFFER = 3, MEMORY_COUNT = 9 };
+
 static void read_buffers(int fd, Cairn__TcpQueues *message)
 {
-	message->send_buffer = (uint32_t)get_int(fd, SOL_SOCKET, SO_SNDBUF);
-	message->receive_buffer = (uint32_t)get_int(fd, SOL_SOCKET, SO_RCVBUF);
-	message->buffer_locks = (uint32_t)get_int(fd, SOL_SOCKET, BUF_LOCK);
+	uint32_t memory[MEMORY_COUNT] = { 0 };
+	socklen_t size = sizeof memory;
+	getsockopt(fd, SOL_SOCKET, SO_MEMINFO, memory, &size);
+	message->send_buffer = memory[MEMORY_SEND_BUFFER];
+	message->receive_buffer = memory[MEMORY_RECEIVE_BUFFER];
 }
 
-static int capture_exact(struct harvest *harvest, const struct tcp_look *look, Cairn__TcpQueues *message)
+static int capture_exact(struct harvest *harvest, const struct tcp_look *look, int reuse, Cairn__TcpQueues *message)
 {
 	struct tcp_guard *guard = guard_get(harvest);
-	int reuse = get_int(look->own, SOL_SOCKET, SO_REUSEADDR);
 	guard_watch(guard, look->own, reuse);
 	int rc = set_int(look->own, TCP_REPAIR, 1);
 	if (rc < 0) {
@@ -159,17 +163,20 @@ static int capture_exact(struct harvest *harvest, const struct tcp_look *look, C
 	return rc;
 }
 
-int tcp_queues_capture(struct harvest *harvest, const struct tcp_look *look, Cairn__TcpQueues *message, struct fault *fault)
+int tcp_queues_capture(struct harvest *harvest, const struct tcp_look *look, Cairn__TcpSocket *message, struct fault *fault)
 {
-	int own = look->own, offset = get_int(own, SOL_SOCKET, SO_PEEK_OFF), none = -1, rc = -EPERM;
+	int own = look->own, offset = options_int(message->socket, SOL_SOCKET, SO_PEEK_OFF, -1), none = -1, rc = -EPERM;
+	int reuse = options_int(message->socket, SOL_SOCKET, SO_REUSEADDR, 0);
 	if (offset >= 0) /* 6.9: a program that peeks from an offset */
 		setsockopt(own, SOL_SOCKET, SO_PEEK_OFF, &none, sizeof none);
-	read_buffers(own, message);
+	read_buffers(own, message->queues);
+	message->queues->buffer_locks = (options_int(message->socket, SOL_SOCKET, SO_SNDBUF, 0) ? 1 : 0) |
+					(options_int(message->socket, SOL_SOCKET, SO_RCVBUF, 0) ? 2 : 0);
 	if (tcp_is_synchronized(look->state))
-		rc = capture_exact(harvest, look, message);
+		rc = capture_exact(harvest, look, reuse, message->queues);
 	/* Without CAP_NET_ADMIN, or when it has ended: what was received. */
 	if (rc == -EPERM)
-		rc = peek(own, &harvest->arena, count(own, SIOCINQ), &message->receive);
+		rc = peek(own, &harvest->arena, count(own, SIOCINQ), &message->queues->receive);
 	if (offset >= 0)
 		setsockopt(own, SOL_SOCKET, SO_PEEK_OFF, &offset, sizeof offset);
 	if (rc == -EAGAIN)

@@ -1,0 +1,9 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/* Many small pieces of work, none of which needs another, shared among as many threads as there are processors. */
+#include <stddef.h>
+
+/* Calls @work for every item below @count, and returns when all are done; @worker is below CREW_MOST, and no two calls at the same time have
+ * the same. Few items are done by the caller alone. */
+enum { CREW_MOST = 16 };
+void crew_run(size_t count, void (*work)(void *context, unsigned worker, size_t item), void *context);

@@ -1,0 +1,8 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/* The descriptors of the tree, and the open file descriptions behind them. */
+#include "kinds/kind.h"
+
+/* Adds the descriptors of all processes, and the open file descriptions behind them, each once; of a frozen tree also those that are in
+ * flight in its sockets. */
+int files_read(struct harvest *harvest, struct fault *fault);
