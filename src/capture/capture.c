@@ -47,7 +47,7 @@ int capture_check_target(pid_t target, struct fault *fault)
 				 "process %d (%s): is %s; try from another shell or terminal", target, stat.command,
 				 target == getpid() ? "Cairn itself" :
 						      "an ancestor of this Cairn, which would freeze with it");
-	if (stat.state == 'Z' || stat.state == 'X')
+	if ((stat.state == 'Z' && stat.threads <= 1) || stat.state == 'X')
 		return fault_set(fault, FAULT_VANISHED, ESRCH,
 				 "process %d (%s): has ended and only waits for its parent to notice; try another PID",
 				 target, stat.command);
@@ -60,7 +60,7 @@ static void find_bulletins(const struct harvest *harvest, struct bulletin_list *
 		const struct frozen_process *process = harvest->processes.at[i];
 		uint64_t address = process->space ? bulletin_in(&process->space->maps) : 0;
 		if (address)
-			*vec_add(&list->places) = (struct bulletin_place){ process->pid, address };
+			*vec_add(&list->places) = (struct bulletin_place){ process->view, address };
 	}
 }
 
@@ -191,7 +191,23 @@ int capture_find_foothold(struct frozen_process *process, struct fault *fault)
 	_free_ uint64_t *ips = memory_new(process->threads.count * sizeof *ips);
 	for (size_t i = 0; i < process->threads.count; i++)
 		ips[i] = registers_ip(&process->threads.at[i]->guest.home);
-	return foothold_find(process->pid, &space->maps, ips, process->threads.count, &space->foothold, fault);
+	return foothold_find(process->view, &space->maps, ips, process->threads.count, &space->foothold, fault);
+}
+
+/* A first thread that has ended while others live is a zombie, whose number and end the process still has. */
+static int capture_ended(struct harvest *harvest, struct frozen_process *process, struct fault *fault)
+{
+	if (process->view == process->pid)
+		return 0;
+	struct frozen_thread *first = ARENA_NEW(&harvest->arena, struct frozen_thread);
+	first->process = process;
+	first->tid = process->pid;
+	first->ended = true;
+	int rc = proc_status_read(process->pid, 0, &harvest->arena, &first->status, fault);
+	for (const struct kind *const *kind = kinds; rc == 0 && *kind; kind++)
+		if ((*kind)->scope == SCOPE_THREAD && (*kind)->of_zombies)
+			rc = (*kind)->capture(harvest, first, NULL, NULL, fault);
+	return rc;
 }
 
 static int capture_process(struct harvest *harvest, struct frozen_process *process, struct fault *fault)
@@ -207,7 +223,9 @@ static int capture_process(struct harvest *harvest, struct frozen_process *proce
 		}
 		return 0;
 	}
-	int rc = read_xstates(process, fault);
+	int rc = capture_ended(harvest, process, fault);
+	if (rc == 0)
+		rc = read_xstates(process, fault);
 	harvest->thread_count += (uint32_t)process->threads.count;
 	if (rc == 0)
 		rc = capture_maps(harvest, process, fault);
@@ -245,7 +263,7 @@ static int gather_space(struct harvest *harvest, struct frozen_process *process,
 		log_debug("process %d: mappings changed just before the freeze: all of smaps is read while it stands still",
 			  process->pid);
 		maps_finish(&process->space->maps);
-		rc = maps_read(process->pid, true, &harvest->arena, &process->space->maps, fault);
+		rc = maps_read(process->view, true, &harvest->arena, &process->space->maps, fault);
 	}
 	return rc;
 }

@@ -61,11 +61,11 @@ static int seize_new_threads(struct harvest *harvest, struct frozen_process *pro
 	if (rc == 0)
 		leader_first(process->pid, &list);
 	for (size_t i = 0; rc == 0 && i < list.pids.count; i++) {
-		if (knows_thread(process, list.pids.at[i]))
+		if (knows_thread(process, list.pids.at[i]) || (process->stat.state == 'Z' && list.pids.at[i] == process->pid))
 			continue;
 		*ret_new = true;
 		rc = seize_thread(tree_add_thread(harvest, process, list.pids.at[i]), fault);
-		/* The thread ended between the listing and the seizing; a process whose leader is gone is not one of these. */
+		/* The thread ended between the listing and the seizing; where that was the first, the next try knows. */
 		if (rc == -ESRCH && process->threads.count > 1) {
 			process->threads.count--;
 			rc = 0;
@@ -217,15 +217,6 @@ static int freeze_process(struct harvest *harvest, struct frozen_process *proces
 	return rc;
 }
 
-static int check_process(const struct frozen_process *process, struct fault *fault)
-{
-	if (process->stat.state == 'Z' && process->stat.threads > 1)
-		return fault_set(fault, FAULT_UNSUPPORTED, ENOTSUP,
-				 "its first thread has ended while others run; try again when the process has ended, "
-				 "this version cannot carry it");
-	return 0;
-}
-
 static int freeze_one(struct harvest *harvest, pid_t pid, struct frozen_process *parent, struct fault *fault)
 {
 	struct frozen_process *process = tree_add_process(harvest, pid, parent);
@@ -233,8 +224,6 @@ static int freeze_one(struct harvest *harvest, pid_t pid, struct frozen_process 
 	process->zombie = rc == 0 && process->stat.state == 'Z' && process->stat.threads <= 1;
 	if (rc == 0 && process->zombie && harvest->processes.count == 1)
 		rc = fault_set(fault, FAULT_VANISHED, ESRCH, "ended before it could be frozen");
-	if (rc == 0)
-		rc = check_process(process, fault);
 	if (rc == 0 && !process->zombie)
 		rc = freeze_process(harvest, process, fault);
 	/* A child that ended and was reaped by somebody else (its parent stands still) is no part of the tree. */

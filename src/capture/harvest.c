@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What a capture gathers (kinds/kind.h). Lives until the image is written. */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -40,13 +41,21 @@ void harvest_contents(struct harvest *harvest, uint32_t space, int fd, uint64_t 
 	*contents = (struct contents){ .space = space, .fd = fd, .size = size };
 }
 
+/* Of a process, or of a thread of one whose first thread has ended, and with it the descriptors that a pidfd of the process leads to. */
+static int pidfd_open_any(pid_t pid)
+{
+	enum { OF_THREAD = O_EXCL }; /* PIDFD_THREAD, 6.9 */
+	int fd = (int)syscall(SYS_pidfd_open, pid, 0);
+	return fd < 0 ? (int)syscall(SYS_pidfd_open, pid, OF_THREAD) : fd;
+}
+
 /* One more than the descriptor, 0: none. Several threads may come to it at the same time. */
 static int pidfd_of(const struct frozen_file *file)
 {
 	int known = file->pidfd ? __atomic_load_n(file->pidfd, __ATOMIC_ACQUIRE) : 0;
 	if (!file->pidfd || known)
 		return known;
-	int opened = (int)syscall(SYS_pidfd_open, file->pid, 0) + 1;
+	int opened = pidfd_open_any(file->pid) + 1;
 	if (opened && !__atomic_compare_exchange_n(file->pidfd, &known, opened, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
 		close(opened - 1);
 		return known;

@@ -51,7 +51,7 @@ static bool is_alive(int userfaultfd)
 /* What an earlier save left of this process, if it can be gone on from; -1: nothing. */
 static int take_kept(struct tracking *kept, const uint8_t *parent, const struct frozen_process *process)
 {
-	struct tracking_space *space = tracking_find(kept, process->pid, process->stat.start_time);
+	struct tracking_space *space = tracking_find(kept, process->view, process->stat.start_time);
 	int fd = space ? space->userfaultfd : -1;
 	if (fd < 0 || !parent || memcmp(parent, space->image, sizeof space->image) != 0 || !is_alive(fd))
 		return -1;
@@ -76,8 +76,8 @@ static void choose_process(struct track *track, const struct frozen_process *pro
 	}
 	struct tracked_space *space = vec_add(&track->spaces);
 	int before = take_kept(kept, parent, process);
-	*space = (struct tracked_space){ .pid = process->pid, .start_time = process->stat.start_time, .userfaultfd = before,
-					 .known = before >= 0, .store = snapshot_add_store(snapshot, process->pid) };
+	*space = (struct tracked_space){ .pid = process->view, .start_time = process->stat.start_time, .userfaultfd = before,
+					 .known = before >= 0, .store = snapshot_add_store(snapshot, process->view) };
 	for (size_t i = 0; i < maps->maps.count; i++) {
 		if (!is_worth_it(&maps->maps.at[i]))
 			continue;
@@ -90,7 +90,7 @@ static void choose_process(struct track *track, const struct frozen_process *pro
 static struct tracked_space *find(const struct track *track, const struct frozen_process *process)
 {
 	for (size_t i = 0; i < track->spaces.count; i++)
-		if (track->spaces.at[i].pid == process->pid && track->spaces.at[i].start_time == process->stat.start_time)
+		if (track->spaces.at[i].pid == process->view && track->spaces.at[i].start_time == process->stat.start_time)
 			return &track->spaces.at[i];
 	return NULL;
 }
@@ -103,7 +103,7 @@ static int exchange(struct frozen_process *process, int *ret_fd, struct fault *f
 	struct foothold *foothold = &process->space->foothold;
 	struct guest *guest = &process->threads.at[0]->guest;
 	struct batch batch;
-	_close_ int pidfd = (int)syscall(SYS_pidfd_open, process->pid, 0);
+	_close_ int pidfd = (int)syscall(SYS_pidfd_open, process->view, process->view == process->pid ? 0 : O_EXCL /* PIDFD_THREAD */);
 	batch_init(&batch, foothold->area);
 	batch_group(&batch, 1, 0);
 	size_t made = batch_call(&batch, userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
@@ -324,7 +324,7 @@ void track_drop(struct tracking *kept, const struct harvest *survey)
 {
 	for (size_t i = 0; i < survey->processes.count; i++) {
 		const struct frozen_process *process = survey->processes.at[i];
-		const struct tracking_space *space = tracking_find(kept, process->pid, process->stat.start_time);
+		const struct tracking_space *space = tracking_find(kept, process->view, process->stat.start_time);
 		if (!process->space || !space || space->userfaultfd < 0)
 			continue;
 		for (size_t m = 0; m < process->space->maps.maps.count; m++)

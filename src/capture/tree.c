@@ -15,7 +15,7 @@
 struct frozen_process *tree_add_process(struct harvest *harvest, pid_t pid, struct frozen_process *parent)
 {
 	struct frozen_process *process = ARENA_NEW(&harvest->arena, struct frozen_process);
-	process->pid = pid;
+	process->pid = process->view = pid;
 	process->parent = parent;
 	if (parent)
 		parent->child_count++;
@@ -47,6 +47,32 @@ int tree_at_process(const struct frozen_process *process, int rc, struct fault *
 	return fault_at(fault, rc, "process %d (%s)", process->pid, process->stat.command);
 }
 
+/* The first thread has ended, and with it went all that /proc shows by its number: another one tells, of those that are frozen if any are. */
+static int read_by_another(struct frozen_process *process, struct fault *fault)
+{
+	struct pid_list threads = { 0 };
+	struct proc_stat other;
+	int rc = process->threads.count ? 0 : proc_threads(process->pid, &threads, fault);
+	pid_t view = process->threads.count ? process->threads.at[0]->tid : 0;
+	for (size_t i = 0; rc == 0 && !view && i < threads.pids.count; i++)
+		if (proc_stat_read(process->pid, threads.pids.at[i], &other, NULL) == 0 && other.state != 'Z' && other.state != 'X')
+			view = threads.pids.at[i];
+	vec_finish(&threads.pids);
+	if (rc == 0 && !view)
+		rc = fault_set_transient(fault, FAULT_VANISHED, ESRCH, "is just ending");
+	if (rc == 0)
+		rc = proc_stat_read(process->pid, view, &other, fault);
+	if (rc < 0)
+		return rc;
+	struct proc_stat *stat = &process->stat;
+	process->view = view;
+	stat->start_code = other.start_code, stat->end_code = other.end_code, stat->start_stack = other.start_stack;
+	stat->start_data = other.start_data, stat->end_data = other.end_data, stat->start_brk = other.start_brk;
+	stat->arg_start = other.arg_start, stat->arg_end = other.arg_end;
+	stat->env_start = other.env_start, stat->env_end = other.env_end;
+	return 0;
+}
+
 int tree_read_process(struct harvest *harvest, struct frozen_process *process, struct fault *fault)
 {
 	int rc = proc_stat_read(process->pid, 0, &process->stat, fault);
@@ -55,31 +81,35 @@ int tree_read_process(struct harvest *harvest, struct frozen_process *process, s
 	process->zombie = process->stat.state == 'Z' && process->stat.threads <= 1;
 	if (process->stat.state == 'X')
 		return fault_set_transient(fault, FAULT_VANISHED, ESRCH, "ended meanwhile");
-	rc = proc_status_read(process->pid, 0, &harvest->arena, &process->status, fault);
+	process->view = process->pid;
+	if (process->stat.state == 'Z' && !process->zombie)
+		rc = read_by_another(process, fault);
+	if (rc == 0)
+		rc = proc_status_read(process->view, 0, &harvest->arena, &process->status, fault);
 	if (rc < 0 || process->zombie)
 		return rc;
-	rc = proc_link(process->pid, "exe", &harvest->arena, &process->executable, fault);
+	rc = proc_link(process->view, "exe", &harvest->arena, &process->executable, fault);
 	/* Its memory is gone already, though it is no zombie yet. */
 	if (rc == -ENOENT)
 		return fault_set_transient(fault, FAULT_VANISHED, ESRCH, "is just ending");
 	if (rc == 0)
-		rc = proc_link(process->pid, "cwd", &harvest->arena, &process->cwd, fault);
+		rc = proc_link(process->view, "cwd", &harvest->arena, &process->cwd, fault);
 	if (rc == 0)
-		rc = proc_link(process->pid, "root", &harvest->arena, &process->root, fault);
+		rc = proc_link(process->view, "root", &harvest->arena, &process->root, fault);
 	return rc;
 }
 
 int tree_read_space(struct harvest *harvest, struct frozen_process *process, bool with_flags, struct fault *fault)
 {
 	struct frozen_space *space = ARENA_NEW(&harvest->arena, struct frozen_space);
-	space->pid = process->pid;
+	space->pid = process->view;
 	space->process = process;
 	space->id = harvest_new_id(harvest);
 	*vec_add(&harvest->spaces) = space;
 	process->space = space;
 	/* A running one: what an earlier save has left armed. Who tracks a frozen one is known by then (track_adopt). */
-	space->tracked = !harvest->frozen && tracking_find(harvest->policy.tracking, process->pid, process->stat.start_time);
-	return maps_read(process->pid, with_flags, &harvest->arena, &space->maps, fault);
+	space->tracked = !harvest->frozen && tracking_find(harvest->policy.tracking, process->view, process->stat.start_time);
+	return maps_read(process->view, with_flags, &harvest->arena, &space->maps, fault);
 }
 
 static const struct frozen_process *find_process(const struct harvest *harvest, const struct frozen_process *process)
@@ -239,7 +269,7 @@ static void refuse_files(struct harvest *harvest, struct frozen_process *process
 	for (size_t d = 0; d < process->descriptors.count; d++) {
 		struct frozen_file *file = process->descriptors.at[d].file;
 		struct fault fault;
-		if (file->pid != process->pid || file->fd != process->descriptors.at[d].fd)
+		if (file->pid != process->view || file->fd != process->descriptors.at[d].fd)
 			continue; /* said once, where it was first met */
 		int rc = refuse_file(harvest, file, &fault);
 		if (rc < 0 && rc != -ESRCH && (harvest->frozen || !fault.transient)) {

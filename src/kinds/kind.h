@@ -131,6 +131,7 @@ struct frozen_thread {
 	size_t xstate_size;
 	struct rseq_place rseq;
 	uint64_t frozen_at_ns; /* clock_now_ns() of its stop */
+	bool ended;                /* the first thread of a process whose others live; only its identity is left */
 	bool seized, stopped, examined;
 };
 
@@ -158,6 +159,7 @@ struct frozen_descriptor {
 
 struct frozen_process {
 	pid_t pid;
+	pid_t view;                  /* a living task of it, through which /proc shows what it has: the PID, but if its first thread has ended */
 	struct frozen_process *parent; /* NULL: a root: the target, or one that the adopter has */
 	size_t child_count;
 	pid_t highest_tid;
@@ -317,7 +319,7 @@ struct kind {
 	uint32_t tag; /* in the image, for ever */
 	enum kind_scope scope;
 	const ProtobufCMessageDescriptor *descriptor;
-	bool of_zombies; /* a process kind that zombies have too */
+	bool of_zombies; /* a process kind that zombies have too; a thread kind that a first thread has which ended before others */
 	const char *owner_field; /* the field with the pid, tid, space or file id it belongs to */
 	const char *path_field; /* the field with a path that is looked up at a restore; what a kind sees there is already mapped (--map-path) */
 

@@ -37,7 +37,7 @@ static int step(pid_t tid, struct fault *fault)
 	return rc;
 }
 
-int exec_call(struct newborn_thread *thread, long number, const uint64_t args[6], long *ret_result, struct fault *fault)
+int exec_begin(struct newborn_thread *thread, long number, const uint64_t args[6], struct fault *fault)
 {
 	struct registers registers = thread->birth;
 	uint64_t instruction;
@@ -47,8 +47,13 @@ int exec_call(struct newborn_thread *thread, long number, const uint64_t args[6]
 	registers_enter(&registers, instruction);
 	registers_call(&registers, (uint64_t)number, args, 0);
 	rc = ptrace_set_registers(thread->tid, &registers, fault);
-	if (rc == 0)
-		rc = step(thread->tid, fault);
+	return rc < 0 ? rc : step(thread->tid, fault);
+}
+
+int exec_call(struct newborn_thread *thread, long number, const uint64_t args[6], long *ret_result, struct fault *fault)
+{
+	struct registers registers;
+	int rc = exec_begin(thread, number, args, fault);
 	if (rc == 0)
 		rc = step(thread->tid, fault);
 	if (rc == 0)

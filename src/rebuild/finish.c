@@ -40,10 +40,10 @@ static int thread_state(struct rebuild_process *process, size_t index, struct fa
 	struct batch batch;
 	int rc = 0;
 	newborn_batch(&process->newborn, &batch);
-	if (index == 0)
+	if (index == 0 && !process->has_signals)
 		add_drain(&batch);
 	for (const struct kind *const *kind = kinds; rc == 0 && *kind; kind++) {
-		if (!(*kind)->rebuild)
+		if (!(*kind)->rebuild || (process->has_signals && (*kind)->descriptor == &cairn__process_signals__descriptor))
 			continue;
 		if (index == 0 && (*kind)->scope == SCOPE_PROCESS)
 			rc = add_records(thread, *kind, process->plan->records.at, process->plan->records.count, &batch,
@@ -79,6 +79,47 @@ static int step(pid_t tid, int request, enum stop_kind want, struct fault *fault
 	if (rc == 0 && stop.kind != want)
 		rc = fault_set(fault, FAULT_FAILED, EIO, "newborn %d: unexpected stop (status 0x%x)", tid, stop.status);
 	return rc;
+}
+
+/* The call that ends it is let go with it: nobody waits for the end of a leader that another process traces, as long as others live. */
+static int end_leader(struct rebuild_process *process, struct fault *fault)
+{
+	struct newborn_thread *leader = newborn_leader(process);
+	const struct rebuild_thread *thread = process->threads.at[0];
+	struct proc_stat stat = { 0 };
+	int rc = exec_begin(leader, __NR_exit, BATCH_ARGS(thread->plan->thread->exit_status), fault);
+	if (rc == 0)
+		rc = ptrace_release(leader->tid, fault);
+	while (rc == 0 && stat.state != 'Z') {
+		clock_sleep_ns(20000);
+		rc = proc_stat_read(leader->tid, 0, &stat, fault);
+	}
+	memmove(process->threads.at, process->threads.at + 1, --process->threads.count * sizeof *process->threads.at);
+	return rc;
+}
+
+int finish_ended(struct rebuild *rebuild, struct rebuild_process *process, struct fault *fault)
+{
+	(void)rebuild;
+	struct rebuild_thread *first = process->threads.at[0];
+	struct batch batch;
+	int rc = 0;
+	if (!first->plan->thread->ended)
+		return 0;
+	newborn_batch(&process->newborn, &batch);
+	/* Signals from others can be queued for a process by its first thread only (kernel/signal.c do_rt_sigqueueinfo). */
+	add_drain(&batch);
+	process->has_signals = true;
+	for (const struct kind *const *kind = kinds; rc == 0 && *kind; kind++) {
+		if ((*kind)->scope == SCOPE_THREAD && (*kind)->rebuild)
+			rc = add_records(first, *kind, first->plan->records.at, first->plan->records.count, &batch, fault);
+		else if ((*kind)->descriptor == &cairn__process_signals__descriptor)
+			rc = add_records(first, *kind, process->plan->records.at, process->plan->records.count, &batch, fault);
+	}
+	if (rc == 0)
+		rc = newborn_run(&first->newborn, &batch, fault);
+	batch_finish(&batch);
+	return rc < 0 ? rc : end_leader(process, fault);
 }
 
 static int prepare_thread(struct rebuild_thread *thread, struct fault *fault)

@@ -16,8 +16,9 @@ struct rebuild_process {
 	struct newborn_process newborn;
 	const struct plan_process *plan;
 	struct rebuild_process *parent, *first_child, *last_child, *next_sibling;
-	VEC(struct rebuild_thread *) threads;
+	VEC(struct rebuild_thread *) threads; /* those that live; the leader first */
 	bool made, ended; /* ended: a zombie */
+	bool has_signals; /* those of the process are queued already */
 };
 
 struct rebuild {
@@ -77,6 +78,7 @@ void numbers_note(struct rebuild_process *process, size_t thread, uint32_t old_i
 int numbers_settle(struct rebuild *rebuild, struct rebuild_process *process, struct fault *fault);
 /* exec.c: --pids any. exec_call: one system call by an instruction that the address space has anyway, from and to a stop without a pending call. */
 int exec_own_program(struct rebuild *rebuild, struct rebuild_process *process, struct fault *fault);
+int exec_begin(struct newborn_thread *thread, long number, const uint64_t args[6], struct fault *fault); /* only up to its entry */
 int exec_call(struct newborn_thread *thread, long number, const uint64_t args[6], long *ret_result, struct fault *fault);
 /* space.c */
 int space_map(struct rebuild *rebuild, struct rebuild_process *process, struct fault *fault);
@@ -87,6 +89,7 @@ int fill_pages(struct rebuild *rebuild, struct fault *fault);
 int descriptors_send(struct rebuild *rebuild, struct rebuild_process *process, const int *fds, size_t count,
 		     struct fault *fault);
 int descriptors_place(struct rebuild *rebuild, struct rebuild_process *process, struct fault *fault);
-/* finish.c */
+/* finish.c. finish_ended: a first thread that had ended does so; from then on another one answers for the process. */
+int finish_ended(struct rebuild *rebuild, struct rebuild_process *process, struct fault *fault);
 int finish_process(struct rebuild *rebuild, struct rebuild_process *process, struct fault *fault);
 int finish_thread_state(struct rebuild *rebuild, struct rebuild_process *process, struct fault *fault);

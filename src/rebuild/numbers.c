@@ -233,6 +233,8 @@ int numbers_settle(struct rebuild *rebuild, struct rebuild_process *process, str
 	for (size_t i = 0; i < process->threads.count; i++) {
 		const struct rebuild_thread *thread = process->threads.at[i];
 		const Cairn__ThreadPointers *pointers = pointers_of(thread);
+		if (thread->plan->thread->ended)
+			continue;
 		unknown += !settle_own(thread, pointers);
 		settle_robust(thread, pointers);
 	}

@@ -185,10 +185,13 @@ static int link_process(struct loader *loader, struct plan_process *process, siz
 				 loader->plan->processes.at[process->parent->index] != process->parent)))
 		return fault_set(fault, FAULT_IMAGE, EINVAL, "damaged: process %u has an impossible parent %u", record->pid,
 				 record->parent_pid);
+	bool lives = process->threads.count && !process->threads.at[0]->thread->ended;
 	if (record->zombie)
 		return !process->parent || process->threads.count ?
 			       fault_set(fault, FAULT_IMAGE, EINVAL, "damaged: zombie %u lives", record->pid) : 0;
-	if (!process->space || !process->threads.count || !process->descriptors)
+	for (size_t i = 1; i < process->threads.count; i++)
+		lives |= !process->threads.at[i]->thread->ended;
+	if (!process->space || !lives || !process->descriptors)
 		return fault_set(fault, FAULT_IMAGE, EINVAL, "damaged: process %u has no memory, threads or descriptors",
 				 record->pid);
 	for (size_t i = 0; i < process->descriptors->n_entries; i++) {

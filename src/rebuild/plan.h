@@ -32,7 +32,7 @@ struct plan_process {
 	struct plan_process *parent;
 	struct plan_space *space;
 	VEC(struct plan_record) records;
-	VEC(struct plan_thread *) threads; /* the leader first */
+	VEC(struct plan_thread *) threads; /* the leader first, also one that has ended */
 	size_t index; /* in the plan */
 };
 

@@ -34,7 +34,8 @@ static void for_threads(const struct plan *plan,
 	processor_of_image(plan->info, &then);
 	processor_read(&here);
 	for (size_t i = 0; i < plan->records.count; i++)
-		if (plan->records.at[i].kind->descriptor == &cairn__thread__descriptor)
+		if (plan->records.at[i].kind->descriptor == &cairn__thread__descriptor &&
+		    !((const Cairn__Thread *)plan->records.at[i].message)->ended)
 			each((Cairn__Thread *)plan->records.at[i].message, &then, &here, refusals);
 }
 

@@ -307,6 +307,7 @@ static const struct phase phases[] = {
 	{ "memory settled", NULL, space_settle },
 	{ "threads", NULL, phase_threads },     /* before credentials, which forbid choosing TIDs */
 	{ "numbers", NULL, numbers_settle },    /* all are born, and nobody has looked at his own yet */
+	{ "first threads", NULL, finish_ended }, /* that had ended before others; before their children have parent-death signals */
 	{ "owners", set_owners, NULL },         /* when all tasks exist; before leases, which would make their holder the owner */
 	{ "descriptors", NULL, descriptors_place },
 	{ "task state", NULL, finish_thread_state }, /* ends with credentials */
@@ -443,6 +444,9 @@ static void kill_newborns(struct rebuild *rebuild)
 			while (tid > 0 && waitpid(tid, NULL, __WALL) > 0)
 				;
 		}
+		/* A first thread that has ended is none of those. */
+		while (process->made && process->newborn.pid > 0 && waitpid(process->newborn.pid, NULL, __WALL) > 0)
+			;
 	}
 }
 

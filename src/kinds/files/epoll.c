@@ -66,14 +66,13 @@ static uint32_t find_watched(const struct harvest *harvest, const struct frozen_
 /* The process in which @watched is the watched file; the owner of the epoll descriptor first. */
 static pid_t find_watcher(const struct harvest *harvest, const struct frozen_file *file, int watched, int nth)
 {
-	if (kcmp_epoll_target(file->pid, watched, file->pid, file->fd, watched, nth) == 1)
-		return file->pid;
-	for (size_t i = 0; i < harvest->processes.count; i++) {
-		const struct frozen_process *process = harvest->processes.at[i];
-		if (process->pid != file->pid && !process->zombie && has_descriptor(process, watched) &&
-		    kcmp_epoll_target(process->pid, watched, file->pid, file->fd, watched, nth) == 1)
-			return process->pid;
-	}
+	for (int others = 0; others < 2; others++)
+		for (size_t i = 0; i < harvest->processes.count; i++) {
+			const struct frozen_process *process = harvest->processes.at[i];
+			if ((process->view != file->pid) == others && !process->zombie && has_descriptor(process, watched) &&
+			    kcmp_epoll_target(process->view, watched, file->pid, file->fd, watched, nth) == 1)
+				return process->pid;
+		}
 	return 0;
 }
 

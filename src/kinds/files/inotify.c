@@ -169,7 +169,7 @@ static void walk_up(struct search *search, const char *path)
 static void try_arguments(struct search *search, const struct frozen_process *process)
 {
 	struct text text = { 0 };
-	if (proc_read(process->pid, "cmdline", &text, NULL) < 0)
+	if (proc_read(process->view, "cmdline", &text, NULL) < 0)
 		return;
 	for (size_t at = 0; !search->found && at < text.size; at += strlen(text.at + at) + 1) {
 		const char *word = text.at + at, *behind = strchr(word, '=');
@@ -191,7 +191,7 @@ static char *path_by_search(struct harvest *harvest, const struct frozen_file *f
 	struct search search = { .harvest = harvest, .watch = watch, .stat = ret_stat, .left = WALK_MOST };
 	for (size_t i = 0; !search.found && i < harvest->processes.count; i++) {
 		const struct frozen_process *process = harvest->processes.at[i];
-		if (process->pid != file->pid || process->zombie)
+		if (process->view != file->pid || process->zombie)
 			continue;
 		try_arguments(&search, process);
 		for (size_t d = 0; !search.found && d < process->descriptors.count; d++)

@@ -45,7 +45,7 @@ static bool is_of_tree(const struct harvest *harvest, const struct sysv_object *
 static int refuse(const struct harvest *harvest, const struct frozen_process *process, struct fault *fault)
 {
 	struct sysv_list list;
-	int order = kcmp_order(SAME_SYSVSEM, getpid(), 0, process->pid, 0, NULL);
+	int order = kcmp_order(SAME_SYSVSEM, getpid(), 0, process->view, 0, NULL);
 	/* Cairn has no list, and nobody that has none is equal to somebody that has one. */
 	if (order == 0 || order == -2 || sysv_read(SYSV_SEM, &list, NULL) < 0)
 		return 0;

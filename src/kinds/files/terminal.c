@@ -32,7 +32,7 @@ static bool probe(const struct frozen_file *file)
 static const struct frozen_process *owner(const struct harvest *harvest, const struct frozen_file *file)
 {
 	for (size_t i = 0; i < harvest->processes.count; i++)
-		if (harvest->processes.at[i]->pid == file->pid)
+		if (harvest->processes.at[i]->view == file->pid)
 			return harvest->processes.at[i];
 	return NULL;
 }

@@ -480,7 +480,7 @@ static int copy_run(struct frozen_thread *thread, const struct hidden_object *ob
 		struct iovec to = { (void *)(uintptr_t)room.address, size };
 		struct iovec from = { (void *)(uintptr_t)twin.address, size };
 		struct batch_place to_place = batch_data(&batch, &to, sizeof to), from_place = batch_data(&batch, &from, sizeof from);
-		size_t call = batch_try(&batch, process_vm_readv, (uint64_t)thread->process->pid, to_place.address, 1,
+		size_t call = batch_try(&batch, process_vm_readv, (uint64_t)thread->tid, to_place.address, 1,
 					from_place.address, 1, 0);
 		if (possible)
 			twin_end(&batch, &twin);

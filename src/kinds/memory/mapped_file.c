@@ -41,7 +41,7 @@ static int open_elsewhere(const struct harvest *harvest, const struct frozen_pro
 		fd = open(path, O_RDONLY | O_CLOEXEC);
 	}
 	if (fd < 0) {
-		snprintf(path, sizeof path, "/proc/%d/exe", process->pid);
+		snprintf(path, sizeof path, "/proc/%d/exe", process->view);
 		fd = open(path, O_RDONLY | O_CLOEXEC);
 	}
 	if (fd >= 0 && !is_mapped(fd, map, ret_stat)) {
@@ -58,7 +58,7 @@ static int open_mapped(const struct harvest *harvest, const struct frozen_proces
 		       struct stat *ret_stat, struct fault *fault)
 {
 	char path[96];
-	snprintf(path, sizeof path, "/proc/%d/map_files/%llx-%llx", process->pid, (unsigned long long)map->start,
+	snprintf(path, sizeof path, "/proc/%d/map_files/%llx-%llx", process->view, (unsigned long long)map->start,
 		 (unsigned long long)map->end);
 	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	if (fd < 0)

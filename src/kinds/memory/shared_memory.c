@@ -110,7 +110,7 @@ static int capture_map(struct harvest *harvest, const struct frozen_process *pro
 	*ret_object = harvest_object(harvest, map->device, map->inode, &is_new);
 	if (!is_new)
 		return 0;
-	snprintf(path, sizeof path, "/proc/%d/map_files/%llx-%llx", process->pid, (unsigned long long)map->start,
+	snprintf(path, sizeof path, "/proc/%d/map_files/%llx-%llx", process->view, (unsigned long long)map->start,
 		 (unsigned long long)map->end);
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0 && errno == EPERM) {

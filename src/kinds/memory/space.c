@@ -56,7 +56,7 @@ static int capture(struct harvest *harvest, struct frozen_thread *thread, const 
 	const struct proc_stat *stat = &process->stat;
 	Cairn__AddressSpace *message = HARVEST_MESSAGE(harvest, Cairn__AddressSpace, cairn__address_space__init);
 	struct text auxv = { 0 };
-	int rc = proc_read(process->pid, "auxv", &auxv, fault);
+	int rc = proc_read(process->view, "auxv", &auxv, fault);
 	if (rc < 0)
 		return rc;
 	message->space = process->space->id;

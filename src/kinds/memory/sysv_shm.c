@@ -84,7 +84,7 @@ static int save_contents(struct harvest *harvest, const struct frozen_process *p
 			 Cairn__SysvSegment *message, struct fault *fault)
 {
 	char path[96];
-	snprintf(path, sizeof path, "/proc/%d/map_files/%llx-%llx", process->pid, (unsigned long long)map->start,
+	snprintf(path, sizeof path, "/proc/%d/map_files/%llx-%llx", process->view, (unsigned long long)map->start,
 		 (unsigned long long)map->end);
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd >= 0) {

@@ -286,7 +286,7 @@ static char *find_path(struct harvest *harvest, const struct frozen_file *file, 
 	for (size_t round = 0; round < 2; round++)
 		for (size_t i = 0; i < harvest->processes.count; i++) {
 			const struct frozen_process *process = harvest->processes.at[i];
-			if (process->zombie || (process->pid == file->pid) == (round != 0))
+			if (process->zombie || (process->view == file->pid) == (round != 0))
 				continue;
 			char *path = arena_format(&harvest->arena, "%s/%s", strcmp(process->cwd, "/") ? process->cwd : "", name);
 			if (is_the_file(path, seen, ret_stat))
@@ -319,7 +319,7 @@ static Cairn__SocketCredentials *own_credentials(struct harvest *harvest, const 
 {
 	for (size_t i = 0; i < harvest->processes.count; i++) {
 		const struct frozen_process *process = harvest->processes.at[i];
-		if (process->pid != file->pid)
+		if (process->view != file->pid)
 			continue;
 		Cairn__SocketCredentials *message =
 			HARVEST_MESSAGE(harvest, Cairn__SocketCredentials, cairn__socket_credentials__init);

@@ -53,9 +53,9 @@ static int capture(struct harvest *harvest, struct frozen_thread *thread, const 
 	const struct note *note = note_;
 	Cairn__Attributes *message = HARVEST_MESSAGE(harvest, Cairn__Attributes, cairn__attributes__init);
 	long personality_ = 0, oom = 0;
-	int subreaper, rc = read_number(thread->process->pid, "personality", 16, &personality_, fault);
+	int subreaper, rc = read_number(thread->process->view, "personality", 16, &personality_, fault);
 	if (rc == 0)
-		rc = read_number(thread->process->pid, "oom_score_adj", 10, &oom, fault);
+		rc = read_number(thread->process->view, "oom_score_adj", 10, &oom, fault);
 	if (rc < 0)
 		return rc;
 	memcpy(&subreaper, batch_bytes(batch, note->subreaper), sizeof subreaper);

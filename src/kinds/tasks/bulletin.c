@@ -19,7 +19,7 @@ static int refuse(const struct harvest *harvest, const struct frozen_process *pr
 	struct bulletin bulletin;
 	uint64_t address = process->space ? bulletin_in(&process->space->maps) : 0;
 	(void)harvest;
-	if (!address || bulletin_read(process->pid, address, &bulletin) < 0 || !bulletin.holds)
+	if (!address || bulletin_read(process->view, address, &bulletin) < 0 || !bulletin.holds)
 		return 0;
 	return fault_set_transient(fault, FAULT_TIMEOUT, EBUSY,
 				   "holds checkpoints off (cairn_hold, %u times); try again later, or a longer --timeout", bulletin.holds);
@@ -32,7 +32,7 @@ static int capture(struct harvest *harvest, struct frozen_thread *thread, const 
 	struct bulletin bulletin;
 	uint64_t address = bulletin_in(&process->space->maps);
 	(void)batch, (void)note, (void)fault;
-	if (!address || bulletin_read(process->pid, address, &bulletin) < 0)
+	if (!address || bulletin_read(process->view, address, &bulletin) < 0)
 		return 0;
 	Cairn__Bulletin *message = HARVEST_MESSAGE(harvest, Cairn__Bulletin, cairn__bulletin__init);
 	message->pid = (uint32_t)process->pid;

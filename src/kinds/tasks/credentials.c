@@ -54,7 +54,7 @@ static int capture(struct harvest *harvest, struct frozen_thread *thread, const 
 		   struct fault *fault)
 {
 	Cairn__Credentials *message = HARVEST_MESSAGE(harvest, Cairn__Credentials, cairn__credentials__init);
-	int64_t securebits = batch_result(batch, ((struct note *)note)->securebits);
+	int64_t securebits = batch ? batch_result(batch, ((struct note *)note)->securebits) : 0; /* of one that has ended */
 	(void)fault;
 	message->tid = (uint32_t)thread->tid;
 	fill(message, &thread->status);
@@ -184,6 +184,7 @@ const struct kind kind_credentials = {
 	.scope = SCOPE_THREAD,
 	.descriptor = &cairn__credentials__descriptor,
 	.owner_field = "tid",
+	.of_zombies = true,
 	.ask = ask,
 	.capture = capture,
 	.check = check,

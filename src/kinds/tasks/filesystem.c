@@ -18,11 +18,11 @@ static int refuse(const struct harvest *harvest, const struct frozen_process *pr
 	(void)harvest;
 	struct stat theirs, named;
 	char path[64];
-	snprintf(path, sizeof path, "/proc/%d/root/.", process->pid);
+	snprintf(path, sizeof path, "/proc/%d/root/.", process->view);
 	if (stat(path, &theirs) == 0 && (stat(process->root, &named) < 0 || named.st_dev != theirs.st_dev || named.st_ino != theirs.st_ino))
 		return fault_set(fault, FAULT_UNSUPPORTED, ENOTSUP,
 				 "its root directory (chroot) is not what Cairn finds as %s; try to run cairn inside that root", process->root);
-	snprintf(path, sizeof path, "/proc/%d/cwd/.", process->pid);
+	snprintf(path, sizeof path, "/proc/%d/cwd/.", process->view);
 	if (stat(path, &theirs) == 0 && theirs.st_nlink == 0)
 		return fault_set(fault, FAULT_UNSUPPORTED, ENOENT,
 				 "its working directory %s is deleted; try again when the program has changed to another",
@@ -106,7 +106,7 @@ static int capture_thread(struct harvest *harvest, struct frozen_thread *thread,
 {
 	char name[64];
 	(void)batch, (void)note;
-	if (thread->tid == thread->process->pid || kcmp_order(SAME_FS, thread->tid, 0, thread->process->pid, 0, NULL) == 0)
+	if (thread->tid == thread->process->view || kcmp_order(SAME_FS, thread->tid, 0, thread->process->view, 0, NULL) == 0)
 		return 0;
 	Cairn__ThreadFilesystem *message = HARVEST_MESSAGE(harvest, Cairn__ThreadFilesystem, cairn__thread_filesystem__init);
 	message->tid = (uint32_t)thread->tid;

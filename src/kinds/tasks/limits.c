@@ -20,7 +20,7 @@ static int capture(struct harvest *harvest, struct frozen_thread *thread, const 
 	struct text text = { 0 };
 	struct proc_limits limits;
 	(void)batch, (void)note;
-	int rc = proc_read(thread->process->pid, "limits", &text, fault);
+	int rc = proc_read(thread->process->view, "limits", &text, fault);
 	if (rc == 0)
 		rc = proc_limits_parse(text.at, &limits, fault);
 	text_finish(&text);

@@ -32,7 +32,7 @@ static int ask(struct harvest *harvest, struct frozen_thread *thread, struct bat
 {
 	struct note *note = ARENA_NEW(&harvest->arena, struct note);
 	struct text text = { 0 };
-	int rc = proc_read(thread->process->pid, "timers", &text, fault);
+	int rc = proc_read(thread->process->view, "timers", &text, fault);
 	if (rc == 0)
 		rc = proc_timers_parse(text.at, &note->timers, fault);
 	text_finish(&text);

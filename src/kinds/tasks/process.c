@@ -39,7 +39,7 @@ static int refuse_sharing(const struct harvest *harvest, struct fault *fault)
 	_free_ pid_t *pids = memory_new(harvest->processes.count * sizeof *pids);
 	for (size_t i = 0; i < harvest->processes.count; i++)
 		if (!harvest->processes.at[i]->zombie)
-			pids[count++] = harvest->processes.at[i]->pid;
+			pids[count++] = harvest->processes.at[i]->view;
 	for (size_t s = 0; rc == 0 && s < sizeof shared / sizeof *shared; s++) {
 		qsort(pids, count, sizeof *pids, shared[s].compare);
 		for (size_t i = 1; rc == 0 && i < count; i++)
@@ -55,7 +55,7 @@ static int refuse_threads(const struct frozen_process *process, struct fault *fa
 {
 	for (size_t i = 1; i < process->threads.count; i++) {
 		pid_t tid = process->threads.at[i]->tid;
-		int order = kcmp_order(SAME_FILES, tid, 0, process->pid, 0, NULL);
+		int order = kcmp_order(SAME_FILES, tid, 0, process->view, 0, NULL);
 		if (order == 1 || order == -1)
 			return fault_set(fault, FAULT_UNSUPPORTED, ENOTSUP,
 					 "thread %d has a descriptor table of its own (unshare(CLONE_FILES)), which this version cannot carry; try "
@@ -73,7 +73,7 @@ static int refuse(const struct harvest *harvest, const struct frozen_process *pr
 		{ SAME_SIGHAND, "its signal handlers (CLONE_SIGHAND)" },
 	};
 	for (size_t i = 0; process->parent && !process->parent->zombie && i < sizeof shared / sizeof *shared; i++)
-		if (kcmp_order(shared[i].what, process->pid, 0, process->parent->pid, 0, NULL) == 0)
+		if (kcmp_order(shared[i].what, process->view, 0, process->parent->view, 0, NULL) == 0)
 			return fault_set_transient(fault, FAULT_UNSUPPORTED, ENOTSUP,
 						   "shares %s with its parent %d, as between vfork and exec; try again "
 						   "later", shared[i].name, process->parent->pid);
@@ -85,7 +85,7 @@ static int refuse(const struct harvest *harvest, const struct frozen_process *pr
 			return shares;
 	}
 	uint64_t theirs[NS_COUNT];
-	int rc = proc_namespaces(process->pid, theirs, fault);
+	int rc = proc_namespaces(process->view, theirs, fault);
 	for (int i = 0; rc == 0 && i < NS_COUNT; i++)
 		if (theirs[i] && harvest->own_namespaces[i] != theirs[i]) /* 0: it is just ending */
 			return fault_set(fault, FAULT_UNSUPPORTED, ENOTSUP,

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A thread: its registers, general and vector (PTRACE_GETREGSET NT_PRSTATUS and NT_X86_XSTATE), its name, and the time left of a sleep with a
  * relative timeout (tracee/restart.h). Registers are put back by rebuild/finish.c as the very last thing, because the thread is
- * needed to make calls until then; the name here. */
+ * needed to make calls until then; the name here. A first thread that has ended while others live has only a name and the status with which it
+ * ended, which becomes the process's (kernel/exit.c wait_task_zombie). */
 #include <errno.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 
 #include "kinds/kind.h"
 #include "kinds/table.h"
@@ -22,6 +24,13 @@ static int capture(struct harvest *harvest, struct frozen_thread *thread, const 
 		return rc;
 	message->tid = (uint32_t)thread->tid;
 	message->pid = (uint32_t)thread->process->pid;
+	message->command = arena_string(&harvest->arena, stat.command);
+	if (thread->ended) {
+		message->ended = true;
+		message->exit_status = (uint32_t)WEXITSTATUS(stat.exit_code);
+		harvest_add(harvest, &kind_thread, &message->base);
+		return 0;
+	}
 	struct registers *registers = arena_copy(&harvest->arena, &thread->guest.home, sizeof *registers);
 	rc = restart_for_image(&thread->restart, registers, fault);
 	if (rc < 0)
@@ -30,7 +39,6 @@ static int capture(struct harvest *harvest, struct frozen_thread *thread, const 
 	message->registers.len = sizeof registers->raw;
 	message->xstate.data = thread->xstate;
 	message->xstate.len = thread->xstate_size;
-	message->command = arena_string(&harvest->arena, stat.command);
 	message->timed = thread->restart.timed;
 	message->left_ns = thread->restart.left_ns;
 	harvest_add(harvest, &kind_thread, &message->base);
@@ -41,6 +49,9 @@ static int check(const ProtobufCMessage *base, struct fault *fault)
 {
 	const Cairn__Thread *message = (const Cairn__Thread *)base;
 	struct registers registers;
+	if (message->ended)
+		return message->tid && message->tid == message->pid && message->exit_status < 256 && !message->registers.len && !message->xstate.len ? 0 :
+			fault_set(fault, FAULT_IMAGE, EINVAL, "thread %u: cannot have ended", message->tid);
 	if (message->registers.len != sizeof registers.raw || message->xstate.len > XSTATE_MAX ||
 	    message->xstate.len < 576 || !message->tid)
 		return fault_set(fault, FAULT_IMAGE, EINVAL, "thread %u: impossible register sizes", message->tid);
@@ -66,6 +77,7 @@ const struct kind kind_thread = {
 	.scope = SCOPE_THREAD,
 	.descriptor = &cairn__thread__descriptor,
 	.owner_field = "tid",
+	.of_zombies = true,
 	.capture = capture,
 	.check = check,
 	.rebuild = rebuild,
