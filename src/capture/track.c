@@ -68,7 +68,7 @@ static void choose_process(struct track *track, const struct frozen_process *pro
 	const struct map_list *maps = &process->space->maps;
 	for (size_t i = 0; i < maps->maps.count; i++)
 		bytes += is_worth_it(&maps->maps.at[i]) ? maps->maps.at[i].anonymous : 0;
-	if (bytes < LEAST_SPACE)
+	if (bytes < LEAST_SPACE && !tracking_find(kept, process->pid, process->stat.start_time))
 		return;
 	if (misses_writes(process)) {
 		log_debug("process %d: has an O_DIRECT descriptor; its memory is copied while it stands still", process->pid);
@@ -79,7 +79,9 @@ static void choose_process(struct track *track, const struct frozen_process *pro
 	*space = (struct tracked_space){ .pid = process->view, .start_time = process->stat.start_time, .userfaultfd = before,
 					 .known = before >= 0, .store = snapshot_add_store(snapshot, process->view) };
 	for (size_t i = 0; i < maps->maps.count; i++) {
-		if (!is_worth_it(&maps->maps.at[i]))
+		const struct map *one = &maps->maps.at[i];
+		bool registered = before >= 0 && snapshot_is_private(one) && !one->inode && (one->flags & MAP_FLAG_UFFD_WP);
+		if (!registered && !is_worth_it(one))
 			continue;
 		struct map *map = vec_add(&space->maps);
 		*map = maps->maps.at[i];

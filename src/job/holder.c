@@ -23,6 +23,7 @@
 #include "kernel/procfs.h"
 
 static const char prefix[] = "track-";
+enum { NAMES_TRIED = 100 };
 
 struct holder {
 	pid_t root;
@@ -33,7 +34,14 @@ struct holder {
 	uint64_t started_ns;
 	double saved_at;
 	struct proc_stat stat;
+	uint64_t namespace; /* in which the PIDs mean something */
 };
+
+static uint64_t pid_namespace(void)
+{
+	uint64_t namespaces[NS_COUNT] = { 0 };
+	return proc_namespaces(getpid(), namespaces, NULL) < 0 ? 0 : namespaces[NS_PID];
+}
 
 /* ---- the holder ---- */
 
@@ -52,12 +60,19 @@ static bool answer(struct holder *holder, int client)
 	if (control_receive(client, &request, NULL) <= 0)
 		return true;
 	_free_ char *op = memory_string(control_text(request, "op", ""));
+	bool near = (uint64_t)json_integer_value(json_object_get(request, "namespace")) == holder->namespace;
 	json_decref(request);
+	/* Who calls from elsewhere means other processes. */
+	if (!near && (!strcmp(op, "take") || !strcmp(op, "look")))
+		return true;
 	bool take = !strcmp(op, "take"), ends = take || !strcmp(op, "kill");
 	if (ends)
 		unlink(holder->path); /* before anybody hears of it: the name is free then */
 	if (take || !strcmp(op, "look")) {
 		handover_send(client, holder->tracking, take);
+		/* The other side reads to the end, and then has the only descriptors: if it closes one that registration is over. */
+		if (take)
+			tracking_finish(holder->tracking);
 		return !ends;
 	}
 	reply = ends ? json_pack("{s:i}", "status", CAIRN_DONE) : !strcmp(op, "status") ? status_of(holder) :
@@ -121,20 +136,34 @@ static void detach(const struct holder *holder)
 	vec_finish(&numbers.pids);
 }
 
+/* The number may be another's too, in another PID namespace. */
+static int take_name(struct holder *holder, struct fault *fault)
+{
+	for (int n = 1;; n++) {
+		char *name = n == 1 ? memory_format("%s%d", prefix, holder->root) : memory_format("%s%d-%d", prefix, holder->root, n);
+		int rc = registry_listen(name, &holder->listener, &holder->path, fault);
+		if (rc == 0)
+			holder->name = name;
+		else
+			free(name);
+		if (rc != -EADDRINUSE || n == NAMES_TRIED)
+			return rc;
+	}
+}
+
 int holder_start(pid_t root, const char *image, struct tracking *tracking, struct fault *fault)
 {
 	struct timespec now;
 	clock_gettime(CLOCK_REALTIME, &now);
-	_free_ char *name = memory_format("%s%d", prefix, root);
 	_close_ int pidfd = (int)syscall(SYS_pidfd_open, root, 0);
 	_free_ char *absolute = realpath(image, NULL);
 	struct holder holder = {
-		.root = root, .image = absolute ? absolute : image, .name = name, .root_pidfd = pidfd, .tracking = tracking,
+		.root = root, .image = absolute ? absolute : image, .namespace = pid_namespace(), .root_pidfd = pidfd, .tracking = tracking,
 		.started_ns = clock_now_ns(), .saved_at = (double)now.tv_sec + (double)now.tv_nsec / 1e9,
 	};
 	int rc = pidfd < 0 ? fault_set(fault, FAULT_VANISHED, ESRCH, "process %d is gone", root) : proc_stat_read(root, 0, &holder.stat, fault);
 	if (rc == 0)
-		rc = registry_listen(name, &holder.listener, &holder.path, fault);
+		rc = take_name(&holder, fault);
 	if (rc < 0) {
 		tracking_finish(tracking);
 		return rc;
@@ -157,6 +186,7 @@ int holder_start(pid_t root, const char *image, struct tracking *tracking, struc
 	if (status != 0)
 		unlink(holder.path);
 	free(holder.path);
+	free(holder.name);
 	return status != 0 ? fault_set(fault, FAULT_FAILED, EAGAIN, "no process to keep the tracking; try a higher limit of processes") : 0;
 }
 
@@ -182,7 +212,7 @@ static void ask(const char *name, const char *op, struct tracking *ret_tracking)
 	json_t *other = NULL;
 	if (registry_connect(getuid(), name, &socket, &holder, NULL) < 0)
 		return;
-	json_t *request = json_pack("{s:s}", "op", op);
+	json_t *request = json_pack("{s:s, s:I}", "op", op, "namespace", (json_int_t)pid_namespace());
 	int rc = control_send(socket, request, -1) < 0 ? 0 : 1;
 	json_decref(request);
 	while (rc > 0) {

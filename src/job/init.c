@@ -348,15 +348,23 @@ static void start_saving(struct init *init, json_t *request, int fd, int client)
 			.tracking = &init->tracking,
 		};
 		prctl(PR_SET_NAME, "cairn-save");
+		json_t *go = NULL;
+		close(ends[0]);
+		if (control_receive(ends[1], &go, NULL) <= 0)
+			_exit(1);
+		json_decref(go);
 		json_t *answer = save_answer(&job, request, fd);
 		int rc = control_send(ends[1], answer, -1);
 		if (rc == 0 && !only_looks)
 			handover_send(ends[1], &init->tracking, true);
 		_exit(rc < 0);
 	}
-	/* Who makes a checkpoint goes on from it: after that it says nothing to anybody else. */
+	/* Who makes a checkpoint goes on from the tracking, and begins when it has the only descriptors: if it closes one that registration is over. */
 	if (!only_looks && worker > 0)
 		tracking_finish(&init->tracking);
+	json_t *go = json_pack("{s:s}", "op", "go");
+	control_send(ends[0], go, -1);
+	json_decref(go);
 	close(ends[1]);
 	if (worker < 0) {
 		close(ends[0]);
