@@ -5,6 +5,7 @@
 #include <libmnl/libmnl.h>
 #include <linux/inet_diag.h>
 #include <linux/netlink.h>
+#include <linux/packet_diag.h>
 #include <linux/sock_diag.h>
 #include <linux/unix_diag.h>
 #include <netinet/in.h>
@@ -221,4 +222,81 @@ int sockdiag_tcp_destroy(int family, const struct tcp_end *end)
 	id->idiag_cookie[0] = id->idiag_cookie[1] = INET_DIAG_NOCOOKIE;
 	int rc = run_dump(&ask.header, take_tcp, &(struct tcp_dump){ 0 });
 	return rc < 0 ? rc : 0;
+}
+
+struct packet_dump {
+	struct arena *arena;
+	VEC(struct packet_socket) sockets;
+};
+
+static void take_memberships(struct packet_dump *dump, struct packet_socket *socket, const uint8_t *payload, size_t size)
+{
+	size_t count = size / sizeof(struct packet_diag_mclist);
+	socket->memberships = ARENA_ARRAY(dump->arena, struct packet_membership, count);
+	for (; socket->membership_count < count; socket->membership_count++) {
+		struct packet_membership *membership = &socket->memberships[socket->membership_count];
+		struct packet_diag_mclist one;
+		memcpy(&one, payload + socket->membership_count * sizeof one, sizeof one);
+		*membership = (struct packet_membership){ one.pdmc_index, one.pdmc_count, one.pdmc_type, one.pdmc_alen, { 0 } };
+		if (membership->size > sizeof membership->address)
+			membership->size = sizeof membership->address;
+		memcpy(membership->address, one.pdmc_addr, membership->size);
+	}
+}
+
+static int take_packet_attribute(const struct nlattr *attribute, void *context)
+{
+	struct packet_dump *dump = context;
+	struct packet_socket *socket = &dump->sockets.at[dump->sockets.count - 1];
+	const void *payload = mnl_attr_get_payload(attribute);
+	size_t size = mnl_attr_get_payload_len(attribute);
+	struct packet_diag_info info;
+	switch (mnl_attr_get_type(attribute)) {
+	case PACKET_DIAG_INFO:
+		if (size >= sizeof info) {
+			memcpy(&info, payload, sizeof info);
+			socket->copy_threshold = info.pdi_copy_thresh;
+		}
+		break;
+	case PACKET_DIAG_MCLIST:
+		take_memberships(dump, socket, payload, size);
+		break;
+	case PACKET_DIAG_RX_RING:
+	case PACKET_DIAG_TX_RING:
+		socket->has_ring = true;
+		break;
+	}
+	return MNL_CB_OK;
+}
+
+static int take_packet(const struct nlmsghdr *header, void *context)
+{
+	struct packet_dump *dump = context;
+	if (header->nlmsg_type != SOCK_DIAG_BY_FAMILY || header->nlmsg_len < NLMSG_LENGTH(sizeof(struct packet_diag_msg)))
+		return MNL_CB_OK;
+	const struct packet_diag_msg *message = mnl_nlmsg_get_payload(header);
+	struct packet_socket *socket = vec_add(&dump->sockets);
+	socket->inode = message->pdiag_ino;
+	return mnl_attr_parse(header, sizeof *message, take_packet_attribute, dump);
+}
+
+int sockdiag_packet(struct arena *arena, struct packet_sockets *ret_sockets, struct fault *fault)
+{
+	struct {
+		struct nlmsghdr header;
+		struct packet_diag_req request;
+	} ask = {
+		.header = { .nlmsg_len = sizeof ask, .nlmsg_type = SOCK_DIAG_BY_FAMILY,
+			    .nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP, .nlmsg_seq = 1 },
+		.request = { .sdiag_family = AF_PACKET, .pdiag_show = PACKET_SHOW_INFO | PACKET_SHOW_MCLIST | PACKET_SHOW_RING_CFG },
+	};
+	struct packet_dump dump = { .arena = arena };
+	int rc = run_dump(&ask.header, take_packet, &dump);
+	if (rc >= 0) {
+		ret_sockets->at = arena_copy(arena, dump.sockets.at, dump.sockets.count * sizeof *dump.sockets.at);
+		ret_sockets->count = dump.sockets.count;
+	}
+	vec_finish(&dump.sockets);
+	return rc >= 0 ? 0 : fault_set(fault, fault_class_of(-rc), -rc, "cannot list the packet sockets by sock_diag: %s; try a kernel with "
+				       "CONFIG_PACKET_DIAG", strerror(-rc));
 }

@@ -31,6 +31,25 @@ struct unix_sockets {
 int sockdiag_unix(struct arena *arena, struct unix_sockets *ret_sockets, struct fault *fault);
 const struct unix_socket *unix_sockets_find(const struct unix_sockets *sockets, uint32_t inode); /* NULL: none */
 
+/* linux/packet_diag.h. */
+enum { PACKET_ADDRESS_MOST = 32 };
+struct packet_membership {
+	uint32_t index, count;
+	uint16_t type, size;
+	uint8_t address[PACKET_ADDRESS_MOST];
+};
+struct packet_socket {
+	uint32_t inode, copy_threshold;
+	bool has_ring;
+	struct packet_membership *memberships; /* in the arena */
+	size_t membership_count;
+};
+struct packet_sockets {
+	struct packet_socket *at; /* in the arena */
+	size_t count;
+};
+int sockdiag_packet(struct arena *arena, struct packet_sockets *ret_sockets, struct fault *fault);
+
 /* TCP sockets of both families that are connected (linux/inet_diag.h). Addresses as IPv6, IPv4 mapped; ports in host order. */
 struct tcp_end {
 	uint8_t local[16], remote[16];

@@ -65,6 +65,7 @@ const struct kind *const kinds[] = {
 	&kind_tcp_socket,
 	&kind_inet_socket,
 	&kind_netlink_socket,
+	&kind_packet_socket,
 	&kind_other_socket, /* after the sockets that are carried: it takes what is left */
 	&kind_epoll, /* watches any of the others */
 	NULL,

@@ -61,10 +61,11 @@ def userfaultfd():
     refused("fd = call(323, os.O_CLOEXEC | 1)\n", "userfaultfd")
 
 
-@test("sockets that are not carried are refused by name: vsock, packet, cryptography", quick=True)
+@test("sockets that are not carried are refused by name: vsock, packet ring, cryptography", quick=True)
 def sockets():
     for make, name in (("s = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM)", "vsock"),
-                       ("s = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM)", "packet"),
+                       ("s = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0); "
+                        "s.setsockopt(263, 5, b''.join(n.to_bytes(4, 'little') for n in (4096, 2, 2048, 4)))", "ring"),
                        ("s = socket.socket(socket.AF_ALG, socket.SOCK_SEQPACKET)", "cryptography")):
         try:
             refused(f"try:\n    {make}\nexcept OSError as e:\n    print('skip', e, flush=True); sys.exit(0)\nfd = s.fileno()\n", name)

@@ -7,7 +7,7 @@ import socket
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-from cairn_test import (FAILED, PYTHON, TIMEOUT, UNSUPPORTED, check, equal, fault_line, main, need_cairn, start, test,
+from cairn_test import (FAILED, PYTHON, TIMEOUT, Skip, UNSUPPORTED, check, equal, fault_line, main, need_cairn, need_root, start, test,
                         unharmed, write)
 
 HEAD = r'''
@@ -211,6 +211,106 @@ print("got", a.recv(100).decode(), flush=True)
     program.path("go").touch()
     program.succeed()
     check("got late" in program.text(), "wrong output", program.text())
+
+
+def waits(script, words, after):
+    """What can only be taken: waited for, then refused by name, or lost if the user says so."""
+    program = client(script)
+    if "skipped" in program.text():
+        program.kill()
+        raise Skip(program.text())
+    result = program.checkpoint("--timeout", "0.5", status=None, kill=False)
+    line = fault_line(result, TIMEOUT, str(program.pid), words)
+    check("--in-flight lose" in line, "the remedy is not named", line)
+    unharmed(program.pid)
+    program.checkpoint("--in-flight", "lose")
+    program.restore()
+    program.path("go").touch()
+    program.succeed()
+    check(after in program.text(), "wrong output", program.text())
+
+
+@test("data under UDP_CORK is waited for, then refused by name; --in-flight lose goes on without it, corked", quick=True)
+def corked():
+    waits(r"""
+peer = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+peer.bind(("127.0.0.1", 0))
+peer.settimeout(10)
+c = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+c.connect(peer.getsockname())
+c.setsockopt(17, 1, 1)
+c.send(b"early")
+print("ready", flush=True)
+wait("go")
+print("cork", c.getsockopt(17, 1), flush=True)
+c.send(b"late")
+c.setsockopt(17, 1, 0)
+print("got", peer.recv(100), flush=True)
+""", "UDP_CORK", "cork 1\ngot b'late'")
+
+
+@test("a packet that waits in a raw socket is waited for, then refused by name, or lost if the user says so", quick=True)
+def raw_packet():
+    need_root()
+    waits(r"""
+try:
+    r = socket.socket(socket.AF_INET, socket.SOCK_RAW, 253)
+    r.sendto(b"hello", ("127.0.0.1", 0))
+except OSError as error:
+    print("ready, skipped:", error, flush=True)
+    sys.exit(0)
+r.setblocking(False)
+print("ready", flush=True)
+wait("go")
+try:
+    print("got", r.recv(100))
+except BlockingIOError:
+    print("got nothing", flush=True)
+""", "a packet waits to be read", "got nothing")
+
+
+@test("a packet that waits in a packet socket is waited for, then refused by name, or lost if the user says so", quick=True)
+def packet():
+    need_root()
+    waits(r"""
+try:
+    p = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x88b7))
+except OSError as error:
+    print("ready, skipped:", error, flush=True)
+    sys.exit(0)
+s = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)
+s.sendto(b"hello", ("lo", 0x88b7, 0, 0, b"\0" * 6))
+p.setblocking(False)
+print("ready", flush=True)
+wait("go")
+try:
+    print("got", p.recv(100))
+except BlockingIOError:
+    print("got nothing", flush=True)
+""", "packets wait in it", "got nothing")
+
+
+@test("a queued datagram names its sender, who was outside and has ended", quick=True)
+def dead_sender():
+    program = client(r"""
+s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+s.bind("mine")
+s.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+print("ready", flush=True)
+wait("go")
+data, control, _, _ = s.recvmsg(100, 100)
+print("from", int.from_bytes(control[0][2][:4], "little"), data.decode(), flush=True)
+""")
+    sender = os.fork()
+    if sender == 0:
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(b"last words", "mine")
+        os._exit(0)
+    os.waitpid(sender, 0)
+    for _ in range(2):
+        program.round_trip()
+    program.path("go").touch()
+    program.succeed()
+    check(f"from {sender} last words" in program.text(), f"it was process {sender}", program.text(), program.text("err"))
 
 
 @test("a pair that talks at full speed is saved fifty times and notices nothing")

@@ -3,6 +3,7 @@
 #include "probe.h"
 
 #include <linux/filter.h>
+#include <netinet/icmp6.h>
 #include <netinet/in.h>
 #include <netinet/ip_icmp.h>
 #include <poll.h>
@@ -24,7 +25,7 @@ static void echo(int fd, const char *what)
 	struct {
 		struct icmphdr header;
 		char data[8];
-	} packet = { { .type = ICMP_ECHO, .un.echo.sequence = htons(9) }, "cairn" };
+	} packet = { { .type = ICMP_ECHO, .un.echo = { htons((uint16_t)getpid()), htons(9) } }, "cairn" };
 	uint32_t sum = 0;
 	for (size_t i = 0; i < sizeof packet / 2; i++)
 		sum += ((uint16_t *)&packet)[i];
@@ -42,8 +43,14 @@ int main(void)
 	if (raw < 0 && ping < 0)
 		probe_skip("raw or ping sockets");
 	const uint32_t only_replies = ~(1u << ICMP_ECHOREPLY);
-	struct sock_filter code[] = { { BPF_RET | BPF_K, 0, 0, 0xffff } };
-	const struct sock_fprog program = { 1, code };
+	/* Only the answer to its own: what else comes on this host would wait in it. */
+	struct sock_filter code[] = { { BPF_LD | BPF_H | BPF_ABS, 0, 0, 20 + 4 }, { BPF_JMP | BPF_JEQ | BPF_K, 0, 1, (uint16_t)getpid() },
+				      { BPF_RET | BPF_K, 0, 0, 0xffff }, { BPF_RET | BPF_K, 0, 0, 0 } };
+	const struct sock_fprog program = { 4, code };
+	struct icmp6_filter nothing;
+	ICMP6_FILTER_SETBLOCKALL(&nothing);
+	if (six >= 0)
+		PROBE(setsockopt(six, IPPROTO_ICMPV6, ICMP6_FILTER, &nothing, sizeof nothing));
 	if (raw >= 0) {
 		PROBE(setsockopt(raw, SOL_RAW, ICMP_FILTER_OPTION, &only_replies, sizeof only_replies));
 		PROBE(setsockopt(raw, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program));
@@ -60,8 +67,8 @@ int main(void)
 		size = 4;
 		struct sock_filter seen[4] = { 0 };
 		PROBE_SAME(getsockopt(raw, SOL_SOCKET, SO_GET_FILTER, seen, &size), 0, "filter");
-		PROBE_SAME(size, 1, "length of the filter");
-		PROBE_SAME(seen[0].k, 0xffff, "value of the filter");
+		PROBE_SAME(size, 4, "length of the filter");
+		PROBE_SAME(seen[2].k, 0xffff, "value of the filter");
 		PROBE_SAME(option(raw, IPPROTO_IP, IP_TTL), 5, "IP_TTL");
 		PROBE_SAME(fcntl(raw, F_GETFL), O_RDWR | O_NONBLOCK, "flags");
 		PROBE_SAME(option(raw, SOL_SOCKET, SO_PROTOCOL), IPPROTO_ICMP, "protocol");
@@ -69,6 +76,10 @@ int main(void)
 	}
 	if (ping >= 0)
 		echo(ping, "echo of the ping one");
+	struct icmp6_filter now = { 0 };
+	socklen_t length = sizeof now;
+	if (six >= 0 && getsockopt(six, IPPROTO_ICMPV6, ICMP6_FILTER, &now, &length) == 0)
+		probe_same_bytes(&now, &nothing, sizeof now, "ICMP6_FILTER");
 	if (six >= 0)
 		PROBE_SAME(option(six, SOL_SOCKET, SO_PROTOCOL), IPPROTO_ICMPV6, "protocol of the raw one of IPv6");
 	return probe_end();

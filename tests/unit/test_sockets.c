@@ -230,6 +230,123 @@ static void datagram_sockets_that_cannot_be_are_damaged(void **state)
 	is_damaged(&kind_inet_socket, &message.base);
 }
 
+static void packet_sockets_that_cannot_be_are_damaged(void **state)
+{
+	(void)state;
+	Cairn__PacketSocket message = CAIRN__PACKET_SOCKET__INIT;
+	Cairn__PacketMembership membership = CAIRN__PACKET_MEMBERSHIP__INIT, *list[] = { &membership };
+	prepare(AF_PACKET, SOCK_RAW, 0);
+	message.open = &open_;
+	message.socket = &head;
+	message.interface = (char[]){ "lo" };
+	message.protocol = 0x88b5;
+	const Cairn__PacketSocket good = message;
+	is_good(&kind_packet_socket, &message.base);
+	message.protocol = 0x10000;
+	is_damaged(&kind_packet_socket, &message.base);
+	message = good;
+	message.interface = (char[]){ "a name that no interface can have" };
+	is_damaged(&kind_packet_socket, &message.base);
+	message = good;
+	message.fanout = 6u << 16; /* by a program */
+	is_damaged(&kind_packet_socket, &message.base);
+	message = good;
+	message.memberships = list;
+	message.n_memberships = 1;
+	membership.interface = (char[]){ "lo" };
+	is_damaged(&kind_packet_socket, &message.base); /* joined how often? */
+	membership.count = 1;
+	is_good(&kind_packet_socket, &message.base);
+	membership.address = data(33);
+	is_damaged(&kind_packet_socket, &message.base);
+	membership.address = data(32);
+	membership.type = 4;
+	is_damaged(&kind_packet_socket, &message.base);
+	membership.type = 0;
+	membership.count = 1u << 31; /* a loop until tomorrow */
+	is_damaged(&kind_packet_socket, &message.base);
+	message = good;
+	head.type = SOCK_STREAM;
+	is_damaged(&kind_packet_socket, &message.base);
+}
+
+/* A record of @kind with all that can be in one, as bytes. */
+static size_t sample(const struct kind *kind, uint8_t out[4096])
+{
+	struct sockaddr_in address = { .sin_family = AF_INET, .sin_port = htons(80), .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	ProtobufCBinaryData place = { sizeof address, (uint8_t *)&address };
+	Cairn__SocketMessage queued = CAIRN__SOCKET_MESSAGE__INIT, *messages[] = { &queued };
+	Cairn__SocketOption option = CAIRN__SOCKET_OPTION__INIT, *options[] = { &option };
+	Cairn__Membership membership = CAIRN__MEMBERSHIP__INIT, *memberships[] = { &membership };
+	Cairn__UnixSocket unix_ = CAIRN__UNIX_SOCKET__INIT;
+	Cairn__TcpSocket tcp = CAIRN__TCP_SOCKET__INIT;
+	Cairn__TcpQueues queues = CAIRN__TCP_QUEUES__INIT;
+	Cairn__InetSocket inet = CAIRN__INET_SOCKET__INIT;
+	Cairn__PacketSocket packet = CAIRN__PACKET_SOCKET__INIT;
+	Cairn__PacketMembership joined = CAIRN__PACKET_MEMBERSHIP__INIT, *all_joined[] = { &joined };
+	Cairn__NetlinkSocket netlink = CAIRN__NETLINK_SOCKET__INIT;
+	prepare(kind == &kind_unix_socket ? AF_UNIX : kind == &kind_netlink_socket ? AF_NETLINK : kind == &kind_packet_socket ? AF_PACKET : AF_INET,
+		kind == &kind_tcp_socket ? SOCK_STREAM : kind == &kind_packet_socket ? SOCK_RAW : SOCK_DGRAM,
+		kind == &kind_tcp_socket ? IPPROTO_TCP : kind == &kind_inet_socket ? IPPROTO_UDP : 0);
+	option.level = SOL_SOCKET;
+	option.name = SO_RCVBUF;
+	option.value = data(4);
+	head.options = options;
+	head.n_options = 1;
+	queued.data = data(20);
+	membership.group = queued.source = place;
+	membership.interface = joined.interface = (char[]){ "lo" };
+	joined.count = 2;
+	joined.address = data(6);
+	queues.exact = true;
+	queues.send = queues.receive = data(10);
+	unix_.open = tcp.open = inet.open = packet.open = netlink.open = &open_;
+	unix_.socket = tcp.socket = inet.socket = packet.socket = netlink.socket = &head;
+	tcp.local = tcp.remote = inet.local = inet.remote = place;
+	tcp.queues = &queues;
+	tcp.state = TCP_ESTABLISHED;
+	unix_.name = data(10);
+	unix_.messages = inet.messages = messages;
+	inet.memberships = memberships;
+	packet.memberships = all_joined;
+	unix_.n_messages = inet.n_messages = inet.n_memberships = packet.n_memberships = 1;
+	packet.interface = (char[]){ "lo" };
+	const ProtobufCMessage *message = kind == &kind_unix_socket ? &unix_.base : kind == &kind_tcp_socket ? &tcp.base :
+					  kind == &kind_inet_socket ? &inet.base : kind == &kind_packet_socket ? &packet.base : &netlink.base;
+	return protobuf_c_message_pack(message, out);
+}
+
+/* Whatever the bytes are, they are a record that is good or damaged; under the sanitizers that is all that there is to see. */
+static void any_bytes_are_good_or_damaged(void **state)
+{
+	static const struct kind *const tried[] = { &kind_unix_socket, &kind_tcp_socket, &kind_inet_socket, &kind_netlink_socket,
+						    &kind_packet_socket };
+	uint32_t random = 4711, good = 0, damaged = 0;
+	(void)state;
+	for (size_t k = 0; k < sizeof tried / sizeof *tried; k++) {
+		uint8_t whole[4096], some[4096];
+		size_t size = sample(tried[k], whole);
+		for (int round = 0; round < 20000; round++) {
+			struct fault fault = { 0 };
+			memcpy(some, whole, size);
+			for (int changes = round % 4; changes >= 0 && round; changes--) {
+				random = random * 1664525 + 1013904223;
+				some[(random >> 8) % size] = (uint8_t)(random >> 24);
+			}
+			ProtobufCMessage *message = protobuf_c_message_unpack(tried[k]->descriptor, NULL, size, some);
+			assert_true(message || round);
+			if (!message)
+				continue;
+			int rc = tried[k]->check(message, &fault);
+			assert_true(rc == 0 || (round && fault.class == FAULT_IMAGE));
+			good += rc == 0;
+			damaged += rc < 0;
+			protobuf_c_message_free_unpacked(message, NULL);
+		}
+	}
+	assert_true(good > 1000 && damaged > 1000);
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
@@ -237,6 +354,8 @@ int main(void)
 		cmocka_unit_test(unix_sockets_that_cannot_be_are_damaged),
 		cmocka_unit_test(tcp_connections_that_cannot_be_are_damaged),
 		cmocka_unit_test(datagram_sockets_that_cannot_be_are_damaged),
+		cmocka_unit_test(packet_sockets_that_cannot_be_are_damaged),
+		cmocka_unit_test(any_bytes_are_good_or_damaged),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
@@ -361,6 +362,25 @@ int actor_bind(struct actor *stage, int fd, const struct sockaddr_un *address, s
 	int rc = ask(stage, &request, &answer, "bind", fault);
 	if (rc == 0)
 		*ret_directory = answer.fds[0];
+	return rc;
+}
+
+ssize_t actor_send_as(const struct workshop *workshop, pid_t pid, int fd, const struct msghdr *header)
+{
+	ssize_t *sent = mmap(NULL, sizeof *sent, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (sent == MAP_FAILED)
+		return -errno;
+	*sent = -ESRCH;
+	pid_t speaker = workshop->renumber ? -1 : born(workshop, pid);
+	if (speaker == 0) {
+		*sent = syscall(SYS_sendmsg, fd, header, MSG_DONTWAIT | MSG_NOSIGNAL);
+		*sent = *sent < 0 ? -errno : *sent;
+		_exit(0);
+	}
+	while (speaker > 0 && waitpid(speaker, NULL, __WALL) < 0 && errno == EINTR)
+		;
+	ssize_t rc = *sent;
+	munmap(sent, sizeof *sent);
 	return rc;
 }
 

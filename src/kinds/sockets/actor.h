@@ -26,6 +26,9 @@ int actor_connect(struct actor *actor, int fd, const struct sockaddr_un *address
 int actor_bind(struct actor *stage, int fd, const struct sockaddr_un *address, socklen_t size, int *ret_directory,
 	       struct fault *fault);
 
+/* sendmsg(2) of Cairn's @fd by a process with the PID @pid that lives for this only. What was sent or a negative errno; -ESRCH: the PID cannot be had. */
+ssize_t actor_send_as(const struct workshop *workshop, pid_t pid, int fd, const struct msghdr *header);
+
 /* Sockets that speak for senders of datagrams which are not in the tree any more, by their address; -1: there is none. */
 int bench_feeder(struct workshop *workshop, const ProtobufCBinaryData *source);
 void bench_put_feeder(struct workshop *workshop, const ProtobufCBinaryData *source, int fd);

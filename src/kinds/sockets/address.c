@@ -28,6 +28,16 @@ bool address_parse(const void *bytes, size_t size, struct inet_address *ret_addr
 	return six.sin6_family == AF_INET6;
 }
 
+bool address_is_good(const ProtobufCBinaryData *bytes, uint32_t domain)
+{
+	struct inet_address address;
+	sa_family_t family = 0;
+	if (!bytes->len)
+		return true;
+	memcpy(&family, bytes->data, bytes->len < sizeof family ? bytes->len : sizeof family);
+	return address_parse(bytes->data, bytes->len, &address) && family == domain;
+}
+
 int address_compare(const struct inet_address *a, const struct inet_address *b)
 {
 	int order = memcmp(&a->ip, &b->ip, sizeof a->ip);

@@ -19,6 +19,8 @@ enum { ADDRESS_TEXT = 80 };
 
 /* false: it is no such address. */
 bool address_parse(const void *bytes, size_t size, struct inet_address *ret_address);
+/* In a record: empty, or of a socket of @domain. */
+bool address_is_good(const ProtobufCBinaryData *bytes, uint32_t domain);
 bool address_same(const struct inet_address *a, const struct inet_address *b); /* but for the scope */
 int address_compare(const struct inet_address *a, const struct inet_address *b);
 bool address_is_any(const struct inet_address *address);

@@ -4,15 +4,18 @@
  * Queued datagrams are peeked at and sent again as if by their senders: forged where that is permitted (CAP_NET_RAW), else by the
  * sender in the tree, else by a socket bound to its address; one that cannot be sent is lost, as datagrams may be.
  *
- * Not carried: what waits in raw and ICMP sockets; data under UDP_CORK; errors not read yet (tried again, then --in-flight). */
+ * Not carried, so waited for until the program has taken it, then --in-flight: what waits in raw and ICMP sockets, which would get what is sent
+ * to one of them again all at once; data that waits to be sent (UDP_CORK, MSG_MORE), which cannot be read; errors. */
 #include <assert.h>
 #include <errno.h>
+#include <linux/sockios.h>
 #include <net/if.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -43,17 +46,32 @@ static bool probe(const struct frozen_file *file)
 
 static int polls(int own)
 {
-	struct pollfd pollfd = { .fd = own, .events = POLLRDHUP };
+	struct pollfd pollfd = { .fd = own, .events = POLLRDHUP | POLLIN };
 	return poll(&pollfd, 1, 0) > 0 ? pollfd.revents : 0;
+}
+
+/* NULL, or what is there that can only be taken. A packet that is on its way out counts too; that passes. */
+static const char *waits(int own, int protocol)
+{
+	int unsent = 0, seen = polls(own);
+	if (seen & POLLERR)
+		return "an error waits to be read";
+	if (!is_udp(protocol) && (seen & POLLIN))
+		return "a packet waits to be read";
+	return ioctl(own, SIOCOUTQ, &unsent) == 0 && unsent > 0 ? "data waits to be sent (UDP_CORK or MSG_MORE)" : NULL;
 }
 
 static int refuse_file(const struct harvest *harvest, struct frozen_file *file, struct fault *fault)
 {
-	int own, rc = harvest->frozen && !harvest->policy.losing ? frozen_file_own(file, &own, fault) : 0;
-	if (rc == 0 && harvest->frozen && !harvest->policy.losing && (polls(own) & POLLERR))
-		rc = fault_set_transient(fault, FAULT_UNSUPPORTED, EBUSY,
-					 "%s: an error waits to be read, which can only be taken; try again when the program has read it, "
-					 "or --in-flight lose", file->link);
+	struct socket_identity identity;
+	int own, rc = 0;
+	bool is_asked = harvest->frozen && !harvest->policy.losing;
+	if (is_asked)
+		rc = socket_identify(file, &identity, &own, fault);
+	const char *what = is_asked && rc == 0 ? waits(own, identity.protocol) : NULL;
+	if (what)
+		rc = fault_set_transient(fault, FAULT_UNSUPPORTED, EBUSY, "%s: %s, which cannot be carried; try again when the program has done "
+					 "so, or --in-flight lose", file->link, what);
 	frozen_file_put(file);
 	return rc;
 }
@@ -87,16 +105,6 @@ static int capture_file(struct harvest *harvest, struct frozen_file *file, struc
 
 /* ---- image ---- */
 
-static bool is_address(const ProtobufCBinaryData *bytes, uint32_t domain)
-{
-	struct inet_address address;
-	sa_family_t family = 0;
-	if (!bytes->len)
-		return true;
-	memcpy(&family, bytes->data, bytes->len < sizeof family ? bytes->len : sizeof family);
-	return address_parse(bytes->data, bytes->len, &address) && family == domain;
-}
-
 static int check(const ProtobufCMessage *base, struct fault *fault)
 {
 	const Cairn__InetSocket *message = (const Cairn__InetSocket *)base;
@@ -112,8 +120,8 @@ static int check(const ProtobufCMessage *base, struct fault *fault)
 	bool is_known = message->socket->type == SOCK_RAW ? message->socket->protocol < 256 :
 			message->socket->type == SOCK_DGRAM && (is_udp((int)message->socket->protocol) ||
 			message->socket->protocol == IPPROTO_ICMP || message->socket->protocol == IPPROTO_ICMPV6);
-	if (!is_known || !is_address(&message->local, message->socket->domain) ||
-	    !is_address(&message->remote, message->socket->domain) || message->shutdown > (RECEIVE | SEND) ||
+	if (!is_known || !address_is_good(&message->local, message->socket->domain) ||
+	    !address_is_good(&message->remote, message->socket->domain) || message->shutdown > (RECEIVE | SEND) ||
 	    (message->n_messages && (!is_udp((int)message->socket->protocol) || !message->local.len)))
 		return fault_set(fault, FAULT_IMAGE, EINVAL, "socket %llu has impossible values",
 				 (unsigned long long)message->socket->inode);

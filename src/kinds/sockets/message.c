@@ -16,6 +16,8 @@
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "base/log.h"
+#include "kinds/sockets/actor.h"
 
 enum { FIRST_TRY = 256 * 1024, MESSAGE_MOST = 256 * 1024 * 1024, FILES_MOST = 253, SCM_PIDFD_NUMBER = 4 };
 
@@ -277,6 +279,22 @@ static int add_control(struct workshop *workshop, const Cairn__SocketMessage *me
 	return 0;
 }
 
+/* Only a process can speak for itself, and the sender has ended. */
+static ssize_t send_as_the_dead(struct workshop *workshop, const Cairn__SocketCredentials *credentials, int fd, struct msghdr *header)
+{
+	ssize_t sent = actor_send_as(workshop, (pid_t)credentials->pid, fd, header);
+	if (sent != -ESRCH) {
+		errno = sent < 0 ? (int)-sent : 0;
+		return sent < 0 ? -1 : sent;
+	}
+	log_warn("a queued message is from process %u, which has ended and whose PID cannot be had here; continuing without it "
+		 "(SCM_CREDENTIALS names Cairn's)", credentials->pid);
+	struct cmsghdr *first = CMSG_FIRSTHDR(header);
+	assert(first); /* add_control put the credentials there */
+	((struct ucred *)(void *)CMSG_DATA(first))->pid = getpid();
+	return sendmsg(fd, header, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
 int message_send(struct workshop *workshop, const Cairn__SocketMessage *message, int fd, const void *address,
 		 socklen_t address_size, struct fault *fault)
 {
@@ -295,13 +313,8 @@ int message_send(struct workshop *workshop, const Cairn__SocketMessage *message,
 	int rc = add_control(workshop, message, &header, fault);
 	while (rc == 0 && (iov.iov_len || !message->data.len)) {
 		ssize_t sent = sendmsg(fd, &header, MSG_DONTWAIT | MSG_NOSIGNAL);
-		/* Its sender has ended long ago: no process can speak for it any more. */
-		if (sent < 0 && errno == ESRCH && message->credentials && message->credentials->pid) {
-			struct cmsghdr *first = CMSG_FIRSTHDR(&header);
-			assert(first); /* add_control put the credentials there */
-			((struct ucred *)(void *)CMSG_DATA(first))->pid = getpid();
-			sent = sendmsg(fd, &header, MSG_DONTWAIT | MSG_NOSIGNAL);
-		}
+		if (sent < 0 && errno == ESRCH && message->credentials && message->credentials->pid)
+			sent = send_as_the_dead(workshop, message->credentials, fd, &header);
 		if (sent < 0)
 			return fault_set(fault, fault_class_of(errno), errno, "a queued message of %zu bytes: %s",
 					 message->data.len, strerror(errno));

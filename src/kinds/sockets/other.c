@@ -15,7 +15,6 @@ static const struct {
 	{ AF_INET6, IPPROTO_SCTP, "SCTP socket", "try to checkpoint when the program has closed it" },
 	{ AF_VSOCK, 0, "vsock socket", "try to checkpoint when the program has closed it" },
 	{ 44 /* AF_XDP */, 0, "XDP socket", "try to let the program use ordinary sockets" },
-	{ AF_PACKET, 0, "packet socket", "try to checkpoint when the capture of packets has ended" },
 	{ AF_BLUETOOTH, 0, "Bluetooth socket", "try to checkpoint when the program has closed it" },
 	{ AF_ALG, 0, "socket of the kernel's cryptography (AF_ALG)", "try to let the program use a library" },
 	{ AF_CAN, 0, "CAN socket", "try to checkpoint when the program has closed it" },

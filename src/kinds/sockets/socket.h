@@ -23,8 +23,9 @@ struct socket_options_read {
 
 /* Learnt once per harvest. */
 struct socket_scene {
-	bool has_unix;
+	bool has_unix, has_packets;
 	struct unix_sockets unix_sockets;
+	struct packet_sockets packets;
 	VEC(struct socket_defaults) defaults;
 	struct socket_options_read *read; /* by the file's id: read ahead */
 	uint32_t read_count;

@@ -411,16 +411,6 @@ static int depart(struct harvest *harvest, struct frozen_file *file, bool ends, 
 
 /* ---- image ---- */
 
-static bool is_address(const ProtobufCBinaryData *bytes, uint32_t domain)
-{
-	struct inet_address address;
-	sa_family_t family = 0;
-	if (!bytes->len)
-		return true;
-	memcpy(&family, bytes->data, bytes->len < sizeof family ? bytes->len : sizeof family);
-	return address_parse(bytes->data, bytes->len, &address) && family == domain;
-}
-
 static int check(const ProtobufCMessage *base, struct fault *fault)
 {
 	const Cairn__TcpSocket *message = (const Cairn__TcpSocket *)base;
@@ -434,8 +424,8 @@ static int check(const ProtobufCMessage *base, struct fault *fault)
 	uint32_t protocol = message->socket->protocol;
 	bool is_connected = message->state < 256 && tcp_is_synchronized((uint8_t)message->state);
 	if (message->socket->type != SOCK_STREAM || (protocol != IPPROTO_TCP && protocol != IPPROTO_MPTCP) ||
-	    message->state > TCP_CLOSING || !is_address(&message->local, message->socket->domain) ||
-	    !is_address(&message->remote, message->socket->domain) ||
+	    message->state > TCP_CLOSING || !address_is_good(&message->local, message->socket->domain) ||
+	    !address_is_good(&message->remote, message->socket->domain) ||
 	    (is_connected && (!message->local.len || !message->remote.len || !message->queues)) ||
 	    ((message->ended || message->reset) && !message->queues) ||
 	    (message->queues && message->queues->exact && !is_connected) || (message->peer && !is_connected) ||
