@@ -20,6 +20,7 @@ import pathlib
 import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -294,6 +295,33 @@ def deny_namespaces():
             pathlib.Path(path).write_text(text)
         except OSError as error:
             raise Skip(f"{path}: {error}")
+
+
+# ---- a network ----
+
+def own_network():
+    """A network namespace for the test, so that it disturbs nobody's firewall."""
+    need_root()
+    need("nft", "ip")
+    if _libc.unshare(0x40000000):
+        raise Skip("network namespaces are not permitted")
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+
+
+def free_port():
+    """Nobody's in the network namespace of the test."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+def listens(port):
+    def trial():
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            return True
+        except OSError:
+            return False
+    return trial
 
 
 # ---- cairn ----

@@ -11,31 +11,8 @@ import sys
 import threading
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-from cairn_test import PYTHON, Skip, check, equal, main, need, need_cairn, need_root, start, test, until, write
-
-
-def own_network():
-    need_root()
-    need("nft", "ip")
-    import ctypes
-    if ctypes.CDLL(None, use_errno=True).unshare(0x40000000):
-        raise Skip("network namespaces are not permitted")
-    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
-
-
-def listens(port):
-    def trial():
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-            return True
-        except OSError:
-            return False
-    return trial
+from cairn_test import (PYTHON, Skip, check, equal, free_port, listens, main, need, need_cairn, own_network, start, test, until,
+                        write)
 
 
 class Redis:
@@ -125,6 +102,39 @@ exit 0
     check("rror" not in text, "an error was printed", text)
 
 
+@test("redis-benchmark outside the tree: no request fails while the server is saved four times", timeout=240)
+def redis_benchmark():
+    need("redis-server", "redis-benchmark")
+    need_cairn()
+    own_network()
+    port = free_port()
+    program = start(["redis-server", "--port", port, "--bind", "127.0.0.1", "--save", "", "--daemonize", "no"])
+    until(listens(port), "redis to listen")
+    client = Redis(port)
+    # One test of one set of connections: a new one while the server is not there would be told so by the host.
+    bench = subprocess.Popen(["redis-benchmark", "-p", str(port), "-c", "10", "-n", "100000000", "-r", "1000", "-t", "incr", "-q"],
+                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    def commands():
+        text = client.call("INFO", "stats").decode()
+        return int(text.partition("total_commands_processed:")[2].split()[0])
+    try:
+        for _ in range(5):
+            before = commands()
+            until(lambda at=before: commands() > at + 5000, "the benchmark to go on")
+            check(bench.poll() is None, "the benchmark has ended")
+            equal(client.call("INFO", "clients").decode().partition("connected_clients:")[2].split()[0], "11", "clients")
+            program.checkpoint("--tcp", "established")
+            program.restore()
+        before = commands()
+        until(lambda: commands() > before + 5000, "the benchmark to go on")
+    finally:
+        bench.terminate()
+        text, _ = bench.communicate(timeout=60)
+    check("rror" not in text and "refused" not in text, "the benchmark met an error", text[-2000:])
+    program.kill()
+
+
 NGINX = """
 daemon off; worker_processes 2; pid nginx.pid; error_log error.log;
 events {{ worker_connections 256; }}
@@ -177,6 +187,34 @@ def nginx():
     for thread in threads:
         thread.join()
     check(not failure, "a request failed", failure)
+    program.kill()
+
+
+@test("wrk against nginx from outside: no request fails, there is only a pause", timeout=240)
+def wrk():
+    need("nginx", "wrk")
+    need_cairn()
+    own_network()
+    port = free_port()
+    root = pathlib.Path("www").resolve()
+    root.mkdir()
+    (root / "file").write_bytes(os.urandom(20000))
+    os.chmod(pathlib.Path(".").resolve(), 0o755)
+    write("nginx.conf", "user root;" + NGINX.format(port=port, root=root))
+    program = start(["nginx", "-p", str(pathlib.Path(".").resolve()), "-c", "nginx.conf"])
+    until(listens(port), "nginx to listen")
+    bench = subprocess.Popen(["wrk", "-t", "2", "-c", "16", "-d", "12s", "--timeout", "100s", f"http://127.0.0.1:{port}/file"],
+                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    saves = 0
+    while bench.poll() is None and saves < 4:
+        program.wait_cpu(0.2)
+        program.checkpoint("--tcp", "established")
+        program.restore()
+        saves += 1
+    text, _ = bench.communicate(timeout=150)
+    check(saves > 0, "wrk was too fast")
+    check(bench.returncode == 0 and "requests in" in text, "wrk failed", text)
+    check("Socket errors" not in text and "Non-2xx" not in text, "requests failed", text)
     program.kill()
 
 

@@ -10,7 +10,7 @@ import sys
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-from cairn_test import (CAIRN, LONG, OK, PYTHON, UNSUPPORTED, USAGE, Skip, cairn, check, equal, fault_line, main, need, need_cairn, need_root,
+from cairn_test import (CAIRN, LONG, OK, PYTHON, UNSUPPORTED, USAGE, cairn, check, equal, fault_line, main, need, need_cairn, own_network,
                         sh, start, test, unharmed, until, write)
 
 ROUNDS = 30 if LONG else 10
@@ -164,16 +164,6 @@ def through_rounds(program, peer):
     equal(client, other[::-1], "blocks sent and received")
     rules = sh("nft", "list", "tables")
     check("cairn" not in str(rules), "a table is left", rules)
-
-
-def own_network():
-    """A network namespace for the test, so that it disturbs nobody's firewall."""
-    need_root()
-    need("nft", "ip")
-    import ctypes
-    if ctypes.CDLL(None, use_errno=True).unshare(0x40000000):
-        raise Skip("network namespaces are not permitted")
-    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
 
 
 @test("a peer outside the tree on the same host never notices more than a pause", timeout=240)
