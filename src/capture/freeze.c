@@ -141,15 +141,24 @@ static int abort_rseq(struct frozen_thread *thread, struct fault *fault)
 	return rc;
 }
 
-/* What a program's own filters would say to Cairn's calls. Filters that Cairn has as well let them pass (kinds/tasks/seccomp.c). Without a deputy
+/* What a program's own filters, or its handler of system calls (syscall user dispatch), would say to Cairn's calls. Filters that Cairn has as well let them pass (kinds/tasks/seccomp.c). Without a deputy
  * the death of Cairn would leave the thread to them in the middle of a call. */
 static int suspend_filters(const struct harvest *harvest, struct frozen_thread *thread, struct fault *fault)
 {
-	if (!thread->status.seccomp || harvest->policy.filtered)
-		return 0;
+	bool filtered = thread->status.seccomp && !harvest->policy.filtered;
+	struct dispatch_place dispatch;
+	int rc = ptrace_get_dispatch(thread->tid, &dispatch, fault);
+	if (rc < 0 || (!filtered && !dispatch.mode))
+		return rc;
 	if (!harvest->policy.by_deputy)
 		return fault_set(fault, FAULT_VANISHED, EXDEV, "thread %d: went under a seccomp filter while it was looked at; try again", thread->tid);
-	return ptrace_suspend_seccomp(thread->tid, false, fault);
+	if (filtered)
+		rc = ptrace_suspend_seccomp(thread->tid, false, fault);
+	if (rc == 0 && dispatch.mode)
+		rc = ptrace_set_dispatch(thread->tid, &(struct dispatch_place){ 0 }, fault);
+	if (rc == 0)
+		thread->dispatch = dispatch;
+	return rc;
 }
 
 /* Everything that only the stop itself can tell, and the registers that undo what the stop did. */
@@ -349,6 +358,8 @@ static void let_go(struct harvest *harvest, struct frozen_thread *thread)
 		if (restart_shorten(thread->tid, &registers, left_ns, NULL) == 0)
 			ptrace_set_registers(thread->tid, &registers, NULL);
 	}
+	if (thread->dispatch.mode)
+		ptrace_set_dispatch(thread->tid, &thread->dispatch, NULL);
 	struct stop stop;
 	/* Killed: its end is waited for. */
 	if (ptrace_release(thread->tid, NULL) < 0 && ptrace_wait_stop(thread->tid, UINT64_C(1000000000), &stop, NULL) == 0 &&

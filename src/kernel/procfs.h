@@ -70,6 +70,7 @@ struct proc_status {
 	uint32_t seccomp, seccomp_filters;
 	uint32_t threads;
 	bool thp_enabled;
+	uint64_t untag_mask; /* bits of an address that count; all where the kernel does not say */
 	pid_t ns_pid;    /* in the innermost PID namespace (last number of NSpid) */
 	uint32_t ns_depth; /* how many numbers NSpid has */
 };

@@ -38,6 +38,7 @@ static const struct line_rule {
 	RULE("CapBnd", LINE_HEX, cap_bounding),
 	RULE("CapAmb", LINE_HEX, cap_ambient),
 	RULE("NoNewPrivs", LINE_BOOL, no_new_privs),
+	RULE("untag_mask", LINE_HEX, untag_mask),
 	RULE("Seccomp", LINE_DECIMAL, seccomp),
 	RULE("Seccomp_filters", LINE_DECIMAL, seccomp_filters),
 #undef RULE
@@ -46,6 +47,9 @@ static const struct line_rule {
 static bool number_take(const char *at, const struct line_rule *rule, unsigned int base, void *place)
 {
 	uint64_t value;
+	at = token_skip_blanks(at);
+	if (base == 16)
+		token_word(&at, "0x");
 	if (!token_number(&at, base, &value) || !token_at_end(at))
 		return false;
 	if (rule->size == sizeof(uint64_t)) {
@@ -145,7 +149,7 @@ static const struct line_rule *rule_of(const char *line, const char **ret_value)
 /* The command's newlines are escaped in this file, so no line of it can be forged. */
 int proc_status_parse(const char *text, struct arena *arena, struct proc_status *ret_status, struct fault *fault)
 {
-	struct proc_status status = { .thp_enabled = true };
+	struct proc_status status = { .thp_enabled = true, .untag_mask = UINT64_MAX };
 	for (const char *line = text; *line; line = token_next_line(line)) {
 		const char *value;
 		const struct line_rule *rule = rule_of(line, &value);

@@ -32,6 +32,7 @@ const struct kind *const kinds[] = {
 	&kind_thread_memory_policy,
 	&kind_thread_signals,
 	&kind_bulletin,
+	&kind_thread_modes,
 	&kind_seccomp, /* suspended until the thread is let go */
 	/* ... which end here. */
 	&kind_credentials,

@@ -5,7 +5,7 @@
 
 extern const struct kind kind_image, kind_process, kind_thread, kind_signals, kind_thread_signals, kind_thread_pointers,
 	kind_credentials, kind_scheduling, kind_parent_death, kind_limits, kind_attributes, kind_dumpable,
-	kind_filesystem, kind_thread_filesystem, kind_itimers, kind_posix_timers, kind_fd_table, kind_bulletin, kind_seccomp;
+	kind_filesystem, kind_thread_filesystem, kind_itimers, kind_posix_timers, kind_fd_table, kind_bulletin, kind_seccomp, kind_thread_modes;
 extern const struct kind kind_seals, kind_protection_keys, kind_space_modes, kind_memory_policies, kind_thread_memory_policy;
 extern const struct kind kind_space, kind_attachment, kind_vma, kind_guards, kind_mapped_file, kind_shared_memory, kind_sysv_segment;
 extern const struct kind kind_sysv_semaphores, kind_sysv_semaphore_use, kind_sysv_queue;

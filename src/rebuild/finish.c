@@ -177,6 +177,20 @@ static uint64_t blocked_of(const struct rebuild_thread *thread)
 	return 0;
 }
 
+/* Nothing is called in the thread after this. */
+static int set_dispatch(const struct rebuild_thread *thread, struct fault *fault)
+{
+	int rc = 0;
+	for (size_t i = 0; rc == 0 && i < thread->plan->records.count; i++) {
+		if (thread->plan->records.at[i].kind->descriptor != &cairn__thread_modes__descriptor)
+			continue;
+		const Cairn__ThreadModes *modes = (const Cairn__ThreadModes *)thread->plan->records.at[i].message;
+		const struct dispatch_place place = { 1, modes->dispatch_selector, modes->dispatch_offset, modes->dispatch_size };
+		rc = modes->dispatches ? ptrace_set_dispatch(thread->newborn.tid, &place, fault) : 0;
+	}
+	return rc;
+}
+
 static int finish_thread(struct rebuild_thread *thread, struct fault *fault)
 {
 	const Cairn__Thread *record = thread->plan->thread;
@@ -185,7 +199,7 @@ static int finish_thread(struct rebuild_thread *thread, struct fault *fault)
 		rc = ptrace_set_registers(thread->newborn.tid, &thread->final, fault);
 	if (rc == 0)
 		rc = ptrace_set_mask(thread->newborn.tid, blocked_of(thread), fault);
-	return rc;
+	return rc < 0 ? rc : set_dispatch(thread, fault);
 }
 
 int finish_process(struct rebuild *rebuild, struct rebuild_process *process, struct fault *fault)

@@ -98,6 +98,32 @@ int ptrace_get_filter(pid_t tid, uint32_t number, struct sock_filter *instructio
 	return 0;
 }
 
+/* include/uapi/linux/ptrace.h: 6.4, not in every distribution's headers. */
+enum { SET_DISPATCH = 0x4210, GET_DISPATCH = 0x4211 };
+
+int ptrace_get_dispatch(pid_t tid, struct dispatch_place *ret_place, struct fault *fault)
+{
+	struct dispatch_place place = { 0 };
+	if (ptrace((enum __ptrace_request)GET_DISPATCH, tid, sizeof place, &place) < 0 && errno == ESRCH)
+		return fail(fault, "read syscall user dispatch", tid);
+	*ret_place = place;
+	return 0;
+}
+
+int ptrace_set_dispatch(pid_t tid, const struct dispatch_place *place, struct fault *fault)
+{
+	struct dispatch_place copy = *place;
+	return ptrace((enum __ptrace_request)SET_DISPATCH, tid, sizeof copy, &copy) < 0 ? fail(fault, "set syscall user dispatch", tid) : 0;
+}
+
+bool ptrace_has_ports(pid_t tid)
+{
+	enum { IO_PORTS = 0x201 }; /* NT_386_IOPERM */
+	uint8_t ports[65536 / 8];
+	struct iovec iov = { ports, sizeof ports };
+	return ptrace(PTRACE_GETREGSET, tid, IO_PORTS, &iov) == 0 && iov.iov_len > 0;
+}
+
 int ptrace_interrupt(pid_t tid, struct fault *fault)
 {
 	return ptrace(PTRACE_INTERRUPT, tid, NULL, NULL) ? fail(fault, "interrupt", tid) : 0;

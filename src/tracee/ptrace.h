@@ -23,6 +23,13 @@ int ptrace_suspend_seccomp(pid_t tid, bool newborn, struct fault *fault);
 enum { PTRACE_FILTER_MOST = 4096 }; /* BPF_MAXINSNS */
 int ptrace_get_filter(pid_t tid, uint32_t number, struct sock_filter *instructions, uint32_t *ret_count, uint64_t *ret_flags,
 		      struct fault *fault);
+/* Syscall user dispatch of a stopped thread; a kernel before 6.4 does not tell, and is taken for one that has none. */
+struct dispatch_place {
+	uint64_t mode, selector, offset, size; /* as struct ptrace_sud_config; mode 0: off */
+};
+int ptrace_get_dispatch(pid_t tid, struct dispatch_place *ret_place, struct fault *fault);
+int ptrace_set_dispatch(pid_t tid, const struct dispatch_place *place, struct fault *fault);
+bool ptrace_has_ports(pid_t tid); /* ioperm(2) */
 /* Asks a running, seized thread to stop; the stop comes by ptrace_wait_stop. */
 int ptrace_interrupt(pid_t tid, struct fault *fault);
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What prctl(2) and /proc/PID say of a whole process: personality, OOM score, subreaper, THP, membarrier registrations. Only
+/* What prctl(2) and /proc/PID say of a whole process: OOM score, core dump filter, subreaper, THP, membarrier registrations. Only
  * values that are not the default are set again. Dumpable has a file of its own, because credentials reset it. */
 #include <errno.h>
 #include <fcntl.h>
@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/personality.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 
@@ -52,36 +51,37 @@ static int capture(struct harvest *harvest, struct frozen_thread *thread, const 
 {
 	const struct note *note = note_;
 	Cairn__Attributes *message = HARVEST_MESSAGE(harvest, Cairn__Attributes, cairn__attributes__init);
-	long personality_ = 0, oom = 0;
-	int subreaper, rc = read_number(thread->process->view, "personality", 16, &personality_, fault);
+	long filter = 0, oom = 0;
+	int subreaper, rc = read_number(thread->process->view, "coredump_filter", 16, &filter, fault);
 	if (rc == 0)
 		rc = read_number(thread->process->view, "oom_score_adj", 10, &oom, fault);
 	if (rc < 0)
 		return rc;
 	memcpy(&subreaper, batch_bytes(batch, note->subreaper), sizeof subreaper);
 	message->pid = (uint32_t)thread->process->pid;
-	message->personality = (uint32_t)personality_;
+	message->coredump_filter = (uint32_t)filter;
 	message->oom_score_adj = (int32_t)oom;
 	message->child_subreaper = subreaper;
-	message->thp_disable = batch_result(batch, note->thp) > 0;
+	int64_t thp = batch_result(batch, note->thp);
+	message->thp_disable = thp > 0 ? (uint32_t)thp : 0;
 	int64_t registrations = batch_result(batch, note->membarrier);
 	message->membarrier = registrations > 0 ? (uint32_t)registrations : 0;
 	harvest_add(harvest, &kind_attributes, &message->base);
 	return 0;
 }
 
-static int set_oom_score(pid_t pid, int score, struct fault *fault)
+/* @tid: a living thread of the process. */
+static int set_number(pid_t tid, const char *name, int base, long number, struct fault *fault)
 {
 	long now = 0;
-	int rc = read_number(pid, "oom_score_adj", 10, &now, fault);
-	if (rc < 0 || now == score)
+	int rc = read_number(tid, name, base, &now, fault);
+	if (rc < 0 || now == number)
 		return rc;
 	char path[64];
-	snprintf(path, sizeof path, "/proc/%d/oom_score_adj", pid);
+	snprintf(path, sizeof path, "/proc/%d/%s", tid, name);
 	_close_ int fd = open(path, O_WRONLY | O_CLOEXEC);
-	if (fd < 0 || dprintf(fd, "%d", score) < 0)
-		log_warn("process %d: OOM score %d cannot be set (%s); continuing without it", pid, score,
-			 strerror(errno));
+	if (fd < 0 || dprintf(fd, base == 16 ? "0x%lx" : "%ld", number) < 0)
+		log_warn("process %d: %s %ld cannot be set (%s); continuing without it", tid, name, number, strerror(errno));
 	return 0;
 }
 
@@ -89,17 +89,15 @@ static int rebuild(struct newborn_thread *thread, const ProtobufCMessage *base, 
 		   struct fault *fault)
 {
 	const Cairn__Attributes *message = (const Cairn__Attributes *)base;
-	(void)fault;
-	if (message->personality != (uint32_t)personality(0xffffffff))
-		batch_call(batch, personality, message->personality);
 	if (message->child_subreaper)
 		batch_call(batch, prctl, PR_SET_CHILD_SUBREAPER, 1);
 	if (message->thp_disable)
-		batch_call(batch, prctl, PR_SET_THP_DISABLE, 1);
+		batch_call(batch, prctl, PR_SET_THP_DISABLE, 1, message->thp_disable & ~UINT32_C(1), 0, 0);
 	for (uint32_t command = 1; command; command <<= 1)
 		if (message->membarrier & command)
 			batch_call(batch, membarrier, command);
-	return set_oom_score(thread->process->pid, message->oom_score_adj, fault);
+	int rc = set_number(thread->tid, "oom_score_adj", 10, message->oom_score_adj, fault);
+	return rc < 0 ? rc : set_number(thread->tid, "coredump_filter", 16, message->coredump_filter, fault);
 }
 
 const struct kind kind_attributes = {
