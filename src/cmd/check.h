@@ -4,11 +4,12 @@
 #include "cmd/cmd.h"
 
 #define MAP_PATH_HELP "what the image knows as OLD, and all below it, is NEW here; can be repeated"
+#define MAP_ADDRESS_HELP "sockets at address OLD are at NEW here; can be repeated"
 #define FORCE_CPU_HELP "the processor here may lack features that the image's had"
 
 struct check_options {
 	/* Of an image: as for its restore. */
-	struct cmd_list maps;
+	struct cmd_list maps, addresses;
 	bool force_cpu;
 	bool repair;
 };

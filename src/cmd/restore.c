@@ -41,7 +41,7 @@ static const struct cmd_option options[] = {
 	{ "tcp", 0, CMD_CHOICE, "established|close", "TCP connections to the outside: go on, or come back as reset by the peer",
 	  offsetof(struct restore_options, tcp) },
 	{ "map-path", 0, CMD_LIST, "OLD=NEW", MAP_PATH_HELP, offsetof(struct restore_options, maps) },
-	{ "map-address", 0, CMD_LIST, "OLD=NEW", "sockets at address OLD are at NEW here; can be repeated",
+	{ "map-address", 0, CMD_LIST, "OLD=NEW", MAP_ADDRESS_HELP,
 	  offsetof(struct restore_options, addresses) },
 	{ "fd", 0, CMD_LIST, "N=FILE", "another file for descriptor N, say the new job's log", offsetof(struct restore_options, fds) },
 	{ "once", 0, CMD_FLAG, NULL, "an image that was restored once with this option is not restored again", offsetof(struct restore_options, once) },

@@ -27,7 +27,8 @@ struct run_options {
 	bool resume, network;
 	int file_changed; /* index in the option's words */
 	int exit_after; /* -1: not given; 0: after a checkpoint by signal, or by time if there is none; 1: after any */
-	struct cmd_list maps;
+	struct cmd_list maps, addresses;
+	int outside, in_flight, tcp;
 };
 
 static const struct cmd_option options[] = {
@@ -44,6 +45,12 @@ static const struct cmd_option options[] = {
 	  offsetof(struct run_options, resume) },
 	{ "net", 0, CMD_FLAG, NULL, "in a network of its own, with pasta (package passt) for the way out", offsetof(struct run_options, network) },
 	{ "map-path", 0, CMD_LIST, "OLD=NEW", "when it is resumed, as with cairn restore", offsetof(struct run_options, maps) },
+	{ "map-address", 0, CMD_LIST, "OLD=NEW", "when it is resumed, as with cairn restore", offsetof(struct run_options, addresses) },
+	{ "outside", 0, CMD_CHOICE, "refuse|close|reconnect", "for the checkpoints that it makes, as with cairn checkpoint",
+	  offsetof(struct run_options, outside) },
+	{ "tcp", 0, CMD_CHOICE, "refuse|established|close", "the same; established: only if all of them end the job",
+	  offsetof(struct run_options, tcp) },
+	{ "in-flight", 0, CMD_CHOICE, "refuse|lose", "the same", offsetof(struct run_options, in_flight) },
 	{ "file-changed", 0, CMD_CHOICE, "refuse|ignore|rollback", "when it is resumed, as with cairn restore (default: rollback)",
 	  offsetof(struct run_options, file_changed) },
 	{ NULL },
@@ -82,6 +89,10 @@ static int check_options(const struct run_options *given, int *ret_signal, struc
 		return fault_set(fault, FAULT_USAGE, EINVAL, "--every, --keep, --on-signal and --resume need a place; try --image FILE");
 	if (given->exit_after >= 0 && !given->on_signal && given->every <= 0)
 		return fault_set(fault, FAULT_USAGE, EINVAL, "--exit-after-checkpoint needs --on-signal or --every");
+	bool all_end = given->exit_after == 1 || (given->exit_after == 0 && given->every <= 0);
+	if (given->tcp == CAIRN_TCP_ESTABLISHED && !all_end)
+		return fault_set(fault, FAULT_USAGE, EINVAL, "--tcp established: a connection saved from a program that runs on is stale at once; "
+				 "try it with --exit-after-checkpoint=any");
 	if (given->name && !registry_name_valid(given->name))
 		return fault_set(fault, FAULT_USAGE, EINVAL,
 				 "--name %s: try letters, digits and ._-+, at most %d, and not digits alone", given->name, JOB_NAME_MAX);
@@ -102,6 +113,9 @@ static json_t *spec_of(const struct run_options *given, const char *image, const
 				 !feature_capability(CAP_SYS_ADMIN), "ours", terminal->ours, "every", given->every, "keep",
 				 (int)given->keep, "exit_after", given->exit_after == 1 || (given->exit_after == 0 && !given->on_signal));
 	json_object_set_new(spec, "network", json_boolean(given->network));
+	json_object_set_new(spec, "outside", json_integer(given->outside));
+	json_object_set_new(spec, "tcp", json_integer(given->tcp));
+	json_object_set_new(spec, "lose_in_flight", json_boolean(given->in_flight == 1));
 	json_object_set_new(spec, "mask", json_sprintf("%llx", (unsigned long long)mask));
 	if (given->name)
 		json_object_set_new(spec, "name", json_string(given->name));
@@ -125,6 +139,7 @@ static enum cairn_status resume(const char *image, const struct run_options *giv
 			.image = path, .pids = CAIRN_PIDS_PRIVATE, .signal_fd = -1,
 			.ignore_changed_files = given->file_changed == 1, .roll_back_files = given->file_changed == 2,
 			.path_maps = maps->maps, .path_map_count = maps->count,
+			.address_maps = (const char *const *)given->addresses.at, .address_map_count = given->addresses.count,
 			.terminal = terminal->path[0] ? terminal->path : NULL,
 		};
 		const struct restore_way way = { .program = "/proc/self/exe", .spec = spec, .terminal_ours = terminal->ours };
@@ -197,6 +212,7 @@ int cmd_run(int argc, char **argv)
 	}
 	path_words_finish(&maps);
 	cmd_list_finish(&given.maps);
+	cmd_list_finish(&given.addresses);
 	return status;
 }
 

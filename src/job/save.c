@@ -72,11 +72,18 @@ static json_t *succeeded(const char *image, const struct cairn_checkpoint_result
 			 (double)result->total_ns / 1e6);
 }
 
+static int number_or(const json_t *request, const char *key, int otherwise)
+{
+	const json_t *number = json_object_get(request, key);
+	return number ? (int)json_integer_value(number) : otherwise;
+}
+
 /* @parent: NULL unless the request names one. */
 static json_t *save_to(const struct save_job *job, const json_t *request, const char *output, const char *parent, bool track)
 {
 	pid_t pid = (pid_t)json_integer_value(json_object_get(request, "pid"));
 	json_t *devices = json_object_get(request, "reopen_devices");
+	const json_t *says = json_object_get(request, "lose_in_flight");
 	_free_ const char **paths = memory_new((json_array_size(devices) + 1) * sizeof *paths);
 	for (size_t i = 0; i < json_array_size(devices); i++) {
 		const char *path = json_string_value(json_array_get(devices, i));
@@ -87,9 +94,9 @@ static json_t *save_to(const struct save_job *job, const json_t *request, const 
 		.after = (enum cairn_after)json_integer_value(json_object_get(request, "after")),
 		.threads = (unsigned)json_integer_value(json_object_get(request, "threads")),
 		.timeout_s = json_number_value(json_object_get(request, "timeout")),
-		.outside = (enum cairn_outside)json_integer_value(json_object_get(request, "outside")),
-		.tcp = (enum cairn_tcp)json_integer_value(json_object_get(request, "tcp")),
-		.lose_in_flight = json_is_true(json_object_get(request, "lose_in_flight")),
+		.outside = (enum cairn_outside)number_or(request, "outside", job->outside),
+		.tcp = (enum cairn_tcp)number_or(request, "tcp", job->tcp),
+		.lose_in_flight = says ? json_is_true(says) : job->lose_in_flight,
 		.reopen_devices = paths,
 		.reopen_device_count = json_array_size(devices),
 		.parent = parent ? parent : json_string_value(json_object_get(request, "parent")),

@@ -8,6 +8,7 @@
 #include <sys/types.h>
 
 #include "base/tracking.h"
+#include "cairn.h"
 
 struct save_job {
 	pid_t root;
@@ -17,6 +18,9 @@ struct save_job {
 	unsigned keep;       /* generations of it */
 	bool periodic;       /* it is saved from time to time: incrementally, by write tracking */
 	bool own_network;
+	enum cairn_outside outside; /* for requests that do not say */
+	enum cairn_tcp tcp;
+	bool lose_in_flight;
 	struct tracking *tracking; /* what the last save left, and then what this one leaves */
 };
 

@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import shutil
+import socket
 import subprocess
 import sys
 
@@ -35,6 +36,42 @@ def streams():
     program.path("go").touch()
     until(lambda: reap() or not jobs(), "the end")
     check("differs" not in program.text(), "the program noticed")
+
+
+CLIENT = """
+import os, socket, sys, time
+PAUSE = 0.002
+c = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+print("ready", flush=True)
+while not os.path.exists("go"):
+    time.sleep(PAUSE)
+try:
+    print("got", c.recv(100), flush=True)
+except ConnectionResetError:
+    print("reset", flush=True)
+"""
+
+
+@test("cairn run --every --tcp close: the checkpoints that it makes take connections to the outside as the user says", user=True)
+def policies():
+    need_cairn()
+    server = socket.create_server(("127.0.0.1", 0))
+    os.mkdir("job")
+    write("job/client.py", CLIENT)
+    command = [PYTHON, "client.py", server.getsockname()[1]]
+    done = cairn("run", "--image", "image.cairn", "--every", "1", "--tcp", "established", "--", *command)
+    check(done.status == 125 and "--exit-after-checkpoint=any" in done.err, "established without an end", done)
+    program = run("--name", "client", "--image", "image.cairn", "--every", "0.3", "--tcp", "close", "--", *command, directory="job")
+    program.wait_text("ready")
+    peer, _ = server.accept()
+    until(lambda: os.path.exists("job/image.cairn"), "a checkpoint")
+    peer.sendall(b"still here")
+    program.path("go").touch()
+    program.succeed()
+    check("got b'still here'" in program.text(), "the program noticed", program.text())
+    again = run("--name", "client", "--image", "image.cairn", "--resume", "--", *command, directory="job")
+    again.succeed()
+    check("reset" in again.text(), "wrong output of what was restored", again.text(), again.text("err"))
 
 
 @test("cairn check NAME looks at a job without touching it, and names what stands against its checkpoint", user=True)

@@ -4,6 +4,7 @@
 import os
 import pathlib
 import random
+import signal
 import socket
 import subprocess
 import sys
@@ -333,6 +334,26 @@ def closed():
     check("got arrived ECONNRESET" in program.text(), "wrong output", program.text())
 
 
+@test("--stop --tcp established: cut off until --repair, as it is told; then SIGCONT lets the program go on with its connection", quick=True)
+def stopped():
+    need_cairn()
+    own_network()
+    server = socket.create_server(("127.0.0.1", 0))
+    write("client.py", CLOSED)
+    program = start([PYTHON, "client.py", str(server.getsockname()[1])])
+    program.wait_text("ready")
+    peer, _ = server.accept()
+    result = cairn("checkpoint", program.pid, "-o", "image.cairn", "--tcp", "established", "--stop", status=OK)
+    check("cairn check --repair" in result.err, "the way on is not named", result)
+    cairn("check", "--repair", status=OK)
+    os.kill(program.pid, signal.SIGCONT)
+    peer.sendall(b"after all")
+    program.path("go").touch()
+    peer.close()
+    program.succeed()
+    check("got after all end" in program.text(), "wrong output", program.text())
+
+
 @test("restore --tcp close: connections that were kept come back as reset, and nothing of the lock is left", quick=True)
 def closed_later():
     need_cairn()
@@ -382,6 +403,8 @@ print(*(s.getsockname()[0] for s in (server, client, peer, udp, new)), client.ge
     sh("ip", "addr", "add", "10.66.0.2/32", "dev", "lo")
     result = program.restore(status=None)
     check(result.status != OK and "10.66.0.1" in result.err and "--map-address" in result.err, "no hint", result)
+    cairn("check", "--map-address", "10.66.0.1=10.66.0.2", program.image, status=OK)
+    fault_line(cairn("check", "--map-address", "10.66.0.1=10.66.0.2"), USAGE, "--map-address")
     result = program.restore("--map-address", "10.66.0.1=there", status=None)
     fault_line(result, USAGE, "--map-address")
     program.restore("--map-address", "10.66.0.1=10.66.0.2")

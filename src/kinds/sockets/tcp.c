@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "base/crew.h"
+#include "base/log.h"
 #include "kinds/sockets/guard.h"
 #include "kinds/sockets/option.h"
 #include "kinds/table.h"
@@ -398,6 +399,9 @@ static int depart(struct harvest *harvest, struct frozen_file *file, bool ends, 
 		if (rc < 0)
 			return rc;
 		scene->is_kept = true;
+		if (!ends)
+			log_warn("packets of %zu TCP connections to the outside are dropped until the image is restored; before SIGCONT lets the program "
+				 "go on here instead, run cairn check --repair", scene->held_count);
 	}
 	if (!ends || !message || !message->queues || !message->remote.len || message->reset || frozen_file_own(file, &own, NULL) < 0)
 		return 0;
