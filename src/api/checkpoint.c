@@ -256,7 +256,7 @@ static uint64_t expect_copies(const struct save *save, const struct harvest *sur
 			if (map->shared && map->deleted)
 				note_shared(&seen, map);
 			else if (!track_has(&save->track, space->pid, map->start))
-				bytes += map->anonymous;
+				bytes += map->anonymous > map->shared_bytes ? map->anonymous - map->shared_bytes : 0;
 		}
 	}
 	for (size_t i = 0; i < seen.count; i++)
@@ -308,6 +308,7 @@ static int finish_image(struct save *save, struct image_file *file, struct image
 {
 	int rc = snapshot_give_out(&save->snapshot, fault);
 	if (rc == 0) {
+		kin_settle(&save->snapshot, &save->harvest);
 		write_places(save);
 		rc = write_records(save, fault);
 	}

@@ -114,6 +114,23 @@ void places_merge(page_places *places, const page_places *more)
 	become(places, &result);
 }
 
+void places_within(const page_places *places, uint64_t start, uint64_t end, page_places *ret_parts)
+{
+	size_t low = 0, high = places->count;
+	while (low < high) { /* the first that ends behind @start */
+		size_t middle = (low + high) / 2;
+		if (end_of(&places->at[middle]) <= start)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	for (; low < places->count && places->at[low].address < end; low++) {
+		const struct page_place *place = &places->at[low];
+		uint64_t from = place->address > start ? place->address : start, to = end_of(place) < end ? end_of(place) : end;
+		add_part(ret_parts, place, from, to);
+	}
+}
+
 uint64_t places_count(const page_places *places)
 {
 	uint64_t pages = 0;

@@ -21,4 +21,6 @@ void places_subtract(page_places *places, const page_ranges *gone);
 void places_intersect(page_places *places, const page_ranges *kept);
 /* Adds @more, none of whose pages is in @places; both settled. */
 void places_merge(page_places *places, const page_places *more);
+/* Adds to @ret_parts what of @places (settled) lies in [@start, @end). */
+void places_within(const page_places *places, uint64_t start, uint64_t end, page_places *ret_parts);
 uint64_t places_count(const page_places *places); /* pages */

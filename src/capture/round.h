@@ -46,6 +46,13 @@ struct unit {
 	struct { uint64_t address; uint32_t pages; } extents[PAGES_MOST_CHUNKS];
 };
 
+/* A process whose page frames are compared (kin.c). */
+struct kin_view {
+	pid_t pid; /* 0: none */
+	int pagemap, memory; /* -1: not open */
+};
+enum { KIN_VIEWS = 1 + SNAPSHOT_ELDERS };
+
 /* What a thread has at hand: the memory of the process that it was last at, its buffer, and what a slice came to. */
 struct worker {
 	struct round *round;
@@ -60,6 +67,9 @@ struct worker {
 	page_ranges seen, kept, spoiled;
 	uint64_t pages;
 	void *cursor; /* of the sink, for pages that are stored already */
+	struct kin_view kin[KIN_VIEWS];
+	uint8_t *kin_pages; /* two units; NULL: not needed yet */
+	VEC(struct page_share) shares;
 };
 
 /* Ends the round: the first fault is its result. Thread-safe. */
@@ -79,6 +89,14 @@ void worker_leave(struct worker *worker);
 /* Has the parent this page? Then it is named in @fresh, and not stored again. */
 bool unit_is_known(const struct snapshot *snapshot, size_t store, void **cursor, uint64_t address, const void *page,
 		   page_places *fresh);
+
+/* kin.c. Elders for a source that is (a part of) one mapping of @process. */
+void kin_find(const struct harvest *harvest, const struct frozen_process *process, struct snapshot_source *source);
+/* Notes what of [@start, @end) an elder has too, and calls @own_pages for the rest. Of a frozen tree only. */
+typedef int (*kin_own)(struct worker *worker, const struct snapshot_source *source, uint64_t start, uint64_t end, void *context, struct fault *fault);
+int kin_sift(struct worker *worker, const struct snapshot_source *source, uint64_t start, uint64_t end, kin_own own_pages, void *context,
+	     struct fault *fault);
+void kin_finish(struct worker *worker);
 
 /* hold.c. Keeps the whole batch for later, or nothing: there is no more room. Thread-safe. */
 bool hold_batch(struct round *round, size_t store, const struct page_batch *batch);

@@ -24,6 +24,7 @@ void snapshot_finish(struct snapshot *snapshot)
 		vec_finish(&store->fresh);
 		vec_finish(&store->seen);
 		vec_finish(&store->kept);
+		vec_finish(&store->shares);
 	}
 	vec_finish(&snapshot->stores);
 	vec_finish(&snapshot->parents);
@@ -61,6 +62,21 @@ static bool is_wanted(const struct map *map, uint32_t categories)
 	return !(categories & (PAGE_ZERO | PAGE_GUARD)) && !(map->inode && (categories & PAGE_FILE));
 }
 
+static int keep_pages(struct worker *worker, const struct snapshot_source *source, uint64_t start, uint64_t end, void *context,
+		      struct fault *fault)
+{
+	(void)source, (void)context, (void)fault;
+	*vec_add(&worker->kept) = (struct page_range){ start, end };
+	return 0;
+}
+
+static int copy_pages(struct worker *worker, const struct snapshot_source *source, uint64_t start, uint64_t end, void *context,
+		      struct fault *fault)
+{
+	(void)context;
+	return unit_add(worker, source, start, end, fault);
+}
+
 static int take_extent(struct worker *worker, const struct snapshot_source *source, enum snapshot_look look,
 		       const struct page_extent *extent, struct fault *fault)
 {
@@ -74,11 +90,8 @@ static int take_extent(struct worker *worker, const struct snapshot_source *sour
 		*vec_add(&worker->seen) = (struct page_range){ extent->start, extent->end };
 	if (!is_wanted(source->map, extent->categories))
 		return 0;
-	if (look == LOOK_LAST && !(extent->categories & PAGE_WRITTEN)) {
-		*vec_add(&worker->kept) = (struct page_range){ extent->start, extent->end };
-		return 0;
-	}
-	return unit_add(worker, source, extent->start, extent->end, fault);
+	kin_own own_pages = look == LOOK_LAST && !(extent->categories & PAGE_WRITTEN) ? keep_pages : copy_pages;
+	return kin_sift(worker, source, extent->start, extent->end, own_pages, NULL, fault);
 }
 
 static int look_through(struct worker *worker, const struct slice *slice, enum snapshot_look look, struct fault *fault)
@@ -112,11 +125,11 @@ static bool is_spoiled(const struct snapshot_store *store, const struct slice *s
 
 /* How far the lists were when a slice began. */
 struct mark {
-	size_t fresh, seen, kept, spoiled;
+	size_t fresh, seen, kept, spoiled, shares;
 };
 static struct mark mark_of(const struct worker *worker)
 {
-	return (struct mark){ worker->fresh.count, worker->seen.count, worker->kept.count, worker->spoiled.count };
+	return (struct mark){ worker->fresh.count, worker->seen.count, worker->kept.count, worker->spoiled.count, worker->shares.count };
 }
 
 /* Nothing that has been said since counts. */
@@ -127,6 +140,7 @@ static void forget(struct worker *worker, struct mark mark)
 	worker->seen.count = mark.seen;
 	worker->kept.count = mark.kept;
 	worker->spoiled.count = mark.spoiled;
+	worker->shares.count = mark.shares;
 }
 
 static int look_at_memory(struct worker *worker, const struct slice *slice, struct fault *fault)
@@ -170,6 +184,7 @@ static void hand_in(struct worker *worker, size_t index)
 	VEC_APPEND(&store->seen, &worker->seen);
 	VEC_APPEND(&store->kept, &worker->kept);
 	VEC_APPEND(&store->spoiled, &worker->spoiled);
+	VEC_APPEND(&store->shares, &worker->shares);
 	pthread_mutex_unlock(&round->lock);
 	forget(worker, (struct mark){ 0 });
 }
@@ -216,6 +231,7 @@ static void *work(void *context)
 	round->pages += worker.pages;
 	pthread_mutex_unlock(&round->lock);
 	worker_leave(&worker);
+	kin_finish(&worker);
 	vec_finish(&worker.fresh);
 	vec_finish(&worker.seen);
 	vec_finish(&worker.kept);
@@ -273,17 +289,21 @@ int snapshot_round(struct snapshot *snapshot, const struct snapshot_source *sour
 
 typedef VEC(struct snapshot_source) source_list;
 
-static void add_space(struct snapshot *snapshot, struct frozen_space *space, source_list *sources)
+static void add_space(struct snapshot *snapshot, const struct harvest *harvest, struct frozen_space *space, source_list *sources)
 {
 	if (!space->tracked)
 		space->store = snapshot_add_store(snapshot, space->pid);
+	snapshot->stores.at[space->store].shares.count = 0;
 	for (size_t i = 0; i < space->maps.maps.count; i++) {
 		const struct map *map = &space->maps.maps.at[i];
-		if (snapshot_is_private(map))
-			*vec_add(sources) = (struct snapshot_source){
+		if (!snapshot_is_private(map))
+			continue;
+		struct snapshot_source *source = vec_add(sources);
+		*source = (struct snapshot_source){
 				.store = space->store, .pid = space->pid, .fd = -1, .space = space->id, .start = map->start,
 				.end = map->end, .map = map, .by_force = snapshot_needs_force(map),
 				.look = space->tracked && !map->inode ? LOOK_LAST : LOOK_ALL };
+		kin_find(harvest, space->process, source);
 	}
 }
 
@@ -314,7 +334,7 @@ int snapshot_tree(struct snapshot *snapshot, struct harvest *harvest, struct fau
 	source_list sources = { 0 };
 	uint64_t pages;
 	for (size_t i = 0; i < harvest->spaces.count; i++)
-		add_space(snapshot, harvest->spaces.at[i], &sources);
+		add_space(snapshot, harvest, harvest->spaces.at[i], &sources);
 	for (size_t i = 0; i < harvest->contents.count; i++)
 		add_contents(snapshot, &harvest->contents.at[i], &sources);
 	for (size_t i = 0; i < snapshot->stores.count; i++)

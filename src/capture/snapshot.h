@@ -19,6 +19,20 @@ enum snapshot_look {
 	LOOK_LAST,    /* the same of a frozen program, and what is there unwritten stays as it was stored */
 };
 
+/* Whose pages may be the same since a fork, and where (capture/kin.c). */
+struct snapshot_elder {
+	pid_t pid; /* 0: none */
+	size_t store;
+	uint64_t start, end;
+};
+enum { SNAPSHOT_ELDERS = 2 };
+
+/* Pages that are stored with those of another. */
+struct page_share {
+	uint64_t start, end; /* bytes */
+	size_t store;
+};
+
 /* A stretch of memory or of an object to look through. */
 struct snapshot_source {
 	size_t store;
@@ -30,6 +44,7 @@ struct snapshot_source {
 	uint64_t start, end; /* bytes */
 	const struct map *map; /* NULL: contents, all of which are to be read */
 	enum snapshot_look look;
+	struct snapshot_elder elders[SNAPSHOT_ELDERS];
 };
 
 struct snapshot_store {
@@ -38,6 +53,7 @@ struct snapshot_store {
 	page_ranges spoiled;  /* protected, but not stored: the last round takes all of it */
 	page_places fresh;    /* of the round at work */
 	page_ranges seen, kept;
+	VEC(struct page_share) shares; /* of the last round, until kin_settle */
 	bool last;            /* this round leaves only what is kept */
 };
 
@@ -89,5 +105,9 @@ bool snapshot_is_private(const struct map *map);
 bool snapshot_needs_force(const struct map *map);
 /* The last round: all address spaces (with the stores that frozen_space names) and contents of a frozen tree. */
 int snapshot_tree(struct snapshot *snapshot, struct harvest *harvest, struct fault *fault);
+/* kin.c. Does @process have this mapping from its parent, and most of its pages with it? */
+bool kin_is_heir(const struct frozen_process *process, const struct map *map);
+/* When all pages of the frozen tree are stored: those that relatives share become each one's. */
+void kin_settle(struct snapshot *snapshot, const struct harvest *harvest);
 /* Records of what only the pages showed. */
 int snapshot_late_records(struct harvest *harvest, struct fault *fault);

@@ -28,8 +28,11 @@ enum {
 	RELEASE_STEP = 16 << 20,
 };
 
-static bool is_worth_it(const struct map *map)
+/* What a child has from its parent is known by the parent's. */
+static bool is_worth_it(const struct frozen_process *process, const struct map *map)
 {
+	if (kin_is_heir(process, map))
+		return false;
 	return snapshot_is_private(map) && !map->inode && map->anonymous >= LEAST_MAP && !(map->flags & MAP_FLAG_HUGETLB);
 }
 
@@ -67,7 +70,7 @@ static void choose_process(struct track *track, const struct frozen_process *pro
 		return;
 	const struct map_list *maps = &process->space->maps;
 	for (size_t i = 0; i < maps->maps.count; i++)
-		bytes += is_worth_it(&maps->maps.at[i]) ? maps->maps.at[i].anonymous : 0;
+		bytes += is_worth_it(process, &maps->maps.at[i]) ? maps->maps.at[i].anonymous : 0;
 	if (bytes < LEAST_SPACE && !tracking_find(kept, process->pid, process->stat.start_time))
 		return;
 	if (misses_writes(process)) {
@@ -81,7 +84,7 @@ static void choose_process(struct track *track, const struct frozen_process *pro
 	for (size_t i = 0; i < maps->maps.count; i++) {
 		const struct map *one = &maps->maps.at[i];
 		bool registered = before >= 0 && snapshot_is_private(one) && !one->inode && (one->flags & MAP_FLAG_UFFD_WP);
-		if (!registered && !is_worth_it(one))
+		if (!registered && !is_worth_it(process, one))
 			continue;
 		struct map *map = vec_add(&space->maps);
 		*map = maps->maps.at[i];

@@ -150,6 +150,7 @@ bool tree_adopt_flags(struct frozen_process *process, const struct harvest *know
 		map->swapped = old->maps.at[o].swapped;
 		map->resident = old->maps.at[o].resident;
 		map->anonymous = old->maps.at[o].anonymous;
+		map->shared_bytes = old->maps.at[o].shared_bytes;
 		map->pages_shared = old->maps.at[o].pages_shared;
 	}
 	return true;

@@ -84,6 +84,7 @@ static bool shared_take(const char *at, struct map *map)
 {
 	uint64_t bytes = 0;
 	bool good = size_take(at, &bytes);
+	map->shared_bytes += bytes;
 	map->pages_shared |= bytes > 0;
 	return good;
 }

@@ -54,6 +54,7 @@ struct map {
 	uint64_t page_size;  /* bytes (smaps, KernelPageSize); 0 from maps */
 	uint64_t resident;   /* bytes in memory (smaps, Rss) */
 	uint64_t anonymous;  /* bytes of private pages in memory (smaps, Anonymous); 0 from maps */
+	uint64_t shared_bytes; /* in memory, and mapped elsewhere too (smaps, Shared_Clean and Shared_Dirty) */
 	bool pages_shared;   /* some of its pages are mapped elsewhere too (smaps, Shared_Clean and Shared_Dirty) */
 	char unknown[16];    /* first VmFlags without a bit above */
 };

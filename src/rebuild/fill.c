@@ -16,7 +16,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "rebuild/faults.h"
-#include "rebuild/newborn.h"
+#include "rebuild/heritage.h"
 #include "rebuild/pager.h"
 
 /* Where pages of a space go: a newborn, one of Cairn's own descriptors, or its own memory. */
@@ -26,6 +26,8 @@ struct target {
 	uint8_t *memory;
 	uint64_t size; /* of memory */
 	const struct fault_space *faults; /* NULL: none */
+	bool is_full;                     /* has all of its pages, or is not to get them now */
+	const struct heritage *heritage;  /* pages that are there since its birth; NULL: none */
 };
 
 struct filler {
@@ -152,14 +154,43 @@ static int write_memory(const struct target *target, const struct page_batch *ba
 	return rc < 0 ? rc : write_plainly(target->pid, &plain, fault);
 }
 
+/* What it has from its parent is there. */
+static int write_heir(struct filler *filler, const struct target *target, const struct page_batch *batch, struct fault *fault)
+{
+	struct page_batch own;
+	int rc = 0;
+	own.space = batch->space;
+	own.count = 0;
+	for (uint32_t i = 0; rc == 0 && i < batch->count; i++) {
+		struct page_chunk left = batch->chunks[i];
+		while (rc == 0 && left.pages) {
+			bool inherited = false;
+			uint64_t edge = heritage_stretch(target->heritage, left.address, left.address + (uint64_t)left.pages * IMAGE_PAGE, &inherited);
+			uint32_t pages = (uint32_t)((edge - left.address) / IMAGE_PAGE);
+			if (!inherited)
+				own.chunks[own.count++] = (struct page_chunk){ left.address, pages, left.data };
+			left = (struct page_chunk){ edge, left.pages - pages, (const uint8_t *)left.data + (size_t)pages * IMAGE_PAGE };
+			if (own.count < PAGES_MOST)
+				continue;
+			rc = write_memory(target, &own, filler->rebuild->options.lazy, fault);
+			own.count = 0;
+		}
+	}
+	return rc < 0 ? rc : write_memory(target, &own, filler->rebuild->options.lazy, fault);
+}
+
 static int take_batch(void *context, const struct page_batch *batch, struct fault *fault)
 {
 	struct filler *filler = context;
 	const struct target *target = batch->space < filler->target_count ? &filler->targets[batch->space] : NULL;
 	if (!target || (!target->pid && target->fd < 0 && !target->memory))
 		return fault_set(fault, FAULT_IMAGE, EINVAL, "damaged: pages of space %u, which does not exist", batch->space);
+	if (target->is_full)
+		return 0;
 	for (uint32_t i = 0; i < batch->count; i++)
 		atomic_fetch_add(&filler->pages, batch->chunks[i].pages);
+	if (target->heritage)
+		return write_heir(filler, target, batch, fault);
 	if (target->memory)
 		return copy_object(target, batch, fault);
 	return target->pid ? write_memory(target, batch, filler->rebuild->options.lazy, fault) : write_object(target, batch, fault);
@@ -223,8 +254,12 @@ static void set_targets(struct filler *filler)
 	}
 	for (size_t i = 0; i < rebuild->processes.count; i++) {
 		struct rebuild_process *process = rebuild->processes.at[i];
-		if (process->plan->space)
-			filler->targets[process->plan->space->id].pid = process->newborn.pid;
+		if (!process->plan->space)
+			continue;
+		struct target *target = &filler->targets[process->plan->space->id];
+		target->pid = process->newborn.pid;
+		target->is_full = process->is_loaded;
+		target->heritage = process->is_heir ? &process->heritage : NULL;
 	}
 }
 
@@ -240,18 +275,21 @@ static uint64_t *count_pages(const struct filler *filler)
 	return pages;
 }
 
-/* Userfaultfds for the spaces that are large enough; for all, if memory is loaded behind the running program. */
-static int begin_faults(struct filler *filler, struct fault *fault)
+/* Userfaultfds for the spaces that are large enough; for all, if memory is loaded behind the running program. What is shared with relatives is loaded
+ * at once: a parent has to have it before its children are born. */
+static int begin_faults(struct filler *filler, const struct rebuild_process *only, struct fault *fault)
 {
 	enum { LEAST_PAGES = 1024 };
 	struct rebuild *rebuild = filler->rebuild;
-	bool lazy = rebuild->options.lazy;
+	bool lazy = rebuild->options.lazy && !only;
 	_free_ uint64_t *pages = count_pages(filler);
 	for (size_t i = 0; i < rebuild->processes.count; i++) {
 		struct rebuild_process *process = rebuild->processes.at[i];
 		struct fault_space space;
 		struct fault why;
 		if (!process->plan->space || pages[process->plan->space->id] < (lazy ? 1 : LEAST_PAGES))
+			continue;
+		if ((only && process != only) || process->is_loaded || process->is_heir)
 			continue;
 		int rc = faults_begin(process, lazy, &space, &why);
 		if (rc < 0 && lazy) {
@@ -301,28 +339,78 @@ static void run_workers(struct filler *filler)
 		pthread_join(workers[i], NULL);
 }
 
+/* Blocks in which only spaces have pages that have them already. */
+static void skip_full(struct filler *filler)
+{
+	const struct image_reader *reader = filler->rebuild->reader;
+	const struct image_place *places;
+	size_t count = image_reader_places(reader, &places), index;
+	bool *skipped = memory_new(filler->block_count + 1);
+	memset(skipped, true, filler->block_count);
+	for (size_t i = 0; i < count; i++) {
+		const struct target *target = places[i].space < filler->target_count ? &filler->targets[places[i].space] : NULL;
+		uint64_t start = places[i].at.address, end = start + (uint64_t)places[i].at.pages * IMAGE_PAGE;
+		bool inherited = false;
+		if (target && (target->is_full || (target->heritage && heritage_stretch(target->heritage, start, end, &inherited) == end && inherited)))
+			continue;
+		if (image_reader_find(reader, places[i].space, start, &index))
+			skipped[index] = false;
+	}
+	for (size_t i = 0; filler->skipped && i < filler->block_count; i++)
+		skipped[i] |= filler->skipped[i];
+	free(filler->skipped);
+	filler->skipped = skipped;
+}
+
+static bool has_heirs(const struct rebuild *rebuild)
+{
+	for (size_t i = 0; i < rebuild->processes.count; i++)
+		if (rebuild->processes.at[i]->is_heir)
+			return true;
+	return false;
+}
+
+/* @only: this one's pages, NULL: everybody's. Ends the filler. */
+static int fill(struct filler *filler, const struct rebuild_process *only, struct fault *fault)
+{
+	struct rebuild *rebuild = filler->rebuild;
+	bool lazy = rebuild->options.lazy && !only;
+	int rc = begin_faults(filler, only, fault);
+	if (rc == 0 && lazy)
+		skip_blocks(filler);
+	if (rc == 0 && has_heirs(rebuild))
+		skip_full(filler);
+	if (rc == 0)
+		run_workers(filler);
+	rebuild->pages += atomic_load(&filler->pages);
+	if (rc == 0 && atomic_load(&filler->failed)) {
+		*fault = filler->fault;
+		rc = fault->error ? -fault->error : -EIO;
+	}
+	if (rc == 0 && lazy && filler->faults.count)
+		rc = pager_start(rebuild, filler->faults.at, filler->faults.count, &rebuild->pager, fault);
+	for (size_t i = 0; i < filler->faults.count; i++)
+		faults_end(&filler->faults.at[i]);
+	vec_finish(&filler->faults);
+	free(filler->targets);
+	free(filler->skipped);
+	return rc;
+}
+
+int fill_process(struct rebuild *rebuild, struct rebuild_process *process, struct fault *fault)
+{
+	struct filler filler = { .rebuild = rebuild, .lock = PTHREAD_MUTEX_INITIALIZER };
+	set_targets(&filler);
+	filler.block_count = image_reader_blocks(rebuild->reader, &filler.blocks);
+	for (uint32_t id = 0; id < filler.target_count; id++)
+		filler.targets[id].is_full |= id != process->plan->space->id;
+	return fill(&filler, process, fault);
+}
+
 int fill_pages(struct rebuild *rebuild, struct fault *fault)
 {
 	struct filler filler = { .rebuild = rebuild, .lock = PTHREAD_MUTEX_INITIALIZER };
-	bool lazy = rebuild->options.lazy;
 	set_targets(&filler);
 	filler.block_count = image_reader_blocks(rebuild->reader, &filler.blocks);
-	int rc = begin_faults(&filler, fault);
-	if (rc == 0 && lazy)
-		skip_blocks(&filler);
-	if (rc == 0)
-		run_workers(&filler);
-	rebuild->pages = atomic_load(&filler.pages);
-	if (rc == 0 && atomic_load(&filler.failed)) {
-		*fault = filler.fault;
-		rc = fault->error ? -fault->error : -EIO;
-	}
-	if (rc == 0 && lazy && filler.faults.count)
-		rc = pager_start(rebuild, filler.faults.at, filler.faults.count, &rebuild->pager, fault);
-	for (size_t i = 0; i < filler.faults.count; i++)
-		faults_end(&filler.faults.at[i]);
-	vec_finish(&filler.faults);
-	free(filler.targets);
-	free(filler.skipped);
-	return rc;
+	return fill(&filler, NULL, fault);
 }

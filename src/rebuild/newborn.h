@@ -12,12 +12,26 @@ struct rebuild_thread {
 	struct registers final; /* with which it starts to run */
 };
 
+/* What a process has from its parent (heritage.h). Ranges are ascending. */
+struct heritage_range {
+	uint64_t start, end;
+};
+typedef VEC(struct heritage_range) heritage_ranges;
+struct heritage {
+	heritage_ranges mappings; /* that it keeps: each lies in one of its own and in one of the parent's */
+	heritage_ranges pages;    /* in them */
+	heritage_ranges foreign;  /* pages in them that the parent has and it has not */
+};
+
 struct rebuild_process {
 	struct newborn_process newborn;
 	const struct plan_process *plan;
 	struct rebuild_process *parent, *first_child, *last_child, *next_sibling;
 	VEC(struct rebuild_thread *) threads; /* those that live; the leader first */
 	bool made, ended; /* ended: a zombie */
+	bool is_heir, bears_heirs;
+	bool is_loaded; /* it has its mappings and pages before the others */
+	struct heritage heritage;
 	bool has_signals; /* those of the process are queued already */
 };
 
@@ -84,7 +98,8 @@ int exec_call(struct newborn_thread *thread, long number, const uint64_t args[6]
 int space_map(struct rebuild *rebuild, struct rebuild_process *process, struct fault *fault);
 int space_settle(struct rebuild *rebuild, struct rebuild_process *process, struct fault *fault);
 /* fill.c */
-int fill_pages(struct rebuild *rebuild, struct fault *fault);
+int fill_pages(struct rebuild *rebuild, struct fault *fault); /* all that is not there yet */
+int fill_process(struct rebuild *rebuild, struct rebuild_process *process, struct fault *fault); /* its private memory alone */
 /* descriptors.c: hands over descriptors; they arrive as the lowest free numbers in the order given. */
 int descriptors_send(struct rebuild *rebuild, struct rebuild_process *process, const int *fds, size_t count,
 		     struct fault *fault);

@@ -19,7 +19,7 @@
 #include "kernel/host.h"
 #include "kernel/features.h"
 #include "kernel/maps.h"
-#include "rebuild/newborn.h"
+#include "rebuild/heritage.h"
 #include "rebuild/pager.h"
 
 /* ---- what can be prepared before anything exists ---- */
@@ -368,6 +368,7 @@ int rebuild_prepare(const struct plan *plan, const struct image_reader *reader, 
 		add_process(rebuild, plan->processes.at[i]);
 	if (rc == 0) {
 		link_children(rebuild);
+		heritage_find(rebuild);
 		rc = map_stub(rebuild, fault);
 	}
 	if (rc == 0)
@@ -467,6 +468,7 @@ void rebuild_free(struct rebuild *rebuild)
 	for (size_t i = 0; i < rebuild->processes.count; i++) {
 		vec_finish(&rebuild->processes.at[i]->threads);
 		vec_finish(&rebuild->processes.at[i]->newborn.loans);
+		heritage_finish(&rebuild->processes.at[i]->heritage);
 	}
 	vec_finish(&rebuild->processes);
 	free(rebuild->files);

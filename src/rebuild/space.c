@@ -4,7 +4,7 @@
 #include <string.h>
 #include <sys/syscall.h>
 
-#include "rebuild/newborn.h"
+#include "rebuild/heritage.h"
 
 static void collect_needs(struct rebuild_process *process)
 {
@@ -35,13 +35,15 @@ int space_map(struct rebuild *rebuild, struct rebuild_process *process, struct f
 	struct batch batch;
 	collect_needs(process);
 	int rc = lend(rebuild, process, fault);
+	if (rc < 0 || process->is_loaded)
+		return rc;
 	if (rc == 0)
 		rc = exec_own_program(rebuild, process, fault);
 	newborn_batch(&process->newborn, &batch);
 	for (size_t i = 0; rc == 0 && i < space->records.count; i++) {
 		const struct plan_record *record = &space->records.at[i];
 		if (record->kind->rebuild)
-			rc = record->kind->rebuild(leader, record->message, &batch, fault);
+			rc = heritage_map(process, record, &batch, fault);
 	}
 	if (rc == 0)
 		rc = newborn_run(leader, &batch, fault);

@@ -25,7 +25,7 @@
 #include <unistd.h>
 
 #include "base/fd.h"
-#include "rebuild/newborn.h"
+#include "rebuild/heritage.h"
 
 /* Everything but what the end of a batch needs (force_sig resets the action of a blocked signal). */
 #define NEWBORN_MASK (~(UINT64_C(1) << (SIGTRAP - 1)))
@@ -241,6 +241,8 @@ static int bear(struct rebuild_process *parent, struct rebuild_process *child, s
 		numbers_note(child, 0, record->pid, births.pids.at[0]);
 		child->made = true;
 		rc = newborn_arrive(newborn_leader(child), fault);
+		if (rc == 0 && parent->is_loaded)
+			rc = heritage_take(child, fault);
 	}
 	batch_finish(&batch);
 	vec_finish(&births.pids);
@@ -422,7 +424,9 @@ int spawn_terminals(struct rebuild *rebuild, struct rebuild_process *process, st
 
 static int spawn_below(struct rebuild *rebuild, struct rebuild_process *process, struct fault *fault)
 {
-	int rc = bear_children(rebuild, process, true, fault);
+	int rc = process->bears_heirs ? heritage_load(rebuild, process, fault) : 0;
+	if (rc == 0)
+		rc = bear_children(rebuild, process, true, fault);
 	if (rc == 0 && process->plan->process->session == process->plan->process->pid) {
 		rc = RUN_ONE(process, setsid, fault, 0);
 		/* Its children inherit it, and cannot get it in another way. */

@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/* Memory that a process has from its parent: pages that the image names for both at the same address are shared copy-on-write again, because the
+ * parent has them already when the child is born. So a parent of heirs gets its mappings and pages before it bears a child (it is loaded); of
+ * what a child is born with, an heir keeps those mappings that are its own too, and of their pages those that are the same; everything else
+ * goes. A child that is no heir keeps nothing. */
+#include "rebuild/newborn.h"
+
+/* Decides who is whose heir, from the image. */
+void heritage_find(struct rebuild *rebuild);
+void heritage_finish(struct heritage *heritage);
+/* The mappings and pages of a parent of heirs. */
+int heritage_load(struct rebuild *rebuild, struct rebuild_process *process, struct fault *fault);
+/* Just born of a process that is loaded: away with what is not @child's. */
+int heritage_take(struct rebuild_process *child, struct fault *fault);
+/* The end of the first stretch of [@start, @end) that @process has all from its parent, or nothing of it; *ret_inherited says which. */
+uint64_t heritage_stretch(const struct heritage *heritage, uint64_t start, uint64_t end, bool *ret_inherited);
+/* The mapping @vma, but for what of it is there already. */
+int heritage_map(struct rebuild_process *process, const struct plan_record *record, struct batch *batch, struct fault *fault);
