@@ -28,7 +28,7 @@ enum { LOOK_ENTRIES = PAGES_MOST };
 static bool may_be_inherited(const struct map *map)
 {
 	const uint32_t others = MAP_FLAG_HUGETLB | MAP_FLAG_DONT_COPY | MAP_FLAG_WIPE_ON_FORK;
-	return snapshot_is_private(map) && map->pages_shared && !(map->flags & others);
+	return map->pages_shared && (map->anonymous || map->swapped) && snapshot_is_private(map) && !(map->flags & others);
 }
 
 static bool is_same_mapping(const struct map *a, const struct map *b)
@@ -78,26 +78,20 @@ bool kin_is_heir(const struct frozen_process *process, const struct map *map)
 	return parent && may_be_inherited(map) && map->shared_bytes > map->resident / 2 && find_overlap(parent, map, map->start, map->end);
 }
 
-static bool add_elder(struct snapshot_source *source, const struct frozen_space *space)
+void kin_elders(const struct harvest *harvest, const struct frozen_process *process, const struct frozen_space *ret_elders[SNAPSHOT_ELDERS])
 {
-	const struct map *found = space ? find_overlap(space, source->map, source->start, source->end) : NULL;
-	size_t place = source->elders[0].pid ? 1 : 0;
-	if (!found)
-		return false;
-	source->elders[place] = (struct snapshot_elder){
-		.pid = space->pid, .store = space->store,
-		.start = found->start > source->start ? found->start : source->start,
-		.end = found->end < source->end ? found->end : source->end,
-	};
-	return true;
+	ret_elders[0] = parent_of(process);
+	ret_elders[1] = first_sibling_of(harvest, process);
 }
 
-void kin_find(const struct harvest *harvest, const struct frozen_process *process, struct snapshot_source *source)
+void kin_choose(const struct frozen_space *const elders[SNAPSHOT_ELDERS], struct snapshot_source *source)
 {
+	size_t count = 0;
 	if (!may_be_inherited(source->map))
 		return;
-	add_elder(source, parent_of(process));
-	add_elder(source, first_sibling_of(harvest, process));
+	for (size_t e = 0; e < SNAPSHOT_ELDERS; e++)
+		if (elders[e] && find_overlap(elders[e], source->map, source->start, source->end))
+			source->elders[count++] = elders[e];
 }
 
 /* ---- which pages ---- */
@@ -185,7 +179,7 @@ static void compare_contents(struct worker *worker, size_t slot, uint64_t start,
 }
 
 /* Sets what of @whose is not set yet, where [@start, + @pages) is the same in the @slot-th elder. */
-static void ask_elder(struct worker *worker, const struct snapshot_elder *elder, size_t slot, const uint64_t *own, uint64_t start, size_t pages,
+static void ask_elder(struct worker *worker, const struct frozen_space *elder, size_t slot, const uint64_t *own, uint64_t start, size_t pages,
 		      uint8_t *whose)
 {
 	uint64_t entries[LOOK_ENTRIES];
@@ -220,18 +214,20 @@ static int sift(struct worker *worker, const struct snapshot_source *source, uin
 	uint64_t own[LOOK_ENTRIES];
 	uint8_t whose[LOOK_ENTRIES] = { 0 };
 	bool known = read_entries(view_of(worker, 0, source->pid), start, pages, own);
-	for (size_t e = 0; known && e < SNAPSHOT_ELDERS && source->elders[e].pid; e++) {
-		const struct snapshot_elder *elder = &source->elders[e];
-		uint64_t from = elder->start > start ? elder->start : start, to = start + pages * PAGE;
-		to = elder->end < to ? elder->end : to;
-		if (from < to)
-			ask_elder(worker, elder, e + 1, own + (from - start) / PAGE, from, (size_t)((to - from) / PAGE), whose + (from - start) / PAGE);
+	for (size_t e = 0; known && e < SNAPSHOT_ELDERS && source->elders[e]; e++) {
+		const uint64_t end = start + pages * PAGE;
+		const struct map *map;
+		for (uint64_t at = start; at < end && (map = find_overlap(source->elders[e], source->map, at, end)); at = map->end) {
+			uint64_t from = map->start > at ? map->start : at, to = map->end < end ? map->end : end;
+			ask_elder(worker, source->elders[e], e + 1, own + (from - start) / PAGE, from, (size_t)((to - from) / PAGE),
+				  whose + (from - start) / PAGE);
+		}
 	}
 	for (size_t i = 0, end; i < pages; i = end) {
 		for (end = i + 1; end < pages && whose[end] == whose[i]; end++)
 			;
 		if (whose[i])
-			add_share(worker, start + i * PAGE, start + end * PAGE, source->elders[whose[i] - 1].store);
+			add_share(worker, start + i * PAGE, start + end * PAGE, source->elders[whose[i] - 1]->store);
 		int rc = whose[i] ? 0 : own_pages(worker, source, start + i * PAGE, start + end * PAGE, context, fault);
 		if (rc < 0)
 			return rc;
@@ -242,7 +238,7 @@ static int sift(struct worker *worker, const struct snapshot_source *source, uin
 int kin_sift(struct worker *worker, const struct snapshot_source *source, uint64_t start, uint64_t end, kin_own own_pages, void *context,
 	     struct fault *fault)
 {
-	if (!source->elders[0].pid)
+	if (!source->elders[0])
 		return own_pages(worker, source, start, end, context, fault);
 	int rc = 0;
 	for (uint64_t at = start; rc == 0 && at < end; at += LOOK_ENTRIES * PAGE) {

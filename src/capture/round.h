@@ -90,8 +90,9 @@ void worker_leave(struct worker *worker);
 bool unit_is_known(const struct snapshot *snapshot, size_t store, void **cursor, uint64_t address, const void *page,
 		   page_places *fresh);
 
-/* kin.c. Elders for a source that is (a part of) one mapping of @process. */
-void kin_find(const struct harvest *harvest, const struct frozen_process *process, struct snapshot_source *source);
+/* kin.c. Those of @process, NULL: none; and which of them matter for a source that is one of its mappings. */
+void kin_elders(const struct harvest *harvest, const struct frozen_process *process, const struct frozen_space *ret_elders[SNAPSHOT_ELDERS]);
+void kin_choose(const struct frozen_space *const elders[SNAPSHOT_ELDERS], struct snapshot_source *source);
 /* Notes what of [@start, @end) an elder has too, and calls @own_pages for the rest. Of a frozen tree only. */
 typedef int (*kin_own)(struct worker *worker, const struct snapshot_source *source, uint64_t start, uint64_t end, void *context, struct fault *fault);
 int kin_sift(struct worker *worker, const struct snapshot_source *source, uint64_t start, uint64_t end, kin_own own_pages, void *context,

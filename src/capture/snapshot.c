@@ -294,6 +294,8 @@ static void add_space(struct snapshot *snapshot, const struct harvest *harvest, 
 	if (!space->tracked)
 		space->store = snapshot_add_store(snapshot, space->pid);
 	snapshot->stores.at[space->store].shares.count = 0;
+	const struct frozen_space *elders[SNAPSHOT_ELDERS];
+	kin_elders(harvest, space->process, elders);
 	for (size_t i = 0; i < space->maps.maps.count; i++) {
 		const struct map *map = &space->maps.maps.at[i];
 		if (!snapshot_is_private(map))
@@ -303,7 +305,7 @@ static void add_space(struct snapshot *snapshot, const struct harvest *harvest, 
 				.store = space->store, .pid = space->pid, .fd = -1, .space = space->id, .start = map->start,
 				.end = map->end, .map = map, .by_force = snapshot_needs_force(map),
 				.look = space->tracked && !map->inode ? LOOK_LAST : LOOK_ALL };
-		kin_find(harvest, space->process, source);
+		kin_choose(elders, source);
 	}
 }
 

@@ -19,12 +19,6 @@ enum snapshot_look {
 	LOOK_LAST,    /* the same of a frozen program, and what is there unwritten stays as it was stored */
 };
 
-/* Whose pages may be the same since a fork, and where (capture/kin.c). */
-struct snapshot_elder {
-	pid_t pid; /* 0: none */
-	size_t store;
-	uint64_t start, end;
-};
 enum { SNAPSHOT_ELDERS = 2 };
 
 /* Pages that are stored with those of another. */
@@ -44,7 +38,7 @@ struct snapshot_source {
 	uint64_t start, end; /* bytes */
 	const struct map *map; /* NULL: contents, all of which are to be read */
 	enum snapshot_look look;
-	struct snapshot_elder elders[SNAPSHOT_ELDERS];
+	const struct frozen_space *elders[SNAPSHOT_ELDERS]; /* whose pages may be the same since a fork (kin.c); NULL: no more */
 };
 
 struct snapshot_store {

@@ -27,11 +27,13 @@ struct target {
 	uint64_t size; /* of memory */
 	const struct fault_space *faults; /* NULL: none */
 	bool is_full;                     /* has all of its pages, or is not to get them now */
-	const struct heritage *heritage;  /* pages that are there since its birth; NULL: none */
+	const heritage_ranges *there[2];  /* pages in these are there already, or are not wanted; NULL: none */
+	const heritage_ranges *only;      /* only pages in these are missing; NULL: all */
 };
 
 struct filler {
 	struct rebuild *rebuild;
+	bool lazy; /* what is registered is the pager's */
 	struct target *targets; /* by space id */
 	uint32_t target_count;
 	size_t block_count;
@@ -154,8 +156,24 @@ static int write_memory(const struct target *target, const struct page_batch *ba
 	return rc < 0 ? rc : write_plainly(target->pid, &plain, fault);
 }
 
-/* What it has from its parent is there. */
-static int write_heir(struct filler *filler, const struct target *target, const struct page_batch *batch, struct fault *fault)
+/* The end of the first stretch of [@start, @end) that is all missing, or not. */
+static uint64_t missing_stretch(const struct target *target, uint64_t start, uint64_t end, bool *ret_missing)
+{
+	bool within = true, missing = true;
+	if (target->only) {
+		end = heritage_stretch(target->only, start, end, &within);
+		missing = within;
+	}
+	for (size_t i = 0; i < sizeof target->there / sizeof *target->there; i++)
+		if (target->there[i]) {
+			end = heritage_stretch(target->there[i], start, end, &within);
+			missing &= !within;
+		}
+	*ret_missing = missing;
+	return end;
+}
+
+static int write_missing(struct filler *filler, const struct target *target, const struct page_batch *batch, struct fault *fault)
 {
 	struct page_batch own;
 	int rc = 0;
@@ -164,19 +182,24 @@ static int write_heir(struct filler *filler, const struct target *target, const 
 	for (uint32_t i = 0; rc == 0 && i < batch->count; i++) {
 		struct page_chunk left = batch->chunks[i];
 		while (rc == 0 && left.pages) {
-			bool inherited = false;
-			uint64_t edge = heritage_stretch(target->heritage, left.address, left.address + (uint64_t)left.pages * IMAGE_PAGE, &inherited);
+			bool missing;
+			uint64_t edge = missing_stretch(target, left.address, left.address + (uint64_t)left.pages * IMAGE_PAGE, &missing);
 			uint32_t pages = (uint32_t)((edge - left.address) / IMAGE_PAGE);
-			if (!inherited)
+			if (missing)
 				own.chunks[own.count++] = (struct page_chunk){ left.address, pages, left.data };
 			left = (struct page_chunk){ edge, left.pages - pages, (const uint8_t *)left.data + (size_t)pages * IMAGE_PAGE };
 			if (own.count < PAGES_MOST)
 				continue;
-			rc = write_memory(target, &own, filler->rebuild->options.lazy, fault);
+			rc = write_memory(target, &own, filler->lazy, fault);
 			own.count = 0;
 		}
 	}
-	return rc < 0 ? rc : write_memory(target, &own, filler->rebuild->options.lazy, fault);
+	return rc < 0 ? rc : write_memory(target, &own, filler->lazy, fault);
+}
+
+static bool is_partial(const struct target *target)
+{
+	return target->only || target->there[0] || target->there[1];
 }
 
 static int take_batch(void *context, const struct page_batch *batch, struct fault *fault)
@@ -189,11 +212,11 @@ static int take_batch(void *context, const struct page_batch *batch, struct faul
 		return 0;
 	for (uint32_t i = 0; i < batch->count; i++)
 		atomic_fetch_add(&filler->pages, batch->chunks[i].pages);
-	if (target->heritage)
-		return write_heir(filler, target, batch, fault);
+	if (is_partial(target))
+		return write_missing(filler, target, batch, fault);
 	if (target->memory)
 		return copy_object(target, batch, fault);
-	return target->pid ? write_memory(target, batch, filler->rebuild->options.lazy, fault) : write_object(target, batch, fault);
+	return target->pid ? write_memory(target, batch, filler->lazy, fault) : write_object(target, batch, fault);
 }
 
 static int fill_block(struct filler *filler, size_t index, void *buffer, struct fault *fault)
@@ -258,8 +281,9 @@ static void set_targets(struct filler *filler)
 			continue;
 		struct target *target = &filler->targets[process->plan->space->id];
 		target->pid = process->newborn.pid;
-		target->is_full = process->is_loaded;
-		target->heritage = process->is_heir ? &process->heritage : NULL;
+		target->is_full = process->is_loaded && !process->heritage.seeds_of;
+		target->only = process->is_loaded ? &process->heritage.seeds : NULL;
+		target->there[0] = process->is_heir ? &process->heritage.pages : NULL;
 	}
 }
 
@@ -281,7 +305,7 @@ static int begin_faults(struct filler *filler, const struct rebuild_process *onl
 {
 	enum { LEAST_PAGES = 1024 };
 	struct rebuild *rebuild = filler->rebuild;
-	bool lazy = rebuild->options.lazy && !only;
+	bool lazy = filler->lazy;
 	_free_ uint64_t *pages = count_pages(filler);
 	for (size_t i = 0; i < rebuild->processes.count; i++) {
 		struct rebuild_process *process = rebuild->processes.at[i];
@@ -303,6 +327,8 @@ static int begin_faults(struct filler *filler, const struct rebuild_process *onl
 	}
 	for (size_t i = 0; i < filler->faults.count; i++)
 		filler->targets[filler->faults.at[i].space].faults = &filler->faults.at[i];
+	if (only && only->heritage.seeds_of)
+		filler->targets[only->heritage.seeds_of].faults = filler->targets[only->plan->space->id].faults;
 	return 0;
 }
 
@@ -350,8 +376,8 @@ static void skip_full(struct filler *filler)
 	for (size_t i = 0; i < count; i++) {
 		const struct target *target = places[i].space < filler->target_count ? &filler->targets[places[i].space] : NULL;
 		uint64_t start = places[i].at.address, end = start + (uint64_t)places[i].at.pages * IMAGE_PAGE;
-		bool inherited = false;
-		if (target && (target->is_full || (target->heritage && heritage_stretch(target->heritage, start, end, &inherited) == end && inherited)))
+		bool missing = true;
+		if (target && (target->is_full || (is_partial(target) && missing_stretch(target, start, end, &missing) == end && !missing)))
 			continue;
 		if (image_reader_find(reader, places[i].space, start, &index))
 			skipped[index] = false;
@@ -374,7 +400,7 @@ static bool has_heirs(const struct rebuild *rebuild)
 static int fill(struct filler *filler, const struct rebuild_process *only, struct fault *fault)
 {
 	struct rebuild *rebuild = filler->rebuild;
-	bool lazy = rebuild->options.lazy && !only;
+	bool lazy = filler->lazy = rebuild->options.lazy && !only;
 	int rc = begin_faults(filler, only, fault);
 	if (rc == 0 && lazy)
 		skip_blocks(filler);
@@ -402,8 +428,14 @@ int fill_process(struct rebuild *rebuild, struct rebuild_process *process, struc
 	struct filler filler = { .rebuild = rebuild, .lock = PTHREAD_MUTEX_INITIALIZER };
 	set_targets(&filler);
 	filler.block_count = image_reader_blocks(rebuild->reader, &filler.blocks);
+	struct target *own = &filler.targets[process->plan->space->id];
 	for (uint32_t id = 0; id < filler.target_count; id++)
-		filler.targets[id].is_full |= id != process->plan->space->id;
+		filler.targets[id].is_full = true;
+	own->is_full = false;
+	if (process->heritage.seeds_of) {
+		own->there[1] = &process->heritage.seeds;
+		filler.targets[process->heritage.seeds_of] = (struct target){ .pid = own->pid, .fd = -1, .only = &process->heritage.seeds };
+	}
 	return fill(&filler, process, fault);
 }
 

@@ -66,11 +66,11 @@ static void find_common(const struct plan_space *parent, const struct plan_space
 	}
 }
 
-/* The places of a space. */
-static size_t places_of(const struct image_reader *reader, uint32_t space, const struct image_place **ret_places)
+/* The pages of a space. */
+static void places_of(const struct image_reader *reader, uint32_t space, page_places *ret_places)
 {
 	const struct image_place *places;
-	size_t count = image_reader_places(reader, &places), low = 0, high = count, end;
+	size_t count = image_reader_places(reader, &places), low = 0, high = count;
 	while (low < high) {
 		size_t middle = (low + high) / 2;
 		if (places[middle].space < space)
@@ -78,10 +78,8 @@ static size_t places_of(const struct image_reader *reader, uint32_t space, const
 		else
 			high = middle;
 	}
-	for (end = low; end < count && places[end].space == space; end++)
-		;
-	*ret_places = places + low;
-	return end - low;
+	for (; low < count && places[low].space == space; low++)
+		*vec_add(ret_places) = places[low].at;
 }
 
 static uint64_t end_of(const struct page_place *place)
@@ -105,26 +103,27 @@ static void add_within(heritage_ranges *ranges, const heritage_ranges *common, s
 		add_range(ranges, common->at[i].start > start ? common->at[i].start : start, common->at[i].end < end ? common->at[i].end : end);
 }
 
-/* The pages that both have, and those that only the parent has where the child has the mapping. */
-static void find_pages(const struct image_reader *reader, const struct plan_space *parent, const struct plan_space *child,
-		       const heritage_ranges *common, struct heritage *heritage)
+/* What of @others is the same page in @own, as far as it lies in @common, and (NULL: not wanted) what is not. */
+static void compare_places(const page_places *own, const page_places *others, const heritage_ranges *common, heritage_ranges *ret_same,
+			   heritage_ranges *ret_other)
 {
-	const struct image_place *own, *other;
-	size_t own_count = places_of(reader, child->id, &own), count = places_of(reader, parent->id, &other), o = 0, at = 0, foreign_at = 0;
-	for (size_t p = 0; p < count; p++) {
-		uint64_t left = other[p].at.address, end = end_of(&other[p].at);
-		while (o < own_count && end_of(&own[o].at) <= left)
+	size_t o = 0, same_at = 0, other_at = 0;
+	for (size_t p = 0; p < others->count; p++) {
+		const struct page_place *other = &others->at[p];
+		uint64_t left = other->address, end = end_of(other);
+		while (o < own->count && end_of(&own->at[o]) <= left)
 			o++;
-		for (size_t i = o; i < own_count && own[i].at.address < end; i++) {
-			uint64_t from = own[i].at.address > left ? own[i].at.address : left, to = end_of(&own[i].at) < end ? end_of(&own[i].at) : end;
-			if (!is_same_page(&own[i].at, &other[p].at))
+		for (size_t i = o; i < own->count && own->at[i].address < end; i++) {
+			uint64_t from = own->at[i].address > left ? own->at[i].address : left, to = end_of(&own->at[i]) < end ? end_of(&own->at[i]) : end;
+			if (!is_same_page(&own->at[i], other))
 				continue;
-			add_within(&heritage->pages, common, &at, from, to);
-			add_within(&heritage->foreign, common, &foreign_at, left, from);
+			add_within(ret_same, common, &same_at, from, to);
+			if (ret_other)
+				add_within(ret_other, common, &other_at, left, from);
 			left = to;
 		}
-		if (left < end)
-			add_within(&heritage->foreign, common, &foreign_at, left, end);
+		if (ret_other && left < end)
+			add_within(ret_other, common, &other_at, left, end);
 	}
 }
 
@@ -164,20 +163,141 @@ void heritage_finish(struct heritage *heritage)
 	vec_finish(&heritage->pages);
 	vec_finish(&heritage->foreign);
 	vec_finish(&heritage->mappings);
+	vec_finish(&heritage->seeds);
 }
 
-static void find_one(struct rebuild *rebuild, struct rebuild_process *child)
+/* ---- seeds ---- */
+
+static int compare_ranges(const void *a, const void *b)
 {
-	const struct rebuild_process *parent = child->parent;
-	const struct plan_space *own = child->plan->space, *other = parent ? parent->plan->space : NULL;
-	heritage_ranges common = { 0 };
-	if (!own || !other || own == other || !is_plain(own) || !is_plain(other))
+	uint64_t x = ((const struct heritage_range *)a)->start, y = ((const struct heritage_range *)b)->start;
+	return (x > y) - (x < y);
+}
+
+static void settle(heritage_ranges *ranges)
+{
+	size_t kept = 0;
+	if (!ranges->count)
 		return;
-	find_common(other, own, &common);
-	if (common.count)
-		find_pages(rebuild->reader, other, own, &common, &child->heritage);
+	qsort(ranges->at, ranges->count, sizeof *ranges->at, compare_ranges);
+	for (size_t i = 1; i < ranges->count; i++) {
+		struct heritage_range *last = &ranges->at[kept];
+		if (ranges->at[i].start > last->end)
+			ranges->at[++kept] = ranges->at[i];
+		else if (ranges->at[i].end > last->end)
+			last->end = ranges->at[i].end;
+	}
+	ranges->count = kept + 1;
+}
+
+/* What of @ranges lies in none of @gone; both settled. */
+static void subtract(heritage_ranges *ranges, const heritage_ranges *gone)
+{
+	heritage_ranges left = { 0 };
+	for (size_t i = 0; i < ranges->count; i++)
+		for (uint64_t at = ranges->at[i].start, edge; at < ranges->at[i].end; at = edge) {
+			bool within;
+			edge = heritage_stretch(gone, at, ranges->at[i].end, &within);
+			if (!within)
+				add_range(&left, at, edge);
+		}
+	vec_finish(ranges);
+	ranges->at = left.at;
+	ranges->count = left.count;
+	ranges->space = left.space;
+}
+
+static bool may_share(const struct rebuild_process *a, const struct rebuild_process *b)
+{
+	const struct plan_space *one = a->plan->space, *other = b->plan->space;
+	return one && other && one != other && is_plain(one) && is_plain(other);
+}
+
+static void find_seeds(struct rebuild *rebuild, struct rebuild_process *parent, const page_places *own)
+{
+	struct rebuild_process *first = parent->first_child;
+	page_places eldest = { 0 };
+	heritage_ranges common = { 0 }, parents = { 0 };
+	while (first && !may_share(parent, first))
+		first = first->next_sibling;
+	if (!first || !first->next_sibling)
+		return;
+	find_common(parent->plan->space, first->plan->space, &common);
+	places_of(rebuild->reader, first->plan->space->id, &eldest);
+	for (struct rebuild_process *other = first->next_sibling; common.count && other; other = other->next_sibling) {
+		page_places places = { 0 };
+		if (!may_share(parent, other))
+			continue;
+		places_of(rebuild->reader, other->plan->space->id, &places);
+		compare_places(&places, &eldest, &common, &parent->heritage.seeds, NULL);
+		vec_finish(&places);
+	}
+	settle(&parent->heritage.seeds);
+	compare_places(own, &eldest, &common, &parents, NULL);
+	subtract(&parent->heritage.seeds, &parents);
+	/* What the parent has from its own parent stays. */
+	subtract(&parent->heritage.seeds, &parent->heritage.pages);
+	parent->heritage.seeds_of = parent->heritage.seeds.count ? first->plan->space->id : 0;
+	vec_finish(&eldest);
+	vec_finish(&common);
+	vec_finish(&parents);
+}
+
+/* @places in @ranges, or all but those. */
+static void cut_places(const page_places *places, const heritage_ranges *ranges, bool inside, page_places *ret_places)
+{
+	for (size_t i = 0; i < places->count; i++) {
+		uint64_t end = end_of(&places->at[i]);
+		for (uint64_t at = places->at[i].address, edge; at < end; at = edge) {
+			bool within;
+			edge = heritage_stretch(ranges, at, end, &within);
+			if (within != inside)
+				continue;
+			struct page_place *part = vec_add(ret_places);
+			*part = places->at[i];
+			part->address = at;
+			part->pages = (uint32_t)((edge - at) / IMAGE_PAGE);
+			part->first = (uint16_t)(part->first + (at - places->at[i].address) / IMAGE_PAGE);
+		}
+	}
+}
+
+static int compare_addresses(const void *a, const void *b)
+{
+	uint64_t x = ((const struct page_place *)a)->address, y = ((const struct page_place *)b)->address;
+	return (x > y) - (x < y);
+}
+
+/* The pages that @parent has when it bears. */
+static void find_birth_places(struct rebuild *rebuild, struct rebuild_process *parent, page_places *ret_places)
+{
+	page_places own = { 0 }, eldest = { 0 };
+	places_of(rebuild->reader, parent->plan->space->id, &own);
+	find_seeds(rebuild, parent, &own);
+	cut_places(&own, &parent->heritage.seeds, false, ret_places);
+	if (parent->heritage.seeds_of) {
+		places_of(rebuild->reader, parent->heritage.seeds_of, &eldest);
+		cut_places(&eldest, &parent->heritage.seeds, true, ret_places);
+		qsort(ret_places->at, ret_places->count, sizeof *ret_places->at, compare_addresses);
+	}
+	vec_finish(&own);
+	vec_finish(&eldest);
+}
+
+static void find_one(struct rebuild *rebuild, struct rebuild_process *child, const page_places *birth_places)
+{
+	heritage_ranges common = { 0 };
+	page_places own = { 0 };
+	if (!may_share(child->parent, child))
+		return;
+	find_common(child->parent->plan->space, child->plan->space, &common);
+	if (common.count) {
+		places_of(rebuild->reader, child->plan->space->id, &own);
+		compare_places(&own, birth_places, &common, &child->heritage.pages, &child->heritage.foreign);
+	}
 	if (count_pages(&child->heritage.pages) < LEAST_PAGES) {
-		heritage_finish(&child->heritage);
+		vec_finish(&child->heritage.pages);
+		vec_finish(&child->heritage.foreign);
 	} else {
 		keep_mappings(&common, &child->heritage);
 		drop_elsewhere(&child->heritage);
@@ -185,6 +305,16 @@ static void find_one(struct rebuild *rebuild, struct rebuild_process *child)
 		child->parent->bears_heirs = true;
 	}
 	vec_finish(&common);
+	vec_finish(&own);
+}
+
+static void find_heirs_of(struct rebuild *rebuild, struct rebuild_process *parent)
+{
+	page_places places = { 0 };
+	find_birth_places(rebuild, parent, &places);
+	for (struct rebuild_process *child = parent->first_child; child; child = child->next_sibling)
+		find_one(rebuild, child, &places);
+	vec_finish(&places);
 }
 
 void heritage_find(struct rebuild *rebuild)
@@ -192,8 +322,10 @@ void heritage_find(struct rebuild *rebuild)
 	uint64_t pages = 0;
 	size_t heirs = 0;
 	/* What an exec makes is born with nothing. */
-	for (size_t i = 0; !rebuild->workshop.by_exec && i < rebuild->processes.count; i++) {
-		find_one(rebuild, rebuild->processes.at[i]);
+	for (size_t i = 0; !rebuild->workshop.by_exec && i < rebuild->processes.count; i++)
+		if (rebuild->processes.at[i]->first_child && rebuild->processes.at[i]->plan->space)
+			find_heirs_of(rebuild, rebuild->processes.at[i]);
+	for (size_t i = 0; i < rebuild->processes.count; i++) {
 		pages += count_pages(&rebuild->processes.at[i]->heritage.pages);
 		heirs += rebuild->processes.at[i]->is_heir;
 	}
@@ -201,19 +333,19 @@ void heritage_find(struct rebuild *rebuild)
 		log_info("restore: %zu processes share %llu pages with their parents", heirs, (unsigned long long)pages);
 }
 
-uint64_t heritage_stretch(const struct heritage *heritage, uint64_t start, uint64_t end, bool *ret_inherited)
+uint64_t heritage_stretch(const heritage_ranges *ranges, uint64_t start, uint64_t end, bool *ret_within)
 {
-	size_t low = 0, high = heritage->pages.count;
+	size_t low = 0, high = ranges->count;
 	while (low < high) { /* the first that ends behind @start */
 		size_t middle = (low + high) / 2;
-		if (heritage->pages.at[middle].end <= start)
+		if (ranges->at[middle].end <= start)
 			low = middle + 1;
 		else
 			high = middle;
 	}
-	const struct heritage_range *range = low < heritage->pages.count ? &heritage->pages.at[low] : NULL;
-	*ret_inherited = range && range->start <= start;
-	uint64_t edge = !range ? end : *ret_inherited ? range->end : range->start;
+	const struct heritage_range *range = low < ranges->count ? &ranges->at[low] : NULL;
+	*ret_within = range && range->start <= start;
+	uint64_t edge = !range ? end : *ret_within ? range->end : range->start;
 	return edge < end ? edge : end;
 }
 
@@ -233,6 +365,18 @@ int heritage_load(struct rebuild *rebuild, struct rebuild_process *process, stru
 	batch_finish(&batch);
 	process->newborn.loans.count = 0;
 	process->is_loaded = true;
+	return rc;
+}
+
+int heritage_end(struct rebuild_process *process, struct fault *fault)
+{
+	const heritage_ranges *seeds = &process->heritage.seeds;
+	struct batch batch;
+	newborn_batch(&process->newborn, &batch);
+	for (size_t i = 0; i < seeds->count; i++)
+		batch_call(&batch, madvise, seeds->at[i].start, seeds->at[i].end - seeds->at[i].start, MADV_DONTNEED);
+	int rc = newborn_run(newborn_leader(process), &batch, fault);
+	batch_finish(&batch);
 	return rc;
 }
 

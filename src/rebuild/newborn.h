@@ -21,6 +21,10 @@ struct heritage {
 	heritage_ranges mappings; /* that it keeps: each lies in one of its own and in one of the parent's */
 	heritage_ranges pages;    /* in them */
 	heritage_ranges foreign;  /* pages in them that the parent has and it has not */
+	/* Of a parent of heirs: pages that it has only while they are born, as its first child has them, because others of its children have the same.
+	 * They are those that it overwrote after it had borne them. */
+	heritage_ranges seeds;
+	uint32_t seeds_of; /* space of that child, 0: none */
 };
 
 struct rebuild_process {

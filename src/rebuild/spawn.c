@@ -433,7 +433,9 @@ static int spawn_below(struct rebuild *rebuild, struct rebuild_process *process,
 		if (rc == 0)
 			rc = take_terminal(process, fault);
 	}
-	return rc < 0 ? rc : bear_children(rebuild, process, false, fault);
+	if (rc == 0)
+		rc = bear_children(rebuild, process, false, fault);
+	return rc < 0 || !process->is_loaded ? rc : heritage_end(process, fault);
 }
 
 /* An orphan whose session's leader lives: a child of the leader's bears it and ends, and it comes to Cairn, the subreaper, as it once
