@@ -76,6 +76,23 @@ static int peek(int fd, struct arena *arena, int size, ProtobufCBinaryData *ret_
 	return got == size ? 0 : got < 0 ? -errno : -EAGAIN;
 }
 
+/* A look at the send queue gives whole segments, of which the first may be acknowledged in part (tcp_peek_sndq; tcp_clean_rtx_queue takes a
+ * segment off only when all of it is): after a restore its peer may have had the beginning. @size bytes count, and they are the last ones. */
+static int peek_sent(int fd, struct arena *arena, int size, ProtobufCBinaryData *ret_bytes)
+{
+	enum { SEGMENT_MOST = 1 << 17 };
+	*ret_bytes = (ProtobufCBinaryData){ 0 };
+	if (size <= 0)
+		return 0;
+	_free_ uint8_t *buffer = memory_resize(NULL, (size_t)size + SEGMENT_MOST);
+	ssize_t got = recv(fd, buffer, (size_t)size + SEGMENT_MOST, MSG_PEEK | MSG_DONTWAIT);
+	if (got < size || got > size + SEGMENT_MOST)
+		return got < 0 ? -errno : -EAGAIN;
+	ret_bytes->data = arena_copy(arena, buffer + (got - size), (size_t)size);
+	ret_bytes->len = (size_t)size;
+	return 0;
+}
+
 static int count(int fd, unsigned long request)
 {
 	int value = 0;
@@ -96,7 +113,7 @@ static int read_queues(const struct tcp_look *look, struct arena *arena, Cairn__
 	int unsent = count(fd, SIOCOUTQNSD), queued = count(fd, SIOCOUTQ) - own_fin_is_queued(look->state);
 	rc = sequence(fd, QUEUE_SEND, &end);
 	if (rc == 0)
-		rc = peek(fd, arena, queued, &message->send);
+		rc = peek_sent(fd, arena, queued, &message->send);
 	if (rc < 0)
 		return rc;
 	message->send_sequence = end - (uint32_t)message->send.len - tcp_has_sent_fin(look->state);
