@@ -417,9 +417,30 @@ static struct capture_policy policy_of(const struct cairn_checkpoint_options *op
 		.outside = (enum outside_policy)options->outside, .lose_in_flight = options->lose_in_flight,
 		.reopen = options->reopen_devices, .reopen_count = options->reopen_device_count,
 		.tcp = (enum tcp_policy)options->tcp, .ends = options->after != CAIRN_RUN_ON,
-		.saver = getpid(), .filtered = host_filters() > 0, .tracking = tracking,
+		.saver = getpid(), .pager = job ? job->pager : 0, .filtered = host_filters() > 0, .tracking = tracking,
 		.adopter = job ? job->adopter : 0,
 	};
+}
+
+static bool is_loading(const struct harvest *survey)
+{
+	for (size_t i = 0; i < survey->spaces.count; i++)
+		for (size_t m = 0; m < survey->spaces.at[i]->maps.maps.count; m++)
+			if (survey->spaces.at[i]->maps.maps.at[m].flags & MAP_FLAG_UFFD_MISSING)
+				return true;
+	return false;
+}
+
+/* A program whose memory a pager is still loading is worth waiting for, before anything is done to it. If it takes too long the freeze says so. */
+static int await_loaded(struct save *save, struct fault *fault)
+{
+	int rc = 0;
+	while (rc == 0 && is_loading(&save->survey) && deadline_check(&save->bound, fault) == 0) {
+		clock_sleep_ns(50000000);
+		harvest_finish(&save->survey);
+		rc = capture_survey(&save->survey, save->pid, &save->policy, &save->refusals, NULL, fault);
+	}
+	return rc;
 }
 
 /* Hooks of the tree's programs run before anything is judged: they may close what stands against a checkpoint. */
@@ -437,6 +458,8 @@ static int look_first(struct save *save, struct hooks *hooks, struct fault *faul
 		harvest_finish(survey);
 		rc = capture_survey(survey, save->pid, &save->policy, refusals, NULL, fault);
 	}
+	if (rc == 0 && !refusals->count)
+		rc = await_loaded(save, fault);
 	if (rc < 0) {
 		fault_list_finish(refusals);
 		return rc;
@@ -478,7 +501,8 @@ enum cairn_status operation_check(pid_t pid, const struct operation_job *job, co
 	struct fault_list refusals = { 0 };
 	struct fault fault = { 0 };
 	const struct capture_policy policy = {
-		.adopter = job ? job->adopter : 0, .saver = getpid(), .filtered = host_filters() > 0, .tracking = tracking,
+		.adopter = job ? job->adopter : 0, .saver = getpid(), .pager = job ? job->pager : 0, .filtered = host_filters() > 0,
+		.tracking = tracking,
 	};
 	int rc = capture_check_target(pid, &fault);
 	struct harvest survey = { 0 };

@@ -11,6 +11,7 @@ struct operation_job {
 	pid_t adopter;       /* its init, whose other children belong to the tree too; 0: only the target's tree */
 	const char *name;
 	uint32_t generation;
+	pid_t pager;         /* the init's child that loads memory behind the tree, 0: none */
 	bool own_network;    /* it lives in a network namespace of its own */
 };
 
@@ -30,7 +31,11 @@ struct operation_restored {
 	char *job;           /* the name in the image, "": none; heap */
 	char *command;       /* comm of the root; heap */
 	uint32_t generation; /* how often the tree has been restored, this time included */
+	pid_t pager;         /* the caller's child that loads memory behind the tree (rebuild/pager.h), 0: none */
+	int *held;           /* descriptors that keep the tree from seeing zeros should that one be killed; heap */
+	size_t held_count;
 };
+void operation_restored_finish(struct operation_restored *restored);
 /* cairn_restore with pids "same". -EEXIST in *ret_error: an old PID is taken, and nothing was made. */
 enum cairn_status operation_restore(const struct cairn_restore_options *options, struct cairn_restore_result *result,
 				    struct operation_restored *ret_restored, int *ret_error, struct cairn_error *error);

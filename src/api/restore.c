@@ -51,7 +51,7 @@ static bool may_be_lazy(const struct cairn_restore_options *options)
 }
 
 /* Makes the newborns in this process's PID namespace and lets them run. */
-static int restore_here(struct restore *restore, struct rebuild_result *result, struct fault *fault)
+static int restore_here(struct restore *restore, struct rebuild_result *result, struct operation_restored *restored, struct fault *fault)
 {
 	const struct cairn_restore_options *options = restore->options;
 	const struct rebuild_options rebuild_options = {
@@ -74,6 +74,8 @@ static int restore_here(struct restore *restore, struct rebuild_result *result, 
 		rc = lease_use(&restore->lease, fault);
 	if (rc == 0)
 		rc = rebuild_release(rebuild, result, fault);
+	if (rc == 0)
+		restored->pager = rebuild_watch_pager(rebuild, &restored->held, &restored->held_count);
 	rebuild_free(rebuild);
 	return rc;
 }
@@ -162,6 +164,16 @@ static int take_lease(struct restore *restore, struct fault *fault)
 	return rc < 0 ? fault_at(fault, rc, "%s", restore->options->image) : 0;
 }
 
+void operation_restored_finish(struct operation_restored *restored)
+{
+	for (size_t i = 0; i < restored->held_count; i++)
+		close(restored->held[i]);
+	free(restored->held);
+	free(restored->job);
+	free(restored->command);
+	*restored = (struct operation_restored){ 0 };
+}
+
 enum cairn_status operation_restore(const struct cairn_restore_options *options, struct cairn_restore_result *result,
 				    struct operation_restored *ret_restored, int *ret_error, struct cairn_error *error)
 {
@@ -187,7 +199,7 @@ enum cairn_status operation_restore(const struct cairn_restore_options *options,
 	if (rc == 0)
 		rc = take_lease(&restore, &fault);
 	if (rc == 0)
-		rc = restore_here(&restore, &made, &fault);
+		rc = restore_here(&restore, &made, ret_restored, &fault);
 	if (rc < 0)
 		lease_give_back(&restore.lease);
 	lease_finish(&restore.lease);

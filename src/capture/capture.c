@@ -339,6 +339,8 @@ int capture_begin(struct harvest *harvest, pid_t target, const struct capture_po
 		  struct fault *fault)
 {
 	struct fault last = { 0 }; /* why it was let go the last time */
+	__attribute__((cleanup(harvest_finish))) struct harvest look = { .policy = *policy }; /* the one before this try; what the caller knows is of the first */
+	struct capture_live now = *live;
 	const uint64_t begin_ns = clock_now_ns();
 	raise_descriptors();
 	for (uint64_t pause_ns = 1000000;;) {
@@ -348,7 +350,7 @@ int capture_begin(struct harvest *harvest, pid_t target, const struct capture_po
 		*ret_frozen_at_ns = clock_now_ns();
 		int rc = freeze_tree(harvest, target, deadline, fault);
 		if (rc == 0)
-			rc = gather(harvest, live, deadline, refusals, fault);
+			rc = gather(harvest, &now, deadline, refusals, fault);
 		if (rc == 0)
 			return 0;
 		freeze_thaw(harvest, FREEZE_RUN);
@@ -367,5 +369,8 @@ int capture_begin(struct harvest *harvest, pid_t target, const struct capture_po
 		clock_sleep_ns(pause_ns);
 		if (pause_ns < 50000000)
 			pause_ns *= 2;
+		harvest_finish(&look);
+		look = (struct harvest){ .policy = *policy };
+		now.known = live->known && tree_survey_spaces(&look, target, NULL) == 0 ? &look : NULL;
 	}
 }

@@ -273,7 +273,7 @@ static int freeze_adopted(struct harvest *harvest, struct fault *fault)
 	for (size_t i = 0; rc == 0 && i < children.pids.count; i++) {
 		pid_t pid = children.pids.at[i];
 		struct proc_stat stat;
-		if (pid == harvest->policy.saver || is_root(harvest, pid) || proc_stat_read(pid, 0, &stat, NULL) < 0 ||
+		if (policy_is_cairn(&harvest->policy, pid) || is_root(harvest, pid) || proc_stat_read(pid, 0, &stat, NULL) < 0 ||
 		    (stat.state == 'Z' && stat.threads <= 1))
 			continue;
 		rc = freeze_one(harvest, pid, NULL, fault);

@@ -219,7 +219,7 @@ int tree_survey_spaces(struct harvest *harvest, pid_t root, struct fault *fault)
 	int rc = survey_process(harvest, root, NULL, fault);
 	if (rc == 0 && harvest->policy.adopter && proc_children(harvest->policy.adopter, &adopted, NULL) == 0)
 		for (size_t i = 0; rc == 0 && i < adopted.pids.count; i++)
-			if (adopted.pids.at[i] != root && adopted.pids.at[i] != harvest->policy.saver)
+			if (adopted.pids.at[i] != root && !policy_is_cairn(&harvest->policy, adopted.pids.at[i]))
 				rc = survey_process(harvest, adopted.pids.at[i], NULL, fault);
 	vec_finish(&adopted.pids);
 	for (size_t i = 0; rc == 0 && i < harvest->processes.count; i++) {

@@ -57,11 +57,12 @@ struct init {
 	struct terminal terminal;
 	pid_t root;
 	int root_status;
-	bool ended, saved_last;
+	bool ended, killed, saved_last;
 	uint32_t generation;
 	uint64_t saves, every_ns, next_ns, started_ns;
 	double saved_at;  /* CLOCK_REALTIME, seconds; 0: never */
 	struct saving saving;
+	struct operation_restored restored; /* its pager, until all memory is loaded */
 	struct tracking tracking; /* what the last checkpoint left for the next one */
 	VEC(int) clients;
 	VEC(struct asker) askers; /* whose turn is still to come */
@@ -248,6 +249,7 @@ static json_t *restore_tree(struct init *init)
 		.redirects = redirects,
 		.redirect_count = redirect_count,
 		.once = spec_true(init, "once"),
+		.lazy = spec_true(init, "lazy"),
 		.path_maps = maps,
 		.path_map_count = map_count,
 		.address_maps = addresses,
@@ -268,10 +270,9 @@ static json_t *restore_tree(struct init *init)
 		.context = init,
 	};
 	struct cairn_restore_result result;
-	struct operation_restored restored;
 	struct cairn_error error = { 0 };
 	int rc;
-	enum cairn_status status = operation_restore(&options, &result, &restored, &rc, &error);
+	enum cairn_status status = operation_restore(&options, &result, &init->restored, &rc, &error);
 	json_t *answer;
 	if (status != CAIRN_DONE) {
 		answer = control_failed(status, &error);
@@ -279,12 +280,11 @@ static json_t *restore_tree(struct init *init)
 		return answer;
 	}
 	init->root = result.root;
-	init->generation = restored.generation;
-	init->command = restored.command;
+	init->generation = init->restored.generation;
+	init->command = memory_string(init->restored.command);
 	if (!spec_text(init, "name"))
-		json_object_set_new(init->spec, "name", restored.job[0] ? json_string(restored.job) :
-			json_sprintf("%s-%d", restored.command, result.root));
-	free(restored.job);
+		json_object_set_new(init->spec, "name", init->restored.job[0] ? json_string(init->restored.job) :
+			json_sprintf("%s-%d", init->command, result.root));
 	return json_pack("{s:i, s:i, s:i, s:i, s:I}", "status", CAIRN_DONE, "root", (int)result.root, "processes",
 			 (int)result.processes, "threads", (int)result.threads, "pages", (json_int_t)result.pages);
 }
@@ -305,7 +305,7 @@ static json_t *status_answer(const struct init *init, bool inside)
 {
 	json_t *answer = json_pack("{s:i, s:s, s:s, s:i, s:i, s:i, s:I, s:f, s:f, s:b, s:b}", "status", CAIRN_DONE, "name", init->name,
 				   "command", init->command ? init->command : "", "root", (int)init->root, "processes",
-				   (int)count_processes() - (init->saving.worker != 0), "restored", (int)init->generation, "saves",
+				   (int)count_processes() - (init->saving.worker != 0) - 2 * (init->restored.pager != 0), "restored", (int)init->generation, "saves",
 				   (json_int_t)init->saves, "saved_at", init->saved_at, "running_s",
 				   (double)(clock_now_ns() - init->started_ns) / 1e9, "saving", init->saving.worker != 0, "inside",
 				   inside);
@@ -345,7 +345,7 @@ static void start_saving(struct init *init, json_t *request, int fd, int client)
 		const struct save_job job = {
 			.root = init->root, .name = init->name, .generation = init->generation, .image = spec_text(init, "image"),
 			.keep = (unsigned)spec_number(init, "keep"), .periodic = init->every_ns > 0, .own_network = spec_true(init, "network"),
-			.tracking = &init->tracking, .outside = (enum cairn_outside)spec_number(init, "outside"),
+			.tracking = &init->tracking, .pager = init->restored.pager, .outside = (enum cairn_outside)spec_number(init, "outside"),
 			.tcp = (enum cairn_tcp)spec_number(init, "tcp"), .lose_in_flight = spec_true(init, "lose_in_flight"),
 		};
 		prctl(PR_SET_NAME, "cairn-save");
@@ -354,6 +354,7 @@ static void start_saving(struct init *init, json_t *request, int fd, int client)
 		if (control_receive(ends[1], &go, NULL) <= 0)
 			_exit(1);
 		json_decref(go);
+		operation_restored_finish(&init->restored); /* memory counts as loaded when nobody holds these any more */
 		json_t *answer = save_answer(&job, request, fd);
 		int rc = control_send(ends[1], answer, -1);
 		if (rc == 0 && !only_looks)
@@ -476,7 +477,7 @@ static void kill_job(struct init *init, int signal)
 	if (signal && signal != SIGKILL)
 		kill(init->root, signal);
 	else
-		kill(-1, SIGKILL); /* all but this process (kill(2)) */
+		init->killed = (kill(-1, SIGKILL), true); /* all but this process (kill(2)) */
 }
 
 static void go_on(struct init *init)
@@ -562,12 +563,26 @@ static void hear_client(struct init *init, int client)
 		drop_client(init, client);
 }
 
+/* Who loads memory behind the tree has ended. Killed before all was there, it leaves a tree that can only wait: its memory will not come. */
+static void pager_ended(struct init *init, int status)
+{
+	bool whole = WIFEXITED(status) && WEXITSTATUS(status) == 0;
+	if (!whole && !init->ended && !init->killed) {
+		say(init, json_pack("{s:s, s:s}", "event", "message", "line",
+				    "the process that loaded its memory was killed, and what is missing cannot come: the job is ended; try the image again"));
+		kill_job(init, SIGKILL);
+	}
+	operation_restored_finish(&init->restored);
+}
+
 static void reap(struct init *init)
 {
 	int status;
 	for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG | WUNTRACED | __WALL)) > 0;) {
 		if (pid == init->saving.worker && !WIFSTOPPED(status))
 			finish_saving(init);
+		if (pid == init->restored.pager && !WIFSTOPPED(status))
+			pager_ended(init, status);
 		if (pid != init->root)
 			continue;
 		if (WIFSTOPPED(status)) {

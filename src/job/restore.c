@@ -42,6 +42,7 @@ static json_t *spec_of(const struct cairn_restore_options *options, const struct
 		json_array_append_new(redirects, json_pack("[i, s]", options->redirects[i].fd, options->redirects[i].path));
 	json_object_set_new(own, "redirects", redirects);
 	json_object_set_new(own, "once", json_boolean(options->once));
+	json_object_set_new(own, "lazy", json_boolean(options->lazy));
 	json_object_set_new(own, "force_cpu", json_boolean(options->force_cpu));
 	json_object_set_new(own, "close_tcp", json_boolean(options->close_tcp));
 	if (options->terminal)
@@ -62,8 +63,6 @@ static enum cairn_status restore_as_job(const struct cairn_restore_options *opti
 					const struct operation_peek *peek, struct cairn_restore_result *result, struct job *ret_job, struct cairn_error *error)
 {
 	uint64_t begin = clock_now_ns();
-	if (options->lazy)
-		log_warn("in a PID namespace of its own this version loads all memory first; continuing with --eager");
 	json_t *spec = spec_of(options, way, peek);
 	enum cairn_status status = job_start(way->program, spec, NULL, ret_job, error);
 	json_decref(spec);
@@ -94,8 +93,7 @@ static enum cairn_status restore_here(const struct cairn_restore_options *option
 		log_warn("%s: is of another boot or host, whose clocks stood elsewhere; continuing without them (--pids private has them)",
 			 options->image);
 	enum cairn_status status = operation_restore(options, result, &restored, ret_error, error);
-	free(restored.job);
-	free(restored.command);
+	operation_restored_finish(&restored);
 	return status;
 }
 

@@ -112,7 +112,7 @@ static json_t *save_to(const struct save_job *job, const json_t *request, const 
 	};
 	const struct operation_job within = {
 		.adopter = pid && pid != job->root ? 0 : getppid(), .name = job->name, .generation = job->generation,
-		.own_network = job->own_network,
+		.own_network = job->own_network, .pager = job->pager,
 	};
 	struct cairn_checkpoint_result result;
 	struct cairn_error error = { 0 };
@@ -126,7 +126,7 @@ static json_t *save_to(const struct save_job *job, const json_t *request, const 
 static json_t *check_answer(const struct save_job *job, const json_t *request)
 {
 	pid_t pid = (pid_t)json_integer_value(json_object_get(request, "pid"));
-	const struct operation_job within = { .adopter = pid && pid != job->root ? 0 : getppid() };
+	const struct operation_job within = { .adopter = pid && pid != job->root ? 0 : getppid(), .pager = job->pager };
 	struct cairn_error error = { 0 };
 	enum cairn_status status = operation_check(pid ? pid : job->root, &within, job->tracking, &error);
 	json_t *answer = status == CAIRN_DONE ? json_pack("{s:i}", "status", CAIRN_DONE) : control_failed(status, &error);

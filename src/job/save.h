@@ -21,6 +21,7 @@ struct save_job {
 	enum cairn_outside outside; /* for requests that do not say */
 	enum cairn_tcp tcp;
 	bool lose_in_flight;
+	pid_t pager;         /* loads memory behind it, 0: nobody */
 	struct tracking *tracking; /* what the last save left, and then what this one leaves */
 };
 

@@ -65,12 +65,17 @@ struct capture_policy {
 	bool ends;      /* the program does not run on: it ends, or is stopped */
 	char image_id[33]; /* hexadecimal */
 	bool losing; /* the same, for what passes by itself: after some tries */
-	pid_t saver;        /* Cairn: no part of the tree, even where its parent is the adopter */
+	pid_t saver, pager; /* Cairn's: no part of the tree, even where their parent is the adopter. The pager loads memory behind it; 0: none */
 	bool filtered;      /* Cairn itself lives under seccomp filters */
 	bool by_deputy;     /* a deputy traces (tracee/deputy.h): the tree may have seccomp filters of its own */
 	const struct tracking *tracking; /* Cairn's own, of an earlier save, NULL: none */
 	pid_t adopter;      /* a reaper whose children (but the calling process) belong to the tree too: a job's init; 0: none */
 };
+
+static inline bool policy_is_cairn(const struct capture_policy *policy, pid_t pid)
+{
+	return pid == policy->saver || (policy->pager && pid == policy->pager);
+}
 
 /* A guard region (MADV_GUARD_INSTALL), met by the snapshot among the pages. */
 struct frozen_guard {

@@ -24,6 +24,8 @@
 
 struct pager {
 	int commit; /* the pipe's write end */
+	pid_t guard;
+	VEC(int) held;
 };
 
 /* One address space: of a newborn, or of a child that was forked meanwhile. */
@@ -421,6 +423,9 @@ int pager_start(const struct rebuild *rebuild, const struct fault_space *spaces,
 	}
 	struct pager *pager = memory_new(sizeof *pager);
 	pager->commit = ends[1];
+	pager->guard = guard;
+	for (size_t i = 0; i < count; i++)
+		*vec_add(&pager->held) = fcntl(spaces[i].userfaultfd, F_DUPFD_CLOEXEC, 3);
 	*ret_pager = pager;
 	return 0;
 }
@@ -431,10 +436,22 @@ void pager_commit(struct pager *pager)
 		;
 }
 
+pid_t pager_watch(const struct pager *pager, int **ret_held, size_t *ret_count)
+{
+	*ret_count = pager->held.count;
+	*ret_held = memory_new((pager->held.count + 1) * sizeof **ret_held);
+	for (size_t i = 0; i < pager->held.count; i++)
+		(*ret_held)[i] = fcntl(pager->held.at[i], F_DUPFD_CLOEXEC, 3);
+	return pager->guard;
+}
+
 void pager_free(struct pager *pager)
 {
 	if (!pager)
 		return;
+	for (size_t i = 0; i < pager->held.count; i++)
+		close(pager->held.at[i]);
+	vec_finish(&pager->held);
 	close(pager->commit);
 	free(pager);
 }

@@ -19,5 +19,8 @@ int pager_start(const struct rebuild *rebuild, const struct fault_space *spaces,
 		struct fault *fault);
 /* The program is about to run, and its memory is the pager's business alone. */
 void pager_commit(struct pager *pager);
+/* The guard, which ends with status 0 when all is loaded, as a child of the caller's; and copies of what it holds (a new array): who keeps them
+ * open until then can end the program himself should the guard be killed, before anything has seen zeros. */
+pid_t pager_watch(const struct pager *pager, int **ret_held, size_t *ret_count);
 /* Without a commit the pager ends. */
 void pager_free(struct pager *pager);

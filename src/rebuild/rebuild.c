@@ -384,6 +384,11 @@ int rebuild_prepare(const struct plan *plan, const struct image_reader *reader, 
 	return 0;
 }
 
+pid_t rebuild_watch_pager(const struct rebuild *rebuild, int **ret_held, size_t *ret_count)
+{
+	return rebuild->pager ? pager_watch(rebuild->pager, ret_held, ret_count) : 0;
+}
+
 pid_t rebuild_root(const struct rebuild *rebuild)
 {
 	return rebuild->processes.at[0]->newborn.pid;

@@ -32,6 +32,8 @@ pid_t rebuild_root(const struct rebuild *rebuild);
 pid_t rebuild_foreground_group(const struct rebuild *rebuild);
 /* The commit: lets them run. */
 int rebuild_release(struct rebuild *rebuild, struct rebuild_result *ret_result, struct fault *fault);
+/* Who loads memory behind the running program: pager_watch of pager.h. 0: nobody. */
+pid_t rebuild_watch_pager(const struct rebuild *rebuild, int **ret_held, size_t *ret_count);
 /* Kills what was not released, and frees. */
 void rebuild_free(struct rebuild *rebuild);
 

@@ -94,6 +94,45 @@ def killed():
             wait_gone([program.pid])
 
 
+@test("in a PID namespace of its own a program runs before its memory is loaded, is saved and killed meanwhile, and comes back")
+def private():
+    need_cairn()
+    need_root()
+    for what in ("chaos", "fork"):
+        program = start([INSTANT, what], what)
+        program.wait_progress(2)
+        for _ in range(10 if LONG else 3):
+            program.checkpoint("--timeout", "60")
+            program.restore("--lazy", "--pids", "private")
+            program.wait_progress(2)
+            check("differs" not in program.text(), "it is not what was saved", program.text()[-800:])
+        until(lambda: not pagers(), "end of the loading")
+        write(program.path("go"), "")
+        program.succeed()
+
+
+@test("in a PID namespace of its own a program whose guard and pager are killed never sees zeros, and its job ends")
+def private_killed():
+    need_cairn()
+    need_root()
+    for step in range(20 if LONG else 5):
+        program = start([INSTANT, "chaos"], f"killed-{step}")
+        program.wait_progress(1)
+        program.checkpoint()
+        program.restore("--lazy", "--pids", "private")
+        for pid in pagers():
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        until(lambda: not pagers(), "end of the pager")
+        check("differs" not in program.text(), "it has seen what was never there", program.text()[-800:])
+        if proc_status(program.pid):
+            program.kill()
+        else:
+            wait_gone([program.pid])
+
+
 @test("words of --lazy that exclude each other or are not in this version are wrong usage", quick=True)
 def usage():
     cairn("restore", "--lazy", "--eager", "a.cairn", status=2)

@@ -120,7 +120,7 @@ const char *socket_holder(struct harvest *harvest, uint64_t inode, pid_t *ret_pi
 	if (inode && proc_processes(&list, NULL) == 0)
 		for (size_t i = 0; i < list.pids.count && !text; i++) {
 			pid_t pid = list.pids.at[i];
-			if (pid == getpid() || pid == harvest->policy.saver || !has_socket(pid, inode) || proc_stat_read(pid, 0, &stat, NULL) < 0)
+			if (pid == getpid() || policy_is_cairn(&harvest->policy, pid) || !has_socket(pid, inode) || proc_stat_read(pid, 0, &stat, NULL) < 0)
 				continue;
 			text = arena_format(&harvest->arena, "process %d (%s)", pid, stat.command);
 			if (ret_pid)
