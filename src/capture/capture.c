@@ -67,9 +67,11 @@ static void find_bulletins(const struct harvest *harvest, struct bulletin_list *
 bool capture_needs_deputy(const struct harvest *survey)
 {
 	bool needs = false;
-	for (size_t i = 0; i < survey->processes.count; i++)
+	for (size_t i = 0; i < survey->processes.count && !survey->policy.filtered; i++)
 		needs |= survey->processes.at[i]->status.seccomp != 0;
-	return needs && !survey->policy.filtered;
+	for (size_t i = 0; i < survey->files.count; i++)
+		needs |= survey->files.at[i]->kind && survey->files.at[i]->kind->by_deputy;
+	return needs;
 }
 
 int capture_survey(struct harvest *harvest, pid_t target, const struct capture_policy *policy, struct fault_list *refusals,

@@ -352,6 +352,7 @@ struct kind {
 	/* Frozen, files. probe: is this file one of ours; called by several threads, for one file by one. */
 	bool (*probe)(const struct frozen_file *file);
 	int (*refuse_file)(const struct harvest *harvest, struct frozen_file *file, struct fault *fault);
+	bool by_deputy; /* its capture puts the file into a state that the program must not meet, even if Cairn is killed just then */
 	int (*capture_file)(struct harvest *harvest, struct frozen_file *file, struct fault *fault);
 
 	/* Frozen, when all descriptors are known: open files that this one leads to, by harvest_in_flight. */

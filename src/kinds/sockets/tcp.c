@@ -452,6 +452,7 @@ const struct kind kind_tcp_socket = {
 	.before_births = true,
 	.probe = probe,
 	.refuse_file = refuse_file,
+	.by_deputy = true, /* TCP_REPAIR, in which recv(2) and send(2) fail */
 	.capture_file = capture_file,
 	.depart = depart,
 	.check = check,
