@@ -24,25 +24,79 @@ static const struct cmd_syntax syntax = {
 	"merge", "IMAGE", "fold an incremental image and its ancestors into one file", options, 1, 1,
 };
 
+/* Where a page of the block at hand has been stored already: several spaces may name it. */
+struct stored_page {
+	bool there;
+	uint64_t block;
+	uint16_t chunk, first;
+};
+
+struct folding {
+	struct image_writer *writer;
+	uint8_t *buffer; /* with the block that is read */
+	struct stored_page pages[IMAGE_BUFFER / IMAGE_PAGE]; /* by their place in the buffer */
+};
+
+static struct stored_page *stored_page(struct folding *folding, const void *data)
+{
+	return &folding->pages[(size_t)((const uint8_t *)data - folding->buffer) / IMAGE_PAGE];
+}
+
+static int store(struct folding *folding, struct page_batch *part, struct fault *fault)
+{
+	uint64_t block = 0;
+	int rc = part->count ? image_writer_pages(folding->writer, part, &block, fault) : 0;
+	for (uint32_t c = 0; rc == 0 && c < part->count; c++) {
+		const struct page_chunk *chunk = &part->chunks[c];
+		const struct page_place place = { .address = chunk->address, .pages = chunk->pages, .block = block, .chunk = (uint16_t)c };
+		image_writer_places(folding->writer, part->space, &place, 1);
+		for (uint32_t p = 0; p < chunk->pages; p++)
+			stored_page(folding, chunk->data)[p] = (struct stored_page){ true, block, (uint16_t)c, (uint16_t)p };
+	}
+	part->count = 0;
+	return rc;
+}
+
+/* How many pages from the first of @chunk on are stored one behind the other, or not stored at all. */
+static uint32_t run_of(const struct stored_page *page, uint32_t pages)
+{
+	uint32_t run = 1;
+	while (run < pages && page[run].there == page->there &&
+	       (!page->there || (page[run].block == page->block && page[run].chunk == page->chunk && page[run].first == page->first + run)))
+		run++;
+	return run;
+}
+
 static int take_batch(void *context, const struct page_batch *batch, struct fault *fault)
 {
-	struct image_writer *writer = context;
-	for (uint32_t first = 0, count; first < batch->count; first += count) {
-		struct page_batch part = { .space = batch->space };
-		uint64_t block;
-		count = batch->count - first < IMAGE_CHUNKS ? batch->count - first : IMAGE_CHUNKS;
-		part.count = count;
-		memcpy(part.chunks, batch->chunks + first, count * sizeof *part.chunks);
-		int rc = image_writer_pages(writer, &part, &block, fault);
-		if (rc < 0)
-			return rc;
-		for (uint32_t c = 0; c < count; c++) {
-			const struct page_place place = { .address = part.chunks[c].address, .pages = part.chunks[c].pages,
-							  .block = block, .chunk = (uint16_t)c };
-			image_writer_places(writer, batch->space, &place, 1);
+	struct folding *folding = context;
+	struct page_batch part;
+	uint32_t pages = 0; /* of the part: a space may name a page of the block more than once */
+	int rc = 0;
+	part.space = batch->space;
+	part.count = 0;
+	for (uint32_t i = 0; rc == 0 && i < batch->count; i++) {
+		struct page_chunk left = batch->chunks[i];
+		for (uint32_t run; rc == 0 && left.pages; left.pages -= run) {
+			const struct stored_page *page = stored_page(folding, left.data);
+			const struct page_place place = { .address = left.address, .block = page->block, .chunk = page->chunk, .first = page->first,
+							  .pages = run = run_of(page, left.pages) };
+			if (!page->there && (part.count == IMAGE_CHUNKS || pages + run > IMAGE_BLOCK_PAGES)) {
+				rc = store(folding, &part, fault);
+				pages = run = 0; /* it may be there by now */
+				continue;
+			}
+			if (page->there) {
+				image_writer_places(folding->writer, batch->space, &place, 1);
+			} else {
+				part.chunks[part.count++] = (struct page_chunk){ left.address, run, left.data };
+				pages += run;
+			}
+			left.address += (uint64_t)run * IMAGE_PAGE;
+			left.data = (const uint8_t *)left.data + (size_t)run * IMAGE_PAGE;
 		}
 	}
-	return 0;
+	return rc < 0 ? rc : store(folding, &part, fault);
 }
 
 static int copy_records(const struct image_reader *reader, struct image_writer *writer, struct fault *fault)
@@ -59,12 +113,16 @@ static int copy_pages(const struct image_reader *reader, struct image_writer *wr
 		      struct fault *fault)
 {
 	const struct image_block *blocks;
-	const struct page_taker taker = { take_batch, writer };
+	_free_ struct folding *folding = memory_new(sizeof *folding);
+	const struct page_taker taker = { take_batch, folding };
 	size_t count = image_reader_blocks(reader, &blocks);
-	_free_ void *buffer = aligned_alloc(IMAGE_PAGE, IMAGE_BUFFER);
+	_free_ uint8_t *buffer = aligned_alloc(IMAGE_PAGE, IMAGE_BUFFER);
+	folding->writer = writer;
+	folding->buffer = buffer;
 	int rc = buffer ? 0 : fault_set(fault, FAULT_FAILED, ENOMEM, "no memory to read it; try another machine");
 	for (size_t i = 0; rc == 0 && i < count; i++) {
 		rc = deadline_check(deadline, fault);
+		memset(folding->pages, 0, sizeof folding->pages);
 		if (rc == 0)
 			rc = image_reader_pages(reader, i, buffer, &taker, fault);
 	}

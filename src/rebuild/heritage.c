@@ -278,7 +278,8 @@ static void find_birth_places(struct rebuild *rebuild, struct rebuild_process *p
 	if (parent->heritage.seeds_of) {
 		places_of(rebuild->reader, parent->heritage.seeds_of, &eldest);
 		cut_places(&eldest, &parent->heritage.seeds, true, ret_places);
-		qsort(ret_places->at, ret_places->count, sizeof *ret_places->at, compare_addresses);
+		if (ret_places->count)
+			qsort(ret_places->at, ret_places->count, sizeof *ret_places->at, compare_addresses);
 	}
 	vec_finish(&own);
 	vec_finish(&eldest);

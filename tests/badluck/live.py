@@ -150,6 +150,28 @@ def tracked(what):
     program.succeed()
 
 
+@test("a family that shares memory copy-on-write is saved live, in a chain, and folded with each page stored once")
+def family():
+    need_cairn()
+    program = start([BUILD / "tests" / "kinds" / "cow", "family"], "probe")
+    until(lambda: "ready\n" in program.text(), "'ready' of the probe")
+    images = [program.path(f"chain-{i}.cairn") for i in range(3)]
+    program.checkpoint("--track", "--compress", "none", kill=False, image=images[0])
+    program.checkpoint("--incremental", images[0], kill=False, image=images[1])
+    program.checkpoint("--incremental", images[1], kill=True, image=images[2])
+    whole = program.path("whole.cairn")
+    cairn("merge", images[2], "-o", whole, status=0)
+    first = images[0].stat().st_size
+    check(first < 60 << 20, f"seven processes of 24 MiB, which they share, are {first} bytes")
+    check(images[1].stat().st_size < first / 4, "the second image holds what has not changed")
+    check(whole.stat().st_size < first * 1.2, f"folded it is {whole.stat().st_size} bytes, and was {first}")
+    program.restore(image=images[2])
+    program.checkpoint(kill=True, image=program.path("last.cairn"))
+    program.restore(image=whole)
+    write(program.path("go"), "")
+    program.succeed()
+
+
 @test("a chain of tracked saves of a program that maps, moves, protects and gives back memory is a chain of instants")
 def tracked_chaos():
     tracked("chaos")
