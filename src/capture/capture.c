@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "capture/sharing.h"
 #include "capture/files.h"
 #include "capture/tree.h"
 
@@ -99,9 +100,10 @@ int capture_survey(struct harvest *harvest, pid_t target, const struct capture_p
 }
 
 /* Process and space kinds are asked of the leader. */
-static bool is_asked(const struct kind *kind, bool leader)
+static bool is_asked(const struct kind *kind, const struct frozen_process *process, bool leader)
 {
-	return kind->scope == SCOPE_THREAD || (leader && (kind->scope == SCOPE_PROCESS || kind->scope == SCOPE_SPACE));
+	return kind->scope == SCOPE_THREAD || (leader && kind->scope == SCOPE_PROCESS) ||
+	       (leader && kind->scope == SCOPE_SPACE && frozen_owns(process, SHARE_VM));
 }
 
 void frozen_batch(const struct frozen_thread *thread, struct batch *ret_batch)
@@ -126,12 +128,12 @@ static int ask_thread(struct harvest *harvest, struct frozen_thread *thread, boo
 	batch_init(&batch, foothold->area);
 	for (unsigned k = 0; rc == 0 && kinds[k]; k++) {
 		batch_group(&batch, 16, 8192);
-		if (is_asked(kinds[k], leader) && kinds[k]->ask)
+		if (is_asked(kinds[k], thread->process, leader) && kinds[k]->ask)
 			rc = kinds[k]->ask(harvest, thread, &batch, &notes[k], fault);
 	}
 	if (rc == 0)
 		rc = foothold_run(foothold, &thread->guest, &batch, fault);
-	for (unsigned k = 0; rc == 0 && leader && kinds[k]; k++)
+	for (unsigned k = 0; rc == 0 && leader && frozen_owns(thread->process, SHARE_VM) && kinds[k]; k++)
 		rc = kinds[k]->visit ? kinds[k]->visit(harvest, thread, fault) : 0;
 	struct fault leaving;
 	int left = foothold_leave(foothold, &thread->guest, last || rc < 0, &leaving);
@@ -140,7 +142,7 @@ static int ask_thread(struct harvest *harvest, struct frozen_thread *thread, boo
 		rc = left;
 	}
 	for (unsigned k = 0; rc == 0 && kinds[k]; k++) {
-		if (is_asked(kinds[k], leader) && kinds[k]->capture)
+		if (is_asked(kinds[k], thread->process, leader) && kinds[k]->capture)
 			rc = kinds[k]->capture(harvest, thread, &batch, notes[k], fault);
 	}
 	batch_finish(&batch);
@@ -229,7 +231,7 @@ static int capture_process(struct harvest *harvest, struct frozen_process *proce
 	if (rc == 0)
 		rc = read_xstates(process, fault);
 	harvest->thread_count += (uint32_t)process->threads.count;
-	if (rc == 0)
+	if (rc == 0 && frozen_owns(process, SHARE_VM))
 		rc = capture_maps(harvest, process, fault);
 	if (rc == 0)
 		rc = capture_find_foothold(process, fault);
@@ -276,6 +278,11 @@ static int gather_spaces(struct harvest *harvest, const struct capture_live *liv
 		struct frozen_process *process = harvest->processes.at[i];
 		if (process->zombie)
 			continue;
+		/* The one that owns it comes first. */
+		if (!frozen_owns(process, SHARE_VM)) {
+			process->space = process->shares[SHARE_VM]->space;
+			continue;
+		}
 		int rc = gather_space(harvest, process, live, fault);
 		if (rc < 0)
 			return tree_at_process(process, rc, fault);
@@ -288,6 +295,7 @@ static int gather_spaces(struct harvest *harvest, const struct capture_live *liv
 static int gather(struct harvest *harvest, const struct capture_live *live, const struct deadline *deadline, struct fault_list *refusals,
 		  struct fault *fault)
 {
+	sharing_find(harvest);
 	int rc = gather_spaces(harvest, live, fault);
 	harvest->frozen = true;
 	if (rc == 0)

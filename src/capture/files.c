@@ -205,7 +205,7 @@ static int read_all(struct harvest *harvest, struct fault *fault)
 	int rc = 0;
 	for (size_t i = 0; rc == 0 && i < harvest->processes.count; i++) {
 		struct frozen_process *process = harvest->processes.at[i];
-		rc = process->zombie ? 0 : read_process(harvest, process, &looks, fault);
+		rc = process->zombie || !frozen_owns(process, SHARE_FILES) ? 0 : read_process(harvest, process, &looks, fault);
 		if (rc < 0)
 			tree_at_process(process, rc, fault);
 	}

@@ -163,6 +163,9 @@ struct frozen_descriptor {
 	struct frozen_file *file;
 };
 
+/* What processes can share without being threads of one (clone(2)). */
+enum share { SHARE_VM, SHARE_FILES, SHARE_FS, SHARE_SIGHAND, SHARE_SYSVSEM, SHARE_COUNT };
+
 struct frozen_process {
 	pid_t pid;
 	pid_t view;                  /* a living task of it, through which /proc shows what it has: the PID, but if its first thread has ended */
@@ -173,6 +176,8 @@ struct frozen_process {
 	struct proc_status status;
 	VEC(struct frozen_thread *) threads; /* leader first */
 	struct frozen_space *space;          /* NULL: a zombie */
+	struct frozen_process *shares[SHARE_COUNT]; /* the first process that has the same one, which answers for it; itself; NULL: not frozen */
+	bool shared_memory;                  /* with another process of the tree */
 	VEC(struct frozen_descriptor) descriptors;
 	char *executable, *cwd, *root;       /* links; NULL for a zombie */
 	bool zombie;
@@ -200,6 +205,10 @@ struct frozen_file {
 	struct frozen_file *carrier; /* it is in flight in this socket's queue, and no process has it; pid and fd are Cairn's */
 	void *note;          /* what its kind has learnt of it already; in the arena */
 };
+static inline bool frozen_owns(const struct frozen_process *process, enum share share)
+{
+	return !process->shares[share] || process->shares[share] == process;
+}
 /* Cairn's own copy of the descriptor; lives as long as the harvest. */
 int frozen_file_own(struct frozen_file *file, int *ret_fd, struct fault *fault);
 /* A private copy of the fdinfo text for fdinfo_next. */
@@ -223,7 +232,8 @@ struct newborn_process {
 	pid_t pid;
 	uint64_t code, area; /* the stub and its data in its address space */
 	struct workshop *workshop;
-	VEC(struct newborn_loan) loans;
+	struct newborn_process *table; /* whose descriptor table it has: its own, or one that it shares */
+	VEC(struct newborn_loan) loans; /* of its own table */
 };
 
 /* A descriptor that the newborn holds for a while, to map its files. */

@@ -146,6 +146,8 @@ static int add_connects(struct rebuild *rebuild, struct rebuild_process *process
 int descriptors_place(struct rebuild *rebuild, struct rebuild_process *process, struct fault *fault)
 {
 	const Cairn__FdTable *table = process->plan->descriptors;
+	if (!table) /* it is another's, too */
+		return 0;
 	_free_ int *fds = memory_new(table->n_entries * sizeof *fds);
 	for (size_t i = 0; i < table->n_entries; i++)
 		fds[i] = workshop_fd(&rebuild->workshop, table->entries[i]->file);

@@ -126,6 +126,11 @@ int exec_own_program(struct rebuild *rebuild, struct rebuild_process *process, s
 			 process->newborn.pid, process->plan->process->command, process->newborn.pid);
 		return 0;
 	}
+	if (space->is_shared) {
+		log_warn("process %d (%s): shares its memory, and its executable is not executed; continuing without it at /proc/%d/exe",
+			 process->newborn.pid, process->plan->process->command, process->newborn.pid);
+		return 0;
+	}
 	int rc = execute(process, fd, fault);
 	if (rc > 0)
 		rc = map_stub_again(rebuild, process, fault);

@@ -311,7 +311,7 @@ static int begin_faults(struct filler *filler, const struct rebuild_process *onl
 		struct rebuild_process *process = rebuild->processes.at[i];
 		struct fault_space space;
 		struct fault why;
-		if (!process->plan->space || pages[process->plan->space->id] < (lazy ? 1 : LEAST_PAGES))
+		if (!process->plan->space || process->plan->space->owner != process->plan || pages[process->plan->space->id] < (lazy ? 1 : LEAST_PAGES))
 			continue;
 		if ((only && process != only) || process->is_loaded || process->is_heir)
 			continue;

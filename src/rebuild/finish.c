@@ -129,6 +129,13 @@ static int prepare_thread(struct rebuild_thread *thread, struct fault *fault)
 	return record->timed ? restart_shorten(thread->newborn.tid, &thread->final, record->left_ns, fault) : 0;
 }
 
+/* From the end of a call to a stop from which the kernel looks at calls that were interrupted. */
+static int come_to_rest(const struct newborn_thread *thread, struct fault *fault)
+{
+	int rc = ptrace_interrupt(thread->tid, fault);
+	return rc < 0 ? rc : step(thread->tid, PTRACE_CONT, STOP_INTERRUPT, fault);
+}
+
 /* The end of a batch is a trap, and one that is ignored becomes the default again (kernel/signal.c force_sig_info_to_task): only now, when no batch
  * follows, SIGTRAP can be ignored. */
 static int ignore_trap(struct rebuild_process *process, struct newborn_thread *leader, struct fault *fault)
@@ -150,23 +157,21 @@ static int ignore_trap(struct rebuild_process *process, struct newborn_thread *l
 		rc = exec_call(leader, __NR_rt_sigaction, BATCH_ARGS(SIGTRAP, process->newborn.area, 0, sizeof(uint64_t)), &result, fault);
 	if (rc == 0 && result != 0)
 		rc = fault_set(fault, FAULT_FAILED, EIO, "process %d: ignoring SIGTRAP gave %ld", process->newborn.pid, result);
-	return rc;
+	return rc < 0 ? rc : come_to_rest(leader, fault);
 }
 
 /* The stub's own pages go last, by an instruction of the program's. */
-static int unmap_stub(struct rebuild_process *process, struct fault *fault)
+int finish_unmap(struct rebuild *rebuild, struct rebuild_process *process, struct fault *fault)
 {
 	struct newborn_thread *leader = newborn_leader(process);
 	long result = 0;
-	int rc = ignore_trap(process, leader, fault);
-	if (rc < 0)
-		return rc;
-	rc = exec_call(leader, __NR_munmap, BATCH_ARGS(process->newborn.code, NEWBORN_CODE_SIZE + BATCH_AREA), &result, fault);
+	(void)rebuild;
+	if (process->plan->space->owner != process->plan)
+		return 0;
+	int rc = exec_call(leader, __NR_munmap, BATCH_ARGS(process->newborn.code, NEWBORN_CODE_SIZE + BATCH_AREA), &result, fault);
 	if (rc == 0 && result != 0)
 		rc = fault_set(fault, FAULT_FAILED, EIO, "process %d: unmapping the stub gave %ld", process->newborn.pid, result);
-	if (rc == 0)
-		rc = ptrace_interrupt(leader->tid, fault);
-	return rc < 0 ? rc : step(leader->tid, PTRACE_CONT, STOP_INTERRUPT, fault);
+	return rc < 0 ? rc : come_to_rest(leader, fault);
 }
 
 static uint64_t blocked_of(const struct rebuild_thread *thread)
@@ -202,13 +207,18 @@ static int finish_thread(struct rebuild_thread *thread, struct fault *fault)
 	return rc < 0 ? rc : set_dispatch(thread, fault);
 }
 
+int finish_prepare(struct rebuild *rebuild, struct rebuild_process *process, struct fault *fault)
+{
+	int rc = 0;
+	(void)rebuild;
+	for (size_t i = process->threads.count; rc == 0 && i-- > 0;)
+		rc = prepare_thread(process->threads.at[i], fault);
+	return rc < 0 ? rc : ignore_trap(process, newborn_leader(process), fault);
+}
+
 int finish_process(struct rebuild *rebuild, struct rebuild_process *process, struct fault *fault)
 {
 	int rc = 0;
-	for (size_t i = process->threads.count; rc == 0 && i-- > 0;)
-		rc = prepare_thread(process->threads.at[i], fault);
-	if (rc == 0)
-		rc = unmap_stub(process, fault);
 	for (size_t i = 0; rc == 0 && i < process->threads.count; i++)
 		rc = finish_thread(process->threads.at[i], fault);
 	if (rc == 0 && (process->plan->process->stopped || rebuild->options.leave_stopped))

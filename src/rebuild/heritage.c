@@ -210,7 +210,8 @@ static void subtract(heritage_ranges *ranges, const heritage_ranges *gone)
 static bool may_share(const struct rebuild_process *a, const struct rebuild_process *b)
 {
 	const struct plan_space *one = a->plan->space, *other = b->plan->space;
-	return one && other && one != other && is_plain(one) && is_plain(other);
+	/* One that several processes have (clone(2)) is made at its time. */
+	return one && other && one != other && !one->is_shared && !other->is_shared && is_plain(one) && is_plain(other);
 }
 
 static void find_seeds(struct rebuild *rebuild, struct rebuild_process *parent, const page_places *own)
@@ -364,7 +365,7 @@ int heritage_load(struct rebuild *rebuild, struct rebuild_process *process, stru
 	if (rc == 0)
 		rc = newborn_run(newborn_leader(process), &batch, fault);
 	batch_finish(&batch);
-	process->newborn.loans.count = 0;
+	process->newborn.table->loans.count = 0;
 	process->is_loaded = true;
 	return rc;
 }

@@ -12,9 +12,10 @@ void newborn_batch(const struct newborn_process *process, struct batch *ret_batc
 
 int newborn_loan(const struct newborn_process *process, uint32_t object)
 {
-	for (size_t i = 0; i < process->loans.count; i++)
-		if (process->loans.at[i].object == object)
-			return process->loans.at[i].fd;
+	const struct newborn_process *table = process->table;
+	for (size_t i = 0; i < table->loans.count; i++)
+		if (table->loans.at[i].object == object)
+			return table->loans.at[i].fd;
 	return -1;
 }
 

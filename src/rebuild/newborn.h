@@ -101,6 +101,7 @@ int exec_call(struct newborn_thread *thread, long number, const uint64_t args[6]
 /* space.c */
 int space_map(struct rebuild *rebuild, struct rebuild_process *process, struct fault *fault);
 int space_settle(struct rebuild *rebuild, struct rebuild_process *process, struct fault *fault);
+int space_return(struct rebuild *rebuild, struct rebuild_process *process, struct fault *fault); /* what was lent; when all spaces are settled */
 /* fill.c */
 int fill_pages(struct rebuild *rebuild, struct fault *fault); /* all that is not there yet */
 int fill_process(struct rebuild *rebuild, struct rebuild_process *process, struct fault *fault); /* its private memory alone */
@@ -108,7 +109,9 @@ int fill_process(struct rebuild *rebuild, struct rebuild_process *process, struc
 int descriptors_send(struct rebuild *rebuild, struct rebuild_process *process, const int *fds, size_t count,
 		     struct fault *fault);
 int descriptors_place(struct rebuild *rebuild, struct rebuild_process *process, struct fault *fault);
-/* finish.c. finish_ended: a first thread that had ended does so; from then on another one answers for the process. */
+/* finish.c. finish_prepare: the last calls, and what lies in memory; finish_unmap: the stub; finish_process: registers. finish_ended: a first thread that had ended does so; from then on another one answers for the process. */
 int finish_ended(struct rebuild *rebuild, struct rebuild_process *process, struct fault *fault);
+int finish_prepare(struct rebuild *rebuild, struct rebuild_process *process, struct fault *fault);
+int finish_unmap(struct rebuild *rebuild, struct rebuild_process *process, struct fault *fault);
 int finish_process(struct rebuild *rebuild, struct rebuild_process *process, struct fault *fault);
 int finish_thread_state(struct rebuild *rebuild, struct rebuild_process *process, struct fault *fault);

@@ -191,10 +191,10 @@ static int link_process(struct loader *loader, struct plan_process *process, siz
 			       fault_set(fault, FAULT_IMAGE, EINVAL, "damaged: zombie %u lives", record->pid) : 0;
 	for (size_t i = 1; i < process->threads.count; i++)
 		lives |= !process->threads.at[i]->thread->ended;
-	if (!process->space || !lives || !process->descriptors)
+	if (!process->space || !lives || (!process->descriptors && !record->files_with))
 		return fault_set(fault, FAULT_IMAGE, EINVAL, "damaged: process %u has no memory, threads or descriptors",
 				 record->pid);
-	for (size_t i = 0; i < process->descriptors->n_entries; i++) {
+	for (size_t i = 0; process->descriptors && i < process->descriptors->n_entries; i++) {
 		const Cairn__FdTable__Entry *entry = process->descriptors->entries[i];
 		if (!id_find(&loader->files, entry->file))
 			return fault_set(fault, FAULT_IMAGE, EINVAL,
@@ -257,6 +257,8 @@ static int link_all(struct loader *loader, struct fault *fault)
 		rc = link_threads(loader, fault);
 	for (size_t i = 0; rc == 0 && i < plan->processes.count; i++)
 		rc = link_process(loader, plan->processes.at[i], i, fault);
+	if (rc == 0)
+		rc = plan_link_sharing(plan, fault);
 	for (size_t i = 0; rc == 0 && i < plan->spaces.count; i++)
 		rc = check_overlap(plan->spaces.at[i], fault);
 	if (rc == 0 && (!plan->info || !plan->processes.count || plan->highest_id > 1u << 24))

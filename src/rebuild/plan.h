@@ -23,6 +23,8 @@ struct plan_thread {
 
 struct plan_space {
 	uint32_t id;
+	const struct plan_process *owner; /* the first process that has it, which makes it */
+	bool is_shared;                   /* by other processes */
 	VEC(struct plan_record) records; /* the space, then its mappings in ascending order */
 };
 
@@ -34,6 +36,9 @@ struct plan_process {
 	VEC(struct plan_record) records;
 	VEC(struct plan_thread *) threads; /* the leader first, also one that has ended */
 	size_t index; /* in the plan */
+	const struct plan_process *files, *fs, *handlers, *semaphores; /* the first process that has the same; itself */
+	const struct plan_process *bearer; /* who hands down at birth what it shares: its parent or an earlier child of that; NULL: it shares nothing */
+	uint64_t share_flags;              /* CLONE_* of that birth */
 };
 
 struct plan {
@@ -62,6 +67,8 @@ struct plan_policy {
 };
 void plan_check_host(const struct plan *plan, const struct plan_policy *policy, struct fault_list *refusals);
 
+/* plan_sharing.c: a part of plan_load; who shares what with whom. */
+int plan_link_sharing(struct plan *plan, struct fault *fault);
 /* redirect.c: --fd. FAULT_USAGE: the root has no such descriptor. */
 int plan_redirect(struct plan *plan, int fd, const char *path, struct fault *fault);
 int redirect_make(struct workshop *workshop, const struct plan_record *record, struct fault *fault);

@@ -255,6 +255,8 @@ static void link_children(struct rebuild *rebuild)
 {
 	for (size_t i = 0; i < rebuild->processes.count; i++) {
 		struct rebuild_process *process = rebuild->processes.at[i];
+		const struct plan_process *table = process->plan->files ? process->plan->files : process->plan;
+		process->newborn.table = &rebuild->processes.at[table->index]->newborn;
 		if (!process->plan->parent)
 			continue;
 		process->parent = rebuild->processes.at[process->plan->parent->index];
@@ -305,12 +307,15 @@ static const struct phase phases[] = {
 	{ "seals", settle_objects, NULL },      /* when contents are there */
 	{ "open files", make_files, NULL },
 	{ "memory settled", NULL, space_settle },
+	{ "loans", NULL, space_return },
 	{ "threads", NULL, phase_threads },     /* before credentials, which forbid choosing TIDs */
 	{ "numbers", NULL, numbers_settle },    /* all are born, and nobody has looked at his own yet */
 	{ "first threads", NULL, finish_ended }, /* that had ended before others; before their children have parent-death signals */
 	{ "owners", set_owners, NULL },         /* when all tasks exist; before leases, which would make their holder the owner */
 	{ "descriptors", NULL, descriptors_place },
 	{ "task state", NULL, finish_thread_state }, /* ends with credentials */
+	{ "last calls", NULL, finish_prepare },
+	{ "stub", NULL, finish_unmap },         /* nothing is called in a space after this, by whichever of its processes */
 	{ "registers", NULL, finish_process },  /* nothing runs in it after this */
 };
 

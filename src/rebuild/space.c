@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A newborn's address space: the files it needs are lent to it, then every mapping is made where it was. */
+/* A newborn's address space: the files it needs are lent to it, then every mapping is made where it was. One that several processes share is made by
+ * the first of them. */
 #include <errno.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -12,19 +13,22 @@ static void collect_needs(struct rebuild_process *process)
 	for (size_t i = 0; i < space->records.count; i++) {
 		const struct plan_record *record = &space->records.at[i];
 		uint32_t object = record->kind->needs ? record->kind->needs(record->message) : 0;
+		struct newborn_process *table = process->newborn.table;
 		if (!object || newborn_loan(&process->newborn, object) >= 0)
 			continue;
-		struct newborn_loan *loan = vec_add(&process->newborn.loans);
-		*loan = (struct newborn_loan){ object, (int)process->newborn.loans.count - 1 };
+		struct newborn_loan *loan = vec_add(&table->loans);
+		*loan = (struct newborn_loan){ object, (int)table->loans.count - 1 };
 	}
 }
 
-static int lend(struct rebuild *rebuild, struct rebuild_process *process, struct fault *fault)
+/* @first: what lies in the table already, for another space, is not lent again. */
+static int lend(struct rebuild *rebuild, struct rebuild_process *process, size_t first, struct fault *fault)
 {
-	size_t count = process->newborn.loans.count;
+	const struct newborn_process *table = process->newborn.table;
+	size_t count = table->loans.count - first;
 	_free_ int *fds = memory_new(count * sizeof *fds);
 	for (size_t i = 0; i < count; i++)
-		fds[i] = workshop_fd(&rebuild->workshop, process->newborn.loans.at[i].object);
+		fds[i] = workshop_fd(&rebuild->workshop, table->loans.at[first + i].object);
 	return descriptors_send(rebuild, process, fds, count, fault);
 }
 
@@ -33,8 +37,11 @@ int space_map(struct rebuild *rebuild, struct rebuild_process *process, struct f
 	const struct plan_space *space = process->plan->space;
 	struct newborn_thread *leader = &process->threads.at[0]->newborn;
 	struct batch batch;
+	if (space->owner != process->plan)
+		return 0;
+	size_t before = process->newborn.table->loans.count;
 	collect_needs(process);
-	int rc = lend(rebuild, process, fault);
+	int rc = lend(rebuild, process, before, fault);
 	if (rc < 0 || process->is_loaded)
 		return rc;
 	if (rc == 0)
@@ -57,16 +64,29 @@ int space_settle(struct rebuild *rebuild, struct rebuild_process *process, struc
 	struct newborn_thread *leader = &process->threads.at[0]->newborn;
 	struct batch batch;
 	int rc = 0;
+	(void)rebuild;
+	if (space->owner != process->plan)
+		return 0;
 	newborn_batch(&process->newborn, &batch);
 	for (size_t i = 0; rc == 0 && i < space->records.count; i++) {
 		const struct plan_record *record = &space->records.at[i];
 		if (record->kind->connect)
 			rc = record->kind->connect(leader, -1, record->message, &batch, fault);
 	}
-	batch_group(&batch, 1, 0);
-	batch_call(&batch, close_range, 0, (uint64_t)rebuild->inbox_number - 1, 0);
 	if (rc == 0)
 		rc = newborn_run(leader, &batch, fault);
+	batch_finish(&batch);
+	return rc;
+}
+
+int space_return(struct rebuild *rebuild, struct rebuild_process *process, struct fault *fault)
+{
+	struct batch batch;
+	if (process->newborn.table != &process->newborn)
+		return 0;
+	newborn_batch(&process->newborn, &batch);
+	batch_call(&batch, close_range, 0, (uint64_t)rebuild->inbox_number - 1, 0);
+	int rc = newborn_run(newborn_leader(process), &batch, fault);
 	batch_finish(&batch);
 	vec_finish(&process->newborn.loans);
 	return rc;

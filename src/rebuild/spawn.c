@@ -224,14 +224,16 @@ static size_t add_birth(const struct newborn_process *parent, struct batch *batc
 	return batch_try(batch, clone3, place.address, sizeof args);
 }
 
+/* @parent: or a brother who shares with the child what it is to have (share_flags). */
 static int bear(struct rebuild_process *parent, struct rebuild_process *child, struct fault *fault)
 {
 	const Cairn__Process *record = child->plan->process;
+	const uint64_t flags = child->plan->share_flags; /* CLONE_PARENT: with the brother's exit signal */
 	pid_t pid = (pid_t)record->pid;
 	struct pid_list births = { 0 };
 	struct batch batch;
 	newborn_batch(&parent->newborn, &batch);
-	size_t call = add_birth(&parent->newborn, &batch, 0, record->exit_signal, pid);
+	size_t call = add_birth(&parent->newborn, &batch, flags, flags & CLONE_PARENT ? 0 : record->exit_signal, pid);
 	int rc = newborn_run_births(newborn_leader(parent), &batch, &births, fault);
 	if (rc == 0 && batch_result(&batch, call) < 0)
 		rc = birth_fault(fault, pid, (int)-batch_result(&batch, call));
@@ -241,7 +243,7 @@ static int bear(struct rebuild_process *parent, struct rebuild_process *child, s
 		numbers_note(child, 0, record->pid, births.pids.at[0]);
 		child->made = true;
 		rc = newborn_arrive(newborn_leader(child), fault);
-		if (rc == 0 && parent->is_loaded)
+		if (rc == 0 && parent->is_loaded && !(flags & CLONE_VM))
 			rc = heritage_take(child, fault);
 	}
 	batch_finish(&batch);
@@ -358,6 +360,11 @@ static int bear_in_session(struct rebuild *rebuild, struct rebuild_process *pare
 	return rc;
 }
 
+static struct rebuild_process *bearer_of(const struct rebuild *rebuild, const struct rebuild_process *child, struct rebuild_process *parent)
+{
+	return child->plan->bearer ? rebuild->processes.at[child->plan->bearer->index] : parent;
+}
+
 static int bear_children(struct rebuild *rebuild, struct rebuild_process *process, bool before, struct fault *fault)
 {
 	for (struct rebuild_process *child = process->first_child; child; child = child->next_sibling) {
@@ -366,7 +373,7 @@ static int bear_children(struct rebuild *rebuild, struct rebuild_process *proces
 			if (!before && !child->made)
 				rc = bear_in_session(rebuild, process, child->plan->process->session, fault);
 		} else if (born_before(process, child) == before) {
-			rc = bear(process, child, fault);
+			rc = bear(bearer_of(rebuild, child, process), child, fault);
 			if (rc == 0 && !child->plan->process->zombie)
 				rc = spawn_below(rebuild, child, fault);
 		}
@@ -460,9 +467,11 @@ int spawn_tree(struct rebuild *rebuild, struct fault *fault)
 			const Cairn__Process *record = process->plan->process;
 			struct rebuild_process *leader = record->session == record->pid || record->session_outside ?
 								 NULL : find_process(rebuild, record->session);
-			if (process->parent || (leader != NULL) != pass)
+			/* What a root shares with an earlier one, that one hands down, with its session. */
+			struct rebuild_process *brother = bearer_of(rebuild, process, NULL);
+			if (process->parent || (leader || brother) != pass)
 				continue;
-			rc = leader ? bear_orphan(rebuild, leader, process, fault) : spawn_root(rebuild, process, fault);
+			rc = brother ? bear(brother, process, fault) : leader ? bear_orphan(rebuild, leader, process, fault) : spawn_root(rebuild, process, fault);
 			if (rc == 0)
 				rc = spawn_below(rebuild, process, fault);
 		}

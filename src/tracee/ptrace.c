@@ -55,6 +55,9 @@ int ptrace_seize(pid_t tid, bool newborn, struct fault *fault)
 	if (errno == EPERM && is_ending(tid))
 		return fault_set_transient(fault, FAULT_VANISHED, ESRCH, "thread %d: ended meanwhile", tid);
 	pid_t tracer = errno == EPERM ? tracer_of(tid) : 0;
+	/* Born by clone(2) with CLONE_PTRACE of one that is seized already: it is too, in the same way (kernel/ptrace.h ptrace_init_task). */
+	if (tracer == getpid())
+		return 0;
 	if (tracer)
 		return fault_set(fault, FAULT_UNSUPPORTED, EBUSY,
 				 "is traced by process %d already; try again when that debugger or tracer is detached",

@@ -52,10 +52,18 @@ int main(int argc, char **argv)
 		probe_skip("mlockall: %s", strerror(errno));
 	if (!strcmp(variant, "undone"))
 		PROBE(munlockall());
+	/* Locked, and then forbidden: its one page is private, and filled. */
+	unsigned char *forbidden = PROBE((unsigned char *)mmap(NULL, 3 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)) + PAGE;
+	forbidden[0] = 'f';
+	PROBE(mlock(forbidden, PAGE));
+	PROBE(mprotect(forbidden, PAGE, PROT_NONE));
 	bool current = flags & MCL_CURRENT && strcmp(variant, "undone"), future = flags & MCL_FUTURE;
 
 	probe_save();
 
+	PROBE_SAME(has_flag(forbidden, " lo"), true, "a page without access is locked");
+	PROBE(mprotect(forbidden, PAGE, PROT_READ));
+	PROBE_SAME(forbidden[0], 'f', "what is in it");
 	unsigned char *late = map_new();
 	PROBE_SAME(has_flag(early, " lo"), current, "a mapping from before is locked");
 	PROBE_SAME(has_flag(late, " lo"), future, "a mapping from after is locked");

@@ -250,9 +250,12 @@ static int connect_(struct newborn_thread *thread, int fd, const ProtobufCMessag
 	batch_group(batch, 2, 0);
 	if (is_protected_late(message))
 		add_protection(message, batch);
+	bool on_fault = message->flags & MAP_FLAG_LOCK_ON_FAULT, no_access = !(message->protection & (PROT_READ | PROT_WRITE | PROT_EXEC));
 	if (message->flags & MAP_FLAG_LOCKED)
-		batch_call(batch, mlock2, message->start, size,
-			   message->flags & MAP_FLAG_LOCK_ON_FAULT ? MLOCK_ONFAULT : 0);
+		batch_call(batch, mlock2, message->start, size, on_fault || no_access ? MLOCK_ONFAULT : 0);
+	/* Locked, then forbidden: it is marked as locked, and only then the kernel finds that it cannot be filled (mm/mlock.c do_mlock). */
+	if (message->flags & MAP_FLAG_LOCKED && no_access && !on_fault)
+		batch_try(batch, mlock2, message->start, size, 0);
 	return 0;
 }
 

@@ -13,6 +13,8 @@ static int capture(struct harvest *harvest, struct frozen_thread *thread, const 
 	const struct frozen_process *process = thread->process;
 	Cairn__FdTable *message = HARVEST_MESSAGE(harvest, Cairn__FdTable, cairn__fd_table__init);
 	(void)batch, (void)note, (void)fault;
+	if (!frozen_owns(process, SHARE_FILES))
+		return 0;
 	message->pid = (uint32_t)process->pid;
 	message->entries = ARENA_ARRAY(&harvest->arena, Cairn__FdTable__Entry *, process->descriptors.count);
 	message->n_entries = process->descriptors.count;

@@ -36,6 +36,8 @@ static int capture(struct harvest *harvest, struct frozen_thread *thread, const 
 	const struct frozen_process *process = thread->process;
 	Cairn__Filesystem *message = HARVEST_MESSAGE(harvest, Cairn__Filesystem, cairn__filesystem__init);
 	(void)batch, (void)note, (void)fault;
+	if (!frozen_owns(process, SHARE_FS))
+		return 0;
 	message->pid = (uint32_t)process->pid;
 	message->umask = process->status.umask;
 	message->cwd = process->cwd;

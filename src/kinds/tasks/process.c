@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A process's place in the tree: PID, parent, group, session, controlling terminal, exit signal, and whether it is a zombie or
  * stopped. All of it is in /proc/PID/stat. It is put back by the order in which newborns are made (rebuild/spawn.c), since
- * the kernel gives most of it only at birth. Not carried: processes whose parent shares their memory or files. */
+ * the kernel gives most of it only at birth. So is what it shares with another process, memory, descriptors, directory, handlers, adjustments of
+ * semaphores (clone(2)): the first process that has it has the records of it. Not carried: what no birth could hand down, and a descriptor table that a
+ * thread has for itself. */
 #include <errno.h>
-#include <stdlib.h>
 #include <unistd.h>
 
 #include "kernel/kcmp.h"
@@ -11,44 +12,66 @@
 #include "kinds/table.h"
 #include "tasks.pb-c.h"
 
-static int compare_files(const void *a, const void *b)
+static const char *const share_names[SHARE_COUNT] = {
+	[SHARE_VM] = "memory (CLONE_VM)", [SHARE_FILES] = "its descriptor table (CLONE_FILES)",
+	[SHARE_FS] = "its working directory (CLONE_FS)", [SHARE_SIGHAND] = "its signal handlers (CLONE_SIGHAND)",
+	[SHARE_SYSVSEM] = "its semaphore adjustments (CLONE_SYSVSEM)",
+};
+
+/* Has @other all that @process shares with anybody? */
+static bool has_all(const struct frozen_process *other, const struct frozen_process *process)
 {
-	return kcmp_order(SAME_FILES, *(const pid_t *)a, 0, *(const pid_t *)b, 0, NULL);
+	for (enum share share = 0; share < SHARE_COUNT; share++)
+		if (!frozen_owns(process, share) && other->shares[share] != process->shares[share])
+			return false;
+	return !other->zombie;
 }
 
-static int compare_fs(const void *a, const void *b)
+/* What is shared is given at birth: by the parent, or by an earlier child of the same parent (CLONE_PARENT). rebuild/plan_sharing.c finds the same. */
+static const struct frozen_process *bearer_of(const struct harvest *harvest, const struct frozen_process *process)
 {
-	return kcmp_order(SAME_FS, *(const pid_t *)a, 0, *(const pid_t *)b, 0, NULL);
+	if (process->parent && has_all(process->parent, process))
+		return process->parent;
+	for (size_t i = 0; harvest->processes.at[i] != process; i++)
+		if (harvest->processes.at[i]->parent == process->parent && has_all(harvest->processes.at[i], process))
+			return harvest->processes.at[i];
+	return NULL;
 }
 
-static int compare_vm(const void *a, const void *b)
+static bool can_inherit_session(const struct frozen_process *bearer, const struct frozen_process *process)
 {
-	return kcmp_order(SAME_VM, *(const pid_t *)a, 0, *(const pid_t *)b, 0, NULL);
+	const struct proc_stat *from = &bearer->stat, *to = &process->stat;
+	return to->session == from->session || to->session == process->pid ||
+	       (bearer == process->parent && from->session == bearer->pid && bearer->parent && to->session == bearer->parent->stat.session);
 }
 
-/* Processes that share something and are not parent and child: kcmp's order brings them side by side. */
-static int refuse_sharing(const struct harvest *harvest, struct fault *fault)
+static int refuse_sharing(const struct harvest *harvest, const struct frozen_process *process, struct fault *fault)
 {
-	static const struct { int (*compare)(const void *, const void *); const char *name; } shared[] = {
-		{ compare_vm, "memory (CLONE_VM)" },
-		{ compare_files, "its descriptor table (CLONE_FILES)" },
-		{ compare_fs, "its working directory (CLONE_FS)" },
-	};
-	size_t count = 0;
-	int rc = 0;
-	_free_ pid_t *pids = memory_new(harvest->processes.count * sizeof *pids);
-	for (size_t i = 0; i < harvest->processes.count; i++)
-		if (!harvest->processes.at[i]->zombie)
-			pids[count++] = harvest->processes.at[i]->view;
-	for (size_t s = 0; rc == 0 && s < sizeof shared / sizeof *shared; s++) {
-		qsort(pids, count, sizeof *pids, shared[s].compare);
-		for (size_t i = 1; rc == 0 && i < count; i++)
-			if (shared[s].compare(&pids[i - 1], &pids[i]) == 0)
-				rc = fault_set_transient(fault, FAULT_UNSUPPORTED, ENOTSUP,
-					       "process %d shares %s with process %d, which this version cannot carry; try again when one of "
-					       "them has ended", pids[i], shared[s].name, pids[i - 1]);
-	}
-	return rc;
+	enum share share = 0;
+	while (share < SHARE_COUNT && frozen_owns(process, share))
+		share++;
+	if (share == SHARE_COUNT)
+		return 0;
+	const struct frozen_process *bearer = bearer_of(harvest, process), *with = process->shares[share];
+	if (!bearer || !can_inherit_session(bearer, process))
+		return fault_set_transient(fault, FAULT_UNSUPPORTED, ENOTSUP, "shares %s with process %d, and neither its parent nor an earlier child of that "
+					   "could hand it all down that it shares with others; try again when one of them has ended",
+					   share_names[share], with->pid);
+	if (bearer != process->parent && bearer->stat.exit_signal != process->stat.exit_signal)
+		return fault_set_transient(fault, FAULT_UNSUPPORTED, ENOTSUP, "shares %s with process %d, and ends with another signal than that, which came "
+					   "from the same parent; try again when one of them has ended", share_names[share], bearer->pid);
+	return 0;
+}
+
+/* Its memory would change while it is saved, and be two afterwards. */
+static int refuse_outside(const struct frozen_process *process, struct fault *fault)
+{
+	static const enum kcmp_what compared[] = { SAME_VM, SAME_FILES, SAME_FS };
+	for (size_t i = 0; i < sizeof compared / sizeof *compared; i++)
+		if (kcmp_order(compared[i], process->view, 0, process->stat.parent, 0, NULL) == 0)
+			return fault_set_transient(fault, FAULT_UNSUPPORTED, ENOTSUP, "shares %s with its parent %d, as between vfork and exec; try again "
+						   "later, or with that process as the target", share_names[i], process->stat.parent);
+	return 0;
 }
 
 static int refuse_threads(const struct frozen_process *process, struct fault *fault)
@@ -66,24 +89,13 @@ static int refuse_threads(const struct frozen_process *process, struct fault *fa
 
 static int refuse(const struct harvest *harvest, const struct frozen_process *process, struct fault *fault)
 {
-	static const struct { enum kcmp_what what; const char *name; } shared[] = {
-		{ SAME_VM, "memory (CLONE_VM)" },
-		{ SAME_FILES, "its descriptor table (CLONE_FILES)" },
-		{ SAME_FS, "its working directory (CLONE_FS)" },
-		{ SAME_SIGHAND, "its signal handlers (CLONE_SIGHAND)" },
-	};
-	for (size_t i = 0; process->parent && !process->parent->zombie && i < sizeof shared / sizeof *shared; i++)
-		if (kcmp_order(shared[i].what, process->view, 0, process->parent->view, 0, NULL) == 0)
-			return fault_set_transient(fault, FAULT_UNSUPPORTED, ENOTSUP,
-						   "shares %s with its parent %d, as between vfork and exec; try again "
-						   "later", shared[i].name, process->parent->pid);
-	if (harvest->frozen) {
-		int shares = process == harvest->processes.at[0] ? refuse_sharing(harvest, fault) : 0;
-		if (shares == 0)
-			shares = refuse_threads(process, fault);
-		if (shares < 0)
-			return shares;
-	}
+	int shares = process->parent || process->stat.parent <= 1 ? 0 : refuse_outside(process, fault);
+	if (shares == 0 && harvest->frozen)
+		shares = refuse_sharing(harvest, process, fault);
+	if (shares == 0 && harvest->frozen)
+		shares = refuse_threads(process, fault);
+	if (shares < 0)
+		return shares;
 	uint64_t theirs[NS_COUNT];
 	int rc = proc_namespaces(process->view, theirs, fault);
 	for (int i = 0; rc == 0 && i < NS_COUNT; i++)
@@ -107,6 +119,11 @@ static bool is_outside(const struct harvest *harvest, pid_t leader)
 	return proc_stat_read(leader, 0, &stat, NULL) == 0;
 }
 
+static uint32_t shared_with(const struct frozen_process *process, enum share share)
+{
+	return frozen_owns(process, share) ? 0 : (uint32_t)process->shares[share]->pid;
+}
+
 static int capture(struct harvest *harvest, struct frozen_thread *thread, const struct batch *batch, void *note,
 		   struct fault *fault)
 {
@@ -128,6 +145,10 @@ static int capture(struct harvest *harvest, struct frozen_thread *thread, const 
 	message->session_outside = is_outside(harvest, process->stat.session);
 	message->foreground = process->stat.terminal && process->stat.foreground == process->stat.group;
 	message->terminal = process->stat.terminal;
+	message->files_with = shared_with(process, SHARE_FILES);
+	message->fs_with = shared_with(process, SHARE_FS);
+	message->handlers_with = shared_with(process, SHARE_SIGHAND);
+	message->semaphores_with = shared_with(process, SHARE_SYSVSEM);
 	harvest_add(harvest, &kind_process, &message->base);
 	return 0;
 }

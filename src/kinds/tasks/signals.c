@@ -51,10 +51,11 @@ static int capture(struct harvest *harvest, struct frozen_thread *thread, const 
 	Cairn__ProcessSignals *message = HARVEST_MESSAGE(harvest, Cairn__ProcessSignals,
 							 cairn__process_signals__init);
 	message->pid = (uint32_t)thread->process->pid;
+	message->elsewhere = !frozen_owns(thread->process, SHARE_SIGHAND);
 	message->actions = ARENA_ARRAY(&harvest->arena, Cairn__ProcessSignals__Action *, SIGNALS);
 	for (int signal = 1; signal <= SIGNALS; signal++) {
 		struct kernel_action action;
-		if (!note->asked[signal])
+		if (!note->asked[signal] || message->elsewhere)
 			continue;
 		memcpy(&action, batch_bytes(batch, note->places[signal]), sizeof action);
 		if (!action.handler && !action.flags)
@@ -90,7 +91,7 @@ static int rebuild(struct newborn_thread *thread, const ProtobufCMessage *base, 
 	const Cairn__ProcessSignals *message = (const Cairn__ProcessSignals *)base;
 	(void)fault;
 	/* What Cairn's own actions left: handlers become defaults at the end of this list's first loop. */
-	for (int signal = 1; signal <= SIGNALS; signal++) {
+	for (int signal = 1; signal <= SIGNALS && !message->elsewhere; signal++) {
 		struct kernel_action action = { 0 };
 		for (size_t i = 0; i < message->n_actions; i++) {
 			const Cairn__ProcessSignals__Action *one = message->actions[i];

@@ -1,0 +1,131 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""Every stressor of stress-ng's classes cpu, memory, scheduler, signal, interrupt (clocks, timers) and vm, checking itself by --verify, saved and
+restored at three random moments. One that does not run here without Cairn either is skipped, with what it says."""
+import os
+import pathlib
+import random
+import subprocess
+import sys
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+from cairn_test import OK, UNSUPPORTED, Skip, alive, check, fault_line, main, need, start, test, unharmed
+
+STRESSORS = """af-alg affinity aio aiol alarm atomic bad-altstack bigheap branch brk bsearch clock clone close context cpu cpu-online crypt cyclic daemon
+    dev-shm dnotify env eventfd exec exit-group fanotify fault fifo fork forkheavy fp fp-error full funccall funcret futex getrandom goto hash
+    heapsort hrtimers hsearch inotify ioport ipsec-mb itimer jpeg judy kill list loadavg lockbus longjmp lsearch madvise malloc matrix matrix-3d
+    mcontend membarrier memcpy memfd memrate memthrash mergesort mincore misaligned mlock mlockmany mmap mmapaddr mmapfixed mmapfork mmaphuge
+    mmapmany mprotect mq mremap msg msync msyncmany munmap mutex nanosleep netlink-proc netlink-task nice nop null numa oom-pipe opcode pagemove
+    pageswap physpage pidfd pipe pipeherd pkey plugin poll prefetch priv-instr pthread qsort race-sched radixsort randlist rdrand regs remap
+    resched resources rmap rotate rseq schedpolicy secretmem sem sem-sysv session shellsort shm shm-sysv sigabrt sigchld sigfd sigfpe sigio
+    signal signest sigpending sigpipe sigq sigrt sigsegv sigsuspend sigtrap skiplist sleep smi softlockup sparsematrix spawn stack stackmmap str
+    stream swap switch syncload tee timer timerfd tlb-shootdown tmpfs tree tsc tsearch uprobe userfaultfd vecfp vecmath vecshuf vecwide vfork
+    vforkmany vm vm-addr vm-rw vm-segv vm-splice wait waitcpu watchdog wcs x86cpuid yield zero zlib zombie""".split()
+
+# Quick ones of each sort, also in the ordinary run.
+QUICK = "context nanosleep sigq timerfd mutex futex".split()
+
+# Why a stressor is not tried: what it needs, or what it is about, is something that no checkpoint could keep.
+EXCLUDED = {
+    "cpu-online": "takes processors of this machine away",
+    "smi": "provokes interrupts of this machine's firmware",
+    "ioport": "reads ports of this machine's hardware",
+    "swap": "makes swap areas of the whole machine",
+    "watchdog": "would reboot the machine",
+    "loadavg": "makes as many threads as the machine can bear",
+    "oom-pipe": "fills the memory of the whole machine",
+    "resources": "takes all of the machine's memory and descriptors",
+    "softlockup": "keeps all processors by real-time priority",
+    "cyclic": "measures the latency of real-time threads, of which a save is a part",
+    "sleep": "makes a thousand threads that sleep for nanoseconds and measure it",
+    "netlink-proc": "listens to the kernel's word on processes of the whole machine",
+    "uprobe": "sets probes into programs of the whole machine",
+    "physpage": "asks which physical pages it has",
+    "netlink-task": "compares its own count of context switches with the kernel's, which begins anew",
+    "daemon": "its daemons leave the tree, and keep pipes into it",
+    "hrtimers": "its real-time processes come and go faster than anybody gets a processor beside them",
+    "dev-shm": "fills /dev/shm, where images and other tests lie",
+}
+
+# What may be refused by name at some moments: the word that says so.
+REFUSED = {
+    "aiol": "AIO",
+    "fanotify": "fanotify",
+    "pidfd": "/proc/",
+    "secretmem": "secret",
+    "sem-sysv": "SEM_UNDO",
+    "userfaultfd": "userfaultfd",
+    "forkheavy": ":",  # everything that there is, refused kinds among it
+}
+
+
+def words(name, seconds):
+    return ["stress-ng", "--verify", "--temp-path", ".", "--vm-bytes", "32M", "--no-rand-seed", "--timestamp", "--timeout", str(seconds),
+            f"--{name}", "1"]
+
+
+def runs_here(name):
+    """What it says if it does not, unsaved."""
+    done = subprocess.run(words(name, 1), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=100)
+    text = done.stdout.decode(errors="replace")
+    if done.returncode == 0 and "skipp" not in text and "fail:" not in text:
+        return None
+    return " / ".join(line for line in text.splitlines() if "info:" not in line or "skipp" in line)[-300:] or f"exit status {done.returncode}"
+
+
+def round_trip(program, name):
+    """True: saved and restored; False: it has ended by itself, or does at the moment what is refused by name."""
+    result = program.checkpoint(status=None)
+    if result.status == UNSUPPORTED and name in REFUSED:
+        fault_line(result, UNSUPPORTED, REFUSED[name], several=True)
+        unharmed(program.pid)
+        return False
+    if not alive(program.pid) and ("has ended" in result.err or "ended before" in result.err):
+        return False
+    check(result.status == OK, f"checkpoint: exit status {result.status}", result)
+    program.restore()
+    return True
+
+
+def stress(name):
+    need("stress-ng")
+    if name in EXCLUDED:
+        raise Skip(EXCLUDED[name])
+    why = runs_here(name)
+    if why:
+        raise Skip(f"does not run here without Cairn: {why}")
+    seed = int(os.environ.get("CAIRN_TEST_SEED", random.randrange(1 << 30)))
+    moments = random.Random(seed)
+    print("seed", seed)
+    program = start(words(name, 6))
+    trips = 0
+    for _ in range(3):
+        time.sleep(moments.uniform(.05, .8))
+        trips += alive(program.pid) and round_trip(program, name)
+    check(trips or name in REFUSED, "it ended before the first save")
+    program.succeed(120)
+    text = program.text() + program.text("err")
+    check("fail:" not in text and "error:" not in text, f"seed {seed}: stress-ng found something wrong", text)
+    check("successful run completed" in text, f"seed {seed}: stress-ng says nothing of success", text)
+
+
+def declare(name):
+    def run():
+        stress(name)
+    run.__name__ = name.replace("-", "_")
+    test(f"stress-ng --{name} --verify finds nothing wrong after three restores", timeout=300, serial=True, long_only=name not in QUICK)(run)
+
+
+for stressor in STRESSORS:
+    declare(stressor)
+
+
+@test("every stressor that is excluded or refused is one of those listed", quick=True)
+def listed():
+    for name in [*EXCLUDED, *REFUSED, *QUICK]:
+        check(name in STRESSORS, f"{name} is not a stressor of these classes")
+
+
+if __name__ == "__main__":
+    main()
