@@ -112,6 +112,19 @@ int identity_check(const char *path, const Cairn__FileIdentity *identity, bool a
 			 path);
 }
 
+char *identity_deleted_name(const char *path, const char *what, uint32_t number)
+{
+	_free_ char *parent = memory_string(path);
+	char *slash = strrchr(parent, '/');
+	if (slash)
+		slash[slash == parent] = 0;
+	struct stat taken;
+	bool is_there = slash && access(parent, W_OK | X_OK) == 0;
+	if (is_there && lstat(path, &taken) < 0 && errno == ENOENT)
+		return memory_string(path); /* /proc shows it as before */
+	return memory_format("%s/.cairn-%d-%s-%u", is_there ? parent : "/tmp", getpid(), what, number);
+}
+
 int identity_make_deleted(const char *path, const Cairn__FileIdentity *identity, int *ret_fd, struct fault *fault)
 {
 	char directory[4096];

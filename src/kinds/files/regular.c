@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Regular files and directories: path, flags and position from /proc/PID/fd and fdinfo. Opened again by path after their identity was
  * checked: a file that the program only reads must be the same, one that it writes must have the size it had. A
- * deleted file's contents are in the image; it comes back without a name. Locks: flock, POSIX and OFD locks and leases, from
- * fdinfo (of every process that has the file: each sees its own), taken again before anything runs; one that somebody else holds now
+ * deleted file's contents are in the image; it comes back without a name, as a deleted directory does, which is empty.
+ * Locks: flock, POSIX and OFD locks and leases, from fdinfo (of every process that has the file: each sees its own), taken again before anything runs; one that somebody else holds now
  * is a fault with his PID. A file that lost the name
  * by which it was opened, but has others, is opened by one of those in the same directory; a copy would be another file. */
 #include <dirent.h>
@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/vfs.h>
 #include <unistd.h>
@@ -81,7 +82,7 @@ static int refuse_file(const struct harvest *harvest, struct frozen_file *file, 
 	struct arena arena = { 0 };
 	bool regular = S_ISREG(file->stat.st_mode);
 	(void)harvest;
-	if (is_named(file, file->link) || is_made_up(file->link) || (regular && file->stat.st_nlink == 0))
+	if (is_named(file, file->link) || is_made_up(file->link) || ((regular || S_ISDIR(file->stat.st_mode)) && file->stat.st_nlink == 0))
 		return 0;
 	bool found = regular && find_other_name(&arena, file);
 	arena_finish(&arena);
@@ -179,10 +180,10 @@ static int capture_file(struct harvest *harvest, struct frozen_file *file, struc
 	message->open = open_file_capture(harvest, file);
 	message->path = (char *)file->link;
 	message->identity = identity_capture(harvest, -1, &file->stat);
-	message->deleted = S_ISREG(file->stat.st_mode) && file->stat.st_nlink == 0;
-	if (message->deleted)
+	message->deleted = (S_ISREG(file->stat.st_mode) || S_ISDIR(file->stat.st_mode)) && file->stat.st_nlink == 0;
+	if (message->deleted && S_ISREG(file->stat.st_mode)) /* a directory is empty, and stays so */
 		rc = capture_deleted(harvest, file, message, fault);
-	else if (!is_named(file, file->link) && !is_made_up(file->link))
+	else if (!message->deleted && !is_named(file, file->link) && !is_made_up(file->link))
 		message->path = find_other_name(&harvest->arena, file);
 	if (!message->path)
 		return fault_set_transient(fault, FAULT_VANISHED, ESTALE, "%s: its other name is gone; try again", file->link);
@@ -197,7 +198,7 @@ static int check(const ProtobufCMessage *base, struct fault *fault)
 {
 	const Cairn__RegularFile *message = (const Cairn__RegularFile *)base;
 	if (!message->open || !message->identity || !identity_path_valid(message->path) ||
-	    (message->deleted && !message->contents))
+	    (message->deleted && !message->contents && !S_ISDIR(message->identity->mode)))
 		return fault_set(fault, FAULT_IMAGE, EINVAL, "a regular file has impossible values");
 	for (size_t i = 0; i < message->n_locks; i++)
 		if (message->locks[i]->type > LOCK_LEASE || message->locks[i]->start > INT64_MAX ||
@@ -258,12 +259,30 @@ static int take_locks(const Cairn__RegularFile *message, int fd, struct fault *f
 	return 0;
 }
 
+static int make_directory(struct workshop *workshop, const Cairn__RegularFile *message, struct fault *fault)
+{
+	_free_ char *name = identity_deleted_name(message->path, "fd", message->open->file);
+	mode_t mode = message->identity->mode & 07777;
+	if (mkdir(name, mode) < 0)
+		return fault_set(fault, fault_class_of(errno), errno, "cannot make a directory for the deleted %s: %s", message->path, strerror(errno));
+	int rc = chmod(name, mode) < 0 ? fault_set(fault, fault_class_of(errno), errno, "chmod %s: %s", name, strerror(errno)) : 0;
+	if (rc == 0 && chown(name, message->identity->uid, message->identity->gid) < 0) {
+		/* An ordinary user's own: the owner is right already. */
+	}
+	if (rc == 0)
+		rc = open_file_make(workshop, message->open, name, false, fault);
+	rmdir(name);
+	return rc;
+}
+
 static int make(struct workshop *workshop, const ProtobufCMessage *base, struct fault *fault)
 {
 	const Cairn__RegularFile *message = (const Cairn__RegularFile *)base;
 	char path[64];
 	int rc;
-	if (message->deleted) {
+	if (message->deleted && S_ISDIR(message->identity->mode)) {
+		rc = make_directory(workshop, message, fault);
+	} else if (message->deleted) {
 		snprintf(path, sizeof path, "/proc/self/fd/%d", workshop_fd(workshop, message->contents));
 		rc = open_file_make(workshop, message->open, path, true, fault);
 	} else {

@@ -9,6 +9,7 @@
 #include <sys/syscall.h>
 
 #include "kernel/kcmp.h"
+#include "kinds/identity.h"
 #include "kinds/kind.h"
 #include "kinds/table.h"
 #include "tasks.pb-c.h"
@@ -22,12 +23,25 @@ static int refuse(const struct harvest *harvest, const struct frozen_process *pr
 	if (stat(path, &theirs) == 0 && (stat(process->root, &named) < 0 || named.st_dev != theirs.st_dev || named.st_ino != theirs.st_ino))
 		return fault_set(fault, FAULT_UNSUPPORTED, ENOTSUP,
 				 "its root directory (chroot) is not what Cairn finds as %s; try to run cairn inside that root", process->root);
-	snprintf(path, sizeof path, "/proc/%d/cwd/.", process->view);
-	if (stat(path, &theirs) == 0 && theirs.st_nlink == 0)
-		return fault_set(fault, FAULT_UNSUPPORTED, ENOENT,
-				 "its working directory %s is deleted; try again when the program has changed to another",
-				 process->cwd);
 	return 0;
+}
+
+/* A deleted directory is empty for ever: another one is made, entered and removed. @cwd loses " (deleted)". */
+static Cairn__DeletedDirectory *look_for_deleted(struct harvest *harvest, pid_t task, char *cwd)
+{
+	static const char deleted[] = " (deleted)";
+	struct stat theirs;
+	char path[64];
+	snprintf(path, sizeof path, "/proc/%d/cwd/.", task);
+	size_t length = strlen(cwd), more = sizeof deleted - 1;
+	if (stat(path, &theirs) < 0 || theirs.st_nlink || length <= more || strcmp(cwd + length - more, deleted))
+		return NULL;
+	Cairn__DeletedDirectory *message = HARVEST_MESSAGE(harvest, Cairn__DeletedDirectory, cairn__deleted_directory__init);
+	cwd[length - more] = 0;
+	message->mode = theirs.st_mode & 07777;
+	message->uid = theirs.st_uid;
+	message->gid = theirs.st_gid;
+	return message;
 }
 
 static int capture(struct harvest *harvest, struct frozen_thread *thread, const struct batch *batch, void *note,
@@ -40,9 +54,21 @@ static int capture(struct harvest *harvest, struct frozen_thread *thread, const 
 		return 0;
 	message->pid = (uint32_t)process->pid;
 	message->umask = process->status.umask;
-	message->cwd = process->cwd;
+	message->cwd = arena_string(&harvest->arena, process->cwd);
 	message->root = process->root;
+	message->deleted_cwd = look_for_deleted(harvest, process->view, message->cwd);
 	harvest_add(harvest, &kind_filesystem, &message->base);
+	return 0;
+}
+
+static int check_cwd(uint32_t task, const char *cwd, const Cairn__DeletedDirectory *deleted, uint32_t umask_, struct fault *fault)
+{
+	struct stat stat_;
+	if (cwd[0] != '/' || strlen(cwd) >= 4096 || umask_ > 07777 || (deleted && deleted->mode > 07777))
+		return fault_set(fault, FAULT_IMAGE, EINVAL, "task %u: impossible working directory", task);
+	if (!deleted && (stat(cwd, &stat_) < 0 || !S_ISDIR(stat_.st_mode)))
+		return fault_set(fault, FAULT_FAILED, ENOENT,
+				 "task %u: its working directory %s does not exist here; try to create it, or --map-path", task, cwd);
 	return 0;
 }
 
@@ -59,21 +85,25 @@ static int check_root(uint32_t task, const char *root, struct fault *fault)
 static int check(const ProtobufCMessage *base, struct fault *fault)
 {
 	const Cairn__Filesystem *message = (const Cairn__Filesystem *)base;
-	struct stat stat_;
-	if (message->cwd[0] != '/' || strlen(message->cwd) >= 4096 || message->umask > 07777)
-		return fault_set(fault, FAULT_IMAGE, EINVAL, "process %u: impossible working directory", message->pid);
-	if (stat(message->cwd, &stat_) < 0 || !S_ISDIR(stat_.st_mode))
-		return fault_set(fault, FAULT_FAILED, ENOENT,
-				 "process %u: its working directory %s does not exist here; try to create it, or --map-path", message->pid,
-				 message->cwd);
-	return check_root(message->pid, message->root, fault);
+	int rc = check_cwd(message->pid, message->cwd, message->deleted_cwd, message->umask, fault);
+	return rc < 0 ? rc : check_root(message->pid, message->root, fault);
 }
 
-static void add_directories(const char *cwd, const char *root, uint32_t umask_, struct batch *batch)
+/* @deleted: NULL, or what the working directory of @task was before it was removed. */
+static void add_directories(uint32_t task, const char *cwd, const Cairn__DeletedDirectory *deleted, const char *root, uint32_t umask_,
+			    struct batch *batch)
 {
-	batch_group(batch, 4, 8192 + 64);
-	struct batch_place path = batch_data(batch, cwd, strlen(cwd) + 1);
+	_free_ char *instead = deleted ? identity_deleted_name(cwd, "cwd", task) : NULL;
+	batch_group(batch, 8, 8192 + 128);
+	struct batch_place path = batch_data(batch, instead ? instead : cwd, strlen(instead ? instead : cwd) + 1);
+	if (deleted) {
+		batch_call(batch, mkdir, path.address, deleted->mode);
+		batch_try(batch, chmod, path.address, deleted->mode);
+		batch_try(batch, chown, path.address, deleted->uid, deleted->gid);
+	}
 	batch_call(batch, chdir, path.address);
+	if (deleted)
+		batch_call(batch, rmdir, path.address);
 	if (strcmp(root, "/") && root[0])
 		batch_call(batch, chroot, batch_data(batch, root, strlen(root) + 1).address);
 	batch_call(batch, umask, umask_);
@@ -84,7 +114,7 @@ static int rebuild(struct newborn_thread *thread, const ProtobufCMessage *base, 
 {
 	const Cairn__Filesystem *message = (const Cairn__Filesystem *)base;
 	(void)thread, (void)fault;
-	add_directories(message->cwd, message->root, message->umask, batch);
+	add_directories(message->pid, message->cwd, message->deleted_cwd, message->root, message->umask, batch);
 	return 0;
 }
 
@@ -119,6 +149,8 @@ static int capture_thread(struct harvest *harvest, struct frozen_thread *thread,
 	if (rc == 0)
 		rc = proc_link(thread->process->pid, name, &harvest->arena, &message->root, fault);
 	if (rc == 0)
+		message->deleted_cwd = look_for_deleted(harvest, thread->tid, message->cwd);
+	if (rc == 0)
 		harvest_add(harvest, &kind_thread_filesystem, &message->base);
 	return rc;
 }
@@ -126,14 +158,8 @@ static int capture_thread(struct harvest *harvest, struct frozen_thread *thread,
 static int check_thread(const ProtobufCMessage *base, struct fault *fault)
 {
 	const Cairn__ThreadFilesystem *message = (const Cairn__ThreadFilesystem *)base;
-	struct stat stat_;
-	if (message->cwd[0] != '/' || strlen(message->cwd) >= 4096 || message->umask > 07777)
-		return fault_set(fault, FAULT_IMAGE, EINVAL, "thread %u: impossible working directory", message->tid);
-	if (stat(message->cwd, &stat_) < 0 || !S_ISDIR(stat_.st_mode))
-		return fault_set(fault, FAULT_FAILED, ENOENT,
-				 "thread %u: its working directory %s does not exist here; try to create it, or --map-path", message->tid,
-				 message->cwd);
-	return check_root(message->tid, message->root, fault);
+	int rc = check_cwd(message->tid, message->cwd, message->deleted_cwd, message->umask, fault);
+	return rc < 0 ? rc : check_root(message->tid, message->root, fault);
 }
 
 static int rebuild_thread(struct newborn_thread *thread, const ProtobufCMessage *base, struct batch *batch,
@@ -142,7 +168,7 @@ static int rebuild_thread(struct newborn_thread *thread, const ProtobufCMessage 
 	const Cairn__ThreadFilesystem *message = (const Cairn__ThreadFilesystem *)base;
 	(void)thread, (void)fault;
 	batch_call(batch, unshare, CLONE_FS);
-	add_directories(message->cwd, message->root, message->umask, batch);
+	add_directories(message->tid, message->cwd, message->deleted_cwd, message->root, message->umask, batch);
 	return 0;
 }
 
