@@ -11,7 +11,7 @@ import sys
 import threading
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-from cairn_test import (PYTHON, Skip, check, equal, free_port, listens, main, need, need_cairn, own_network, start, test, until,
+from cairn_test import (PYTHON, Skip, check, equal, free_port, listens, main, need, need_cairn, need_root, own_network, start, test, until,
                         write)
 
 
@@ -366,6 +366,56 @@ def postgres():
                           text=True, check=True, **quiet).stdout.strip().split("|")
     check(len(set(sums)) == 1, "the books do not balance", sums)
     program.kill()
+
+
+POSTGRES = """
+cd {home}
+{bin}/postgres -D data -k {home} -h '' -c fsync=off > server.log 2>&1 &
+until psql -h {home} -U pg -c 'select 1' postgres > /dev/null 2>&1; do sleep .05; done
+pgbench -h {home} -U pg -i -q postgres > init.log 2>&1 || exit 1
+echo ready
+pgbench -h {home} -U pg -c 4 -t 1000 -l --log-prefix=seen postgres 2>&1 || exit 1
+while [ ! -e finish ]; do sleep .02; done
+psql -h {home} -U pg -At -c "select count(*), sum(delta), (select sum(abalance) from pgbench_accounts), (select sum(tbalance) from pgbench_tellers) \
+from pgbench_history" postgres | sed 's/^/history /'
+kill -INT %1
+wait %1
+echo down
+"""
+
+
+@test("postgres and pgbench in one tree over Unix sockets: no transaction is lost or doubled", timeout=240)
+def postgres_unix():
+    need("pgbench", "psql")
+    need_cairn()
+    need_root()
+    programs = sorted(pathlib.Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    if not programs:
+        raise Skip("initdb")
+    home, uid = pathlib.Path("pg").resolve(), 65534
+    home.mkdir()
+    os.chown(home, uid, uid)
+    os.chmod(".", 0o711)
+    subprocess.run([programs[-1], "-D", "pg/data", "-A", "trust", "-U", "pg"], check=True, preexec_fn=lambda: become(uid),
+                   stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    write("job.sh", POSTGRES.format(home=home, bin=programs[-1].parent))
+    os.chmod("job.sh", 0o644)
+    program = start(["bash", os.path.abspath("job.sh")], prepare=lambda: become(uid))
+    program.wait_text("ready")
+    for number in range(5):
+        program.wait_cpu(0.4)
+        program.checkpoint("--timeout", "100", kill=number % 2 == 0, timeout=120)
+        if number % 2 == 0:
+            program.restore()
+    program.wait_text("number of transactions actually processed", timeout=120)
+    (home / "finish").touch()
+    program.succeed()
+    text = program.text()
+    check("4000/4000" in text and "number of failed transactions: 0" in text, "transactions failed", text[-2000:])
+    seen = sum(path.read_text().count("\n") for path in home.glob("seen.*"))
+    count, *sums = next(line for line in text.splitlines() if line.startswith("history")).split()[1].split("|")
+    equal((int(count), seen), (4000, 4000), "rows of the history, and transactions that the clients saw")
+    check(len(set(sums)) == 1, "the books do not balance", sums)
 
 
 @test("curl that downloads a large file: the client side is saved, the hash is right", timeout=180)
