@@ -246,6 +246,10 @@ int newborn_loan(const struct newborn_process *process, uint32_t object); /* -1:
 /* Runs a batch in a newborn's thread. */
 int newborn_run(struct newborn_thread *thread, struct batch *batch, struct fault *fault);
 
+/* One call by an instruction of the program's own, with all signals blocked; @data lies at thread->process->area for it. */
+int newborn_call(struct newborn_thread *thread, const char *name, long number, const uint64_t args[6], const void *data, size_t size,
+		 struct fault *fault);
+
 struct workshop_item {
 	int fd, second; /* one more than the descriptor, 0: none */
 	void *memory;   /* contents that are loaded into memory of Cairn's own */
@@ -392,6 +396,8 @@ struct kind {
 	int (*settle)(struct workshop *workshop, const ProtobufCMessage *message, struct fault *fault);
 	int (*connect)(struct newborn_thread *thread, int fd, const ProtobufCMessage *message, struct batch *batch,
 		       struct fault *fault);
+	/* When no batch follows in the whole tree: what the trap at the end of one would disturb. By newborn_call. */
+	int (*last)(struct newborn_thread *thread, const ProtobufCMessage *message, struct fault *fault);
 	/* The last step: everything is made and nothing runs yet. What cannot be undone belongs here. */
 	int (*commit)(struct workshop *workshop, const ProtobufCMessage *message, struct fault *fault);
 };

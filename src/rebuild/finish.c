@@ -136,28 +136,44 @@ static int come_to_rest(const struct newborn_thread *thread, struct fault *fault
 	return rc < 0 ? rc : step(thread->tid, PTRACE_CONT, STOP_INTERRUPT, fault);
 }
 
-/* The end of a batch is a trap, and one that is ignored becomes the default again (kernel/signal.c force_sig_info_to_task): only now, when no batch
- * follows, SIGTRAP can be ignored. */
-static int ignore_trap(struct rebuild_process *process, struct newborn_thread *leader, struct fault *fault)
+int newborn_call(struct newborn_thread *thread, const char *name, long number, const uint64_t args[6], const void *data, size_t size,
+		 struct fault *fault)
 {
-	struct { uint64_t handler, flags, restorer, mask; } action = { 0 };
 	long result = 0;
-	for (size_t r = 0; r < process->plan->records.count; r++) {
-		if (process->plan->records.at[r].kind->descriptor != &cairn__process_signals__descriptor)
-			continue;
-		const Cairn__ProcessSignals *signals = (const Cairn__ProcessSignals *)process->plan->records.at[r].message;
-		for (size_t i = 0; i < signals->n_actions; i++)
-			if (signals->actions[i]->signal == SIGTRAP && signals->actions[i]->handler == (uintptr_t)SIG_IGN)
-				action.handler = signals->actions[i]->handler, action.flags = signals->actions[i]->flags;
-	}
-	if (!action.handler)
-		return 0;
-	int rc = memory_write(leader->tid, process->newborn.area, &action, sizeof action, fault);
+	int rc = ptrace_set_mask(thread->tid, UINT64_MAX, fault);
+	if (rc == 0 && size)
+		rc = memory_write(thread->tid, thread->process->area, data, size, fault);
 	if (rc == 0)
-		rc = exec_call(leader, __NR_rt_sigaction, BATCH_ARGS(SIGTRAP, process->newborn.area, 0, sizeof(uint64_t)), &result, fault);
-	if (rc == 0 && result != 0)
-		rc = fault_set(fault, FAULT_FAILED, EIO, "process %d: ignoring SIGTRAP gave %ld", process->newborn.pid, result);
-	return rc < 0 ? rc : come_to_rest(leader, fault);
+		rc = exec_call(thread, number, args, &result, fault);
+	if (rc == 0 && result < 0)
+		rc = fault_set(fault, fault_class_of((int)-result), (int)-result, "thread %d: %s: %s", thread->tid, name, strerror((int)-result));
+	return rc < 0 ? rc : come_to_rest(thread, fault);
+}
+
+static int last_of(struct newborn_thread *thread, const struct kind *kind, const struct plan_record *records, size_t count,
+		   struct fault *fault)
+{
+	int rc = 0;
+	for (size_t i = 0; rc == 0 && i < count; i++)
+		if (records[i].kind == kind)
+			rc = kind->last(thread, records[i].message, fault);
+	return rc;
+}
+
+static int last_calls(struct rebuild_process *process, struct fault *fault)
+{
+	int rc = 0;
+	for (const struct kind *const *kind = kinds; rc == 0 && *kind; kind++) {
+		if (!(*kind)->last)
+			continue;
+		if ((*kind)->scope == SCOPE_PROCESS)
+			rc = last_of(newborn_leader(process), *kind, process->plan->records.at, process->plan->records.count, fault);
+		for (size_t i = 0; rc == 0 && (*kind)->scope == SCOPE_THREAD && i < process->threads.count; i++) {
+			struct rebuild_thread *thread = process->threads.at[i];
+			rc = last_of(&thread->newborn, *kind, thread->plan->records.at, thread->plan->records.count, fault);
+		}
+	}
+	return rc;
 }
 
 /* The stub's own pages go last, by an instruction of the program's. */
@@ -213,7 +229,7 @@ int finish_prepare(struct rebuild *rebuild, struct rebuild_process *process, str
 	(void)rebuild;
 	for (size_t i = process->threads.count; rc == 0 && i-- > 0;)
 		rc = prepare_thread(process->threads.at[i], fault);
-	return rc < 0 ? rc : ignore_trap(process, newborn_leader(process), fault);
+	return rc < 0 ? rc : last_calls(process, fault);
 }
 
 int finish_process(struct rebuild *rebuild, struct rebuild_process *process, struct fault *fault)

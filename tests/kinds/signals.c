@@ -2,6 +2,7 @@
 /* variant actions: signal actions, masks and the alternate stack are kept */
 /* variant pending: pending and queued signals keep their order, values and targets */
 /* variant handler: a save in a signal handler on the alternate stack goes on in it */
+/* variant caused: pending signals of the sort that the processor causes, of the thread and of the process, keep their siginfo and order nothing else */
 #include "probe.h"
 
 #include <pthread.h>
@@ -164,6 +165,46 @@ static void handler(void)
 	PROBE_TRUE(before * 3 == 1.0, "a number in a register");
 }
 
+static siginfo_t caused_info(int number, int code, int value)
+{
+	siginfo_t info = { .si_signo = number, .si_code = code, .si_errno = 3 };
+	info.si_addr = (void *)(uintptr_t)value;
+	return info;
+}
+
+/* SIGTRAP and what the processor itself sends are the ones that a debugger's ways get into the way of. */
+static void caused(void)
+{
+	const struct { int number, code; } all[] = {
+		{ SIGSEGV, SEGV_MAPERR }, { SIGTRAP, TRAP_BRKPT }, { SIGBUS, BUS_ADRALN }, { SIGILL, ILL_ILLOPN }, { SIGFPE, FPE_INTDIV }, { SIGSYS, 1 },
+	};
+	enum { COUNT = sizeof all / sizeof *all };
+	sigset_t set;
+	sigfillset(&set);
+	PROBE(sigprocmask(SIG_SETMASK, &set, NULL));
+	for (int i = 0; i < COUNT; i++) {
+		siginfo_t info = caused_info(all[i].number, all[i].code, 0x1000 + i);
+		PROBE(syscall(SYS_rt_tgsigqueueinfo, getpid(), syscall(SYS_gettid), all[i].number, &info));
+	}
+	PROBE(kill(getpid(), SIGTRAP));
+	PROBE(kill(getpid(), SIGSEGV));
+
+	probe_save();
+
+	for (int i = 0; i < COUNT; i++) {
+		siginfo_t info;
+		PROBE_SAME(next(all[i].number, &info), all[i].number, "a signal of the thread");
+		PROBE_SAME(info.si_code, all[i].code, "its code");
+		PROBE_SAME((uintptr_t)info.si_addr, 0x1000 + i, "its address");
+	}
+	siginfo_t info;
+	PROBE_SAME(next(SIGTRAP, &info), SIGTRAP, "SIGTRAP of the process");
+	PROBE_SAME(info.si_code, SI_USER, "its code");
+	PROBE_SAME(info.si_pid, getpid(), "its sender");
+	PROBE_SAME(next(SIGSEGV, &info), SIGSEGV, "SIGSEGV of the process");
+	PROBE_SAME(next(SIGSEGV, &info), -1, "another one");
+}
+
 int main(int argc, char **argv)
 {
 	const char *variant = argc > 1 ? argv[1] : "actions";
@@ -171,6 +212,8 @@ int main(int argc, char **argv)
 		actions();
 	else if (!strcmp(variant, "pending"))
 		pending();
+	else if (!strcmp(variant, "caused"))
+		caused();
 	else
 		handler();
 	return probe_end();

@@ -40,6 +40,17 @@ int siginfo_signal(const ProtobufCBinaryData *pending)
 	return info.si_signo;
 }
 
+/* A newborn has all blocked but SIGTRAP, in which its batches end. And where one signal that the processor caused can be delivered the kernel takes the
+ * first of those, be it blocked (kernel/signal.c dequeue_synchronous_signal). */
+bool siginfo_is_late(const ProtobufCBinaryData *pending)
+{
+	siginfo_t info;
+	memcpy(&info, pending->data, sizeof info);
+	bool synchronous = info.si_signo == SIGSEGV || info.si_signo == SIGBUS || info.si_signo == SIGILL || info.si_signo == SIGFPE ||
+			   info.si_signo == SIGSYS;
+	return info.si_signo == SIGTRAP || (synchronous && info.si_code > SI_USER);
+}
+
 static bool has_sender(const siginfo_t *info)
 {
 	return info->si_code == SI_USER || info->si_code == SI_QUEUE || info->si_code == SI_TKILL || info->si_code == SI_MESGQ ||

@@ -10,5 +10,7 @@ int siginfo_capture(struct harvest *harvest, pid_t tid, bool shared, ProtobufCBi
 		    size_t *ret_count, struct fault *fault);
 int siginfo_check(const ProtobufCBinaryData *pending, size_t count, struct fault *fault);
 int siginfo_signal(const ProtobufCBinaryData *pending);
+/* Can it be queued only when no batch follows? */
+bool siginfo_is_late(const ProtobufCBinaryData *pending);
 /* As it is to be queued here: its sender, if it is one of the tree, under its number. */
 siginfo_t siginfo_here(const struct workshop *workshop, const ProtobufCBinaryData *pending);

@@ -107,6 +107,8 @@ static int rebuild(struct newborn_thread *thread, const ProtobufCMessage *base, 
 		batch_call(batch, rt_sigaction, (uint64_t)signal, place.address, 0, sizeof(uint64_t));
 	}
 	for (size_t i = 0; i < message->n_pending; i++) {
+		if (siginfo_is_late(&message->pending[i]))
+			continue;
 		batch_group(batch, 1, 256);
 		const siginfo_t info = siginfo_here(thread->process->workshop, &message->pending[i]);
 		struct batch_place place = batch_data(batch, &info, sizeof info);
@@ -114,6 +116,42 @@ static int rebuild(struct newborn_thread *thread, const ProtobufCMessage *base, 
 			   (uint64_t)siginfo_signal(&message->pending[i]), place.address);
 	}
 	return 0;
+}
+
+/* The end of a batch is a trap, and one that is ignored becomes the default again (kernel/signal.c force_sig_info_to_task): only when no batch
+ * follows, SIGTRAP can be ignored. */
+static int ignore_trap(struct newborn_thread *thread, const Cairn__ProcessSignals *message, struct fault *fault)
+{
+	int rc = 0;
+	for (size_t i = 0; rc == 0 && i < message->n_actions; i++) {
+		const Cairn__ProcessSignals__Action *one = message->actions[i];
+		const struct kernel_action action = { one->handler, one->flags, one->restorer, one->mask };
+		if (one->signal == SIGTRAP && one->handler == (uintptr_t)SIG_IGN)
+			rc = newborn_call(thread, "rt_sigaction", __NR_rt_sigaction, BATCH_ARGS(SIGTRAP, thread->process->area, 0, sizeof(uint64_t)),
+					  &action, sizeof action, fault);
+	}
+	return rc;
+}
+
+static int last(struct newborn_thread *thread, const ProtobufCMessage *base, struct fault *fault)
+{
+	const Cairn__ProcessSignals *message = (const Cairn__ProcessSignals *)base;
+	const pid_t pid = thread->process->pid;
+	int rc = ignore_trap(thread, message, fault);
+	for (size_t i = 0; rc == 0 && i < message->n_pending; i++) {
+		const siginfo_t info = siginfo_here(thread->process->workshop, &message->pending[i]);
+		if (!siginfo_is_late(&message->pending[i]))
+			continue;
+		/* Only the first thread may queue others' signals for the process. Where it has ended, the thread that speaks for it gets them. */
+		if (thread->tid == pid)
+			rc = newborn_call(thread, "rt_sigqueueinfo", __NR_rt_sigqueueinfo,
+					  BATCH_ARGS((uint64_t)pid, (uint64_t)info.si_signo, thread->process->area), &info, sizeof info, fault);
+		else
+			rc = newborn_call(thread, "rt_tgsigqueueinfo", __NR_rt_tgsigqueueinfo,
+					  BATCH_ARGS((uint64_t)pid, (uint64_t)thread->tid, (uint64_t)info.si_signo, thread->process->area), &info,
+					  sizeof info, fault);
+	}
+	return rc;
 }
 
 const struct kind kind_signals = {
@@ -126,4 +164,5 @@ const struct kind kind_signals = {
 	.capture = capture,
 	.check = check,
 	.rebuild = rebuild,
+	.last = last,
 };

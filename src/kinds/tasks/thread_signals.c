@@ -61,6 +61,8 @@ static int rebuild(struct newborn_thread *thread, const ProtobufCMessage *base, 
 		batch_call(batch, sigaltstack, place.address, 0);
 	}
 	for (size_t i = 0; i < message->n_pending; i++) {
+		if (siginfo_is_late(&message->pending[i]))
+			continue;
 		batch_group(batch, 1, 256);
 		const siginfo_t info = siginfo_here(thread->process->workshop, &message->pending[i]);
 		struct batch_place place = batch_data(batch, &info, sizeof info);
@@ -68,6 +70,20 @@ static int rebuild(struct newborn_thread *thread, const ProtobufCMessage *base, 
 			   (uint64_t)siginfo_signal(&message->pending[i]), place.address);
 	}
 	return 0;
+}
+
+static int last(struct newborn_thread *thread, const ProtobufCMessage *base, struct fault *fault)
+{
+	const Cairn__ThreadSignals *message = (const Cairn__ThreadSignals *)base;
+	int rc = 0;
+	for (size_t i = 0; rc == 0 && i < message->n_pending; i++) {
+		const siginfo_t info = siginfo_here(thread->process->workshop, &message->pending[i]);
+		if (siginfo_is_late(&message->pending[i]))
+			rc = newborn_call(thread, "rt_tgsigqueueinfo", __NR_rt_tgsigqueueinfo,
+					  BATCH_ARGS((uint64_t)thread->process->pid, (uint64_t)thread->tid, (uint64_t)info.si_signo, thread->process->area),
+					  &info, sizeof info, fault);
+	}
+	return rc;
 }
 
 const struct kind kind_thread_signals = {
@@ -80,4 +96,5 @@ const struct kind kind_thread_signals = {
 	.capture = capture,
 	.check = check,
 	.rebuild = rebuild,
+	.last = last,
 };
