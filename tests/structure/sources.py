@@ -107,6 +107,19 @@ def kinds_apart():
     check(not wrong, "\n".join(wrong))
 
 
+@test("cairn-kinds(7) says something of every kind, and of nothing else", quick=True)
+def kinds_page():
+    page = BUILD / "man" / "cairn-kinds.7"
+    if not page.exists():
+        raise Skip(f"no {page}")
+    said = [line.removeprefix(".SS ").replace("\\-", "-") for line in page.read_text().splitlines() if line.startswith(".SS ")]
+    kinds = []
+    for path in sorted((SOURCE / "kinds").rglob("*.c")):
+        kinds += re.findall(r"^const struct kind kind_\w+ = \{\s*\.name = \"([^\"]+)\"", path.read_text(), re.M)
+    check(sorted(said) == sorted(kinds), "kinds and cairn-kinds(7) differ", *sorted(set(said) ^ set(kinds)))
+    check("Nothing is said of it" not in page.read_text(), "a kind has no row in src/kinds/words.c")
+
+
 @test("nothing in the objects of src is writable but the log sink", quick=True)
 def writable():
     need("nm")
