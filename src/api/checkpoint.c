@@ -113,6 +113,7 @@ static int write_info(const struct save *save, struct fault *fault)
 	info.command = (char *)root->stat.command;
 	info.vdso_hash = vdso.hash;
 	info.vdso_size = vdso.size;
+	info.vdso_code = (ProtobufCBinaryData){ vdso.size, (uint8_t *)(uintptr_t)vdso.code };
 	fill_processor(&save->processor, &record, &info);
 	info.job = (char *)(job && job->name ? job->name : "");
 	info.generation = job ? job->generation : 0;

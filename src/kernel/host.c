@@ -21,9 +21,12 @@ void host_vdso_read(struct host_vdso *ret_vdso)
 	if (maps_read(getpid(), false, &arena, &list, NULL) == 0) {
 		for (size_t i = 0; i < list.maps.count; i++) {
 			const struct map *map = &list.maps.at[i];
+			if (!strncmp(map->name, "[vvar", 5))
+				ret_vdso->data_size += map->end - map->start;
 			if (strcmp(map->name, "[vdso]"))
 				continue;
 			ret_vdso->size = map->end - map->start;
+			ret_vdso->code = (const uint8_t *)(uintptr_t)map->start;
 			ret_vdso->hash = XXH3_64bits((const void *)(uintptr_t)map->start, ret_vdso->size);
 		}
 	}

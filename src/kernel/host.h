@@ -7,6 +7,8 @@
 struct host_vdso {
 	uint64_t hash; /* XXH3 of its bytes as mapped in this very process; 0: none */
 	uint64_t size;
+	const uint8_t *code;
+	uint64_t data_size; /* of the kernel's data, right before it */
 };
 void host_vdso_read(struct host_vdso *ret_vdso);
 const char *host_architecture(void);         /* "x86_64" */

@@ -30,6 +30,13 @@ struct processor {
 	uint32_t xstate_size;   /* bytes of all registers as ptrace(2) gives them, 0: unknown */
 };
 
+enum { PROCESSOR_JUMP = 16 };
+/* A jump to anywhere, that changes no register which a function keeps. Returns its length; 0: not known for this processor. */
+size_t processor_jump(uint64_t target, uint8_t ret_code[PROCESSOR_JUMP]);
+
+/* A function that makes system call @number with its own arguments (-1: says ENOSYS). The same. */
+size_t processor_call(long number, uint8_t ret_code[PROCESSOR_JUMP]);
+
 void processor_read(struct processor *ret_processor);
 /* How many features of @wanted this host's processor lacks; @names becomes their names as /proc/cpuinfo has them, with ", " in between, and
  * ends with "..." where they are too many. What no program could use is not compared, nor is what only makes it faster. */

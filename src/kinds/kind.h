@@ -276,6 +276,10 @@ struct workshop_number {
 
 struct workshop {
 	bool renumber; /* --pids any: every task has the number that came */
+	struct {
+		uint8_t *code;  /* of the image's, which leads into this kernel's; NULL: they are the same */
+		uint64_t size, place; /* where this kernel's is mapped */
+	} vdso;
 	bool by_exec;  /* and /proc/PID/exe may not be set: it was made right by an exec (rebuild/exec.c) */
 	VEC(struct workshop_number) numbers; /* those that were born, and groups and sessions whose leaders are gone */
 	VEC(struct workshop_item) items; /* by id */

@@ -343,20 +343,6 @@ static int check_session(const struct plan *plan, const struct plan_process *pro
 			 "that again", record->pid, record->command, record->session);
 }
 
-/* The code of the vdso is this kernel's, and a thread may have been in the middle of the old one. */
-static void check_vdso(const struct plan *plan, struct fault_list *refusals)
-{
-	struct fault fault;
-	struct host_vdso vdso;
-	host_vdso_read(&vdso);
-	if (plan->info->vdso_hash && plan->info->vdso_hash != vdso.hash) {
-		fault_set(&fault, FAULT_UNSUPPORTED, ENOTSUP,
-			  "was made under kernel %s, whose vdso differs from the one here; try a host with that kernel",
-			  plan->info->kernel_release);
-		fault_list_add(refusals, &fault);
-	}
-}
-
 void plan_check_host(const struct plan *plan, const struct plan_policy *policy, struct fault_list *refusals)
 {
 	struct fault fault;
@@ -366,7 +352,7 @@ void plan_check_host(const struct plan *plan, const struct plan_policy *policy, 
 		fault_list_add(refusals, &fault);
 	} else {
 		plan_check_processor(plan, policy->force_cpu, refusals);
-		check_vdso(plan, refusals);
+		plan_check_vdso(plan, refusals);
 	}
 	for (size_t i = 0; i < plan->records.count; i++) {
 		const struct plan_record *record = &plan->records.at[i];

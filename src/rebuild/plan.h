@@ -58,7 +58,7 @@ struct plan {
 int plan_load(const struct image_reader *reader, const struct path_maps *maps, struct plan *ret_plan, struct fault *fault);
 void plan_finish(struct plan *plan);
 
-/* Everything that stands against a restore here (a processor without features that were there, files missing or changed, another vdso ...): one fault each. */
+/* Everything that stands against a restore here (a processor without features that were there, files missing or changed ...): one fault each. */
 struct plan_policy {
 	bool ignore_changed_files;
 	bool roll_back; /* open files that have grown are cut back when it is restored */
@@ -74,6 +74,10 @@ int plan_redirect(struct plan *plan, int fd, const char *path, struct fault *fau
 int redirect_make(struct workshop *workshop, const struct plan_record *record, struct fault *fault);
 /* numbers.c: a part of plan_check_host, for --pids any. */
 void plan_check_numbers(const struct plan *plan, struct fault_list *refusals);
+/* plan_vdso.c: a part of plan_check_host; and the code of the image's vdso as it has to lie where it lay, if the kernel here maps its own at @place (vvar
+ * first); NULL: as it is here. false: it cannot be done. */
+void plan_check_vdso(const struct plan *plan, struct fault_list *refusals);
+bool plan_redirect_vdso(const struct plan *plan, uint64_t place, uint8_t **ret_code, char *why, size_t why_size);
 /* plan_hugetlb.c: a part of plan_check_host. */
 void plan_check_huge_pages(const struct plan *plan, struct fault_list *refusals);
 /* plan_processor.c: a part of plan_load and one of plan_check_host, for images of this architecture. */

@@ -19,6 +19,7 @@
 #include "kernel/host.h"
 #include "kernel/features.h"
 #include "kernel/maps.h"
+#include "kernel/vdso.h"
 #include "rebuild/heritage.h"
 #include "rebuild/pager.h"
 
@@ -118,7 +119,7 @@ static int range_compare(const void *a, const void *b)
 /* A place for the stub that is free in every address space to be made, and in this one. */
 static int choose_place(struct rebuild *rebuild, struct fault *fault)
 {
-	const uint64_t lowest = UINT64_C(1) << 20, size = NEWBORN_CODE_SIZE + BATCH_AREA + 8192;
+	const uint64_t lowest = UINT64_C(1) << 20, size = NEWBORN_CODE_SIZE + BATCH_AREA + 2 * VDSO_MOST + 16384;
 	VEC(struct range) taken = { 0 };
 	struct arena arena = { 0 };
 	struct map_list own = { 0 };
@@ -150,10 +151,22 @@ static int choose_place(struct rebuild *rebuild, struct fault *fault)
 	}
 	rebuild->code = at + 4096;
 	rebuild->area = rebuild->code + NEWBORN_CODE_SIZE;
+	rebuild->workshop.vdso.place = rebuild->area + BATCH_AREA + 4096;
 	vec_finish(&taken);
 	maps_finish(&own);
 	arena_finish(&arena);
 	return rc;
+}
+
+static int redirect_vdso(struct rebuild *rebuild, struct fault *fault)
+{
+	char why[128] = "";
+	rebuild->workshop.vdso.size = rebuild->plan->info->vdso_code.len;
+	if (!plan_redirect_vdso(rebuild->plan, rebuild->workshop.vdso.place, &rebuild->workshop.vdso.code, why, sizeof why))
+		return fault_set(fault, FAULT_UNSUPPORTED, ENOTSUP, "the vdso here differs from the image's, and %s", why);
+	if (rebuild->workshop.vdso.code)
+		log_info("restore: the vdso of kernel %s leads into the one here", rebuild->plan->info->kernel_release);
+	return 0;
 }
 
 /* Mapped here, so that the root inherits it. */
@@ -369,6 +382,8 @@ int rebuild_prepare(const struct plan *plan, const struct image_reader *reader, 
 	int rc = make_workshop(rebuild, fault);
 	if (rc == 0)
 		rc = choose_place(rebuild, fault);
+	if (rc == 0)
+		rc = redirect_vdso(rebuild, fault);
 	for (size_t i = 0; rc == 0 && i < plan->processes.count; i++)
 		add_process(rebuild, plan->processes.at[i]);
 	if (rc == 0) {

@@ -4,6 +4,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -143,6 +144,7 @@ void workshop_finish(struct workshop *workshop)
 			close(workshop->items.at[i].second - 1);
 	}
 	vec_finish(&workshop->items);
+	free(workshop->vdso.code);
 	vec_finish(&workshop->undo);
 	vec_finish(&workshop->pids);
 	vec_finish(&workshop->terminals);

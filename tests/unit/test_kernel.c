@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What /proc says, parsed: odd texts, and the real files of this process. */
+#include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
@@ -22,11 +23,13 @@
 #include "base/fd.h"
 #include "kernel/fdinfo.h"
 #include "kernel/features.h"
+#include "kernel/host.h"
 #include "kernel/kcmp.h"
 #include "kernel/maps.h"
 #include "kernel/pagemap.h"
 #include "kernel/sysvipc.h"
 #include "kernel/token.h"
+#include "kernel/vdso.h"
 
 #define PAGE 4096ul
 
@@ -34,6 +37,73 @@
 #define STAT_TAIL                                                                                                  \
 	" S 7 8 9 1083436 -1 4194304 97 0 0 0 0 0 0 0 20 -5 3 0 322505 3133440 359 18446744073709551615 4096 8192 " \
 	"140731748461552 0 0 0 0 0 0 0 0 0 17 0 40 1 0 0 0 10 20 30 40 50 60 70 256\n"
+
+/* Where a function of the vdso lies, by its section headers. */
+static size_t function_of(const uint8_t *image, const char *wanted)
+{
+	const Elf64_Ehdr *header = (const Elf64_Ehdr *)(const void *)image;
+	const Elf64_Shdr *sections = (const Elf64_Shdr *)(const void *)(image + header->e_shoff);
+	for (unsigned s = 0; s < header->e_shnum; s++) {
+		const Elf64_Sym *symbols = (const Elf64_Sym *)(const void *)(image + sections[s].sh_offset);
+		const char *names = (const char *)image + sections[sections[s].sh_link].sh_offset;
+		for (size_t i = 0; sections[s].sh_type == SHT_DYNSYM && i < sections[s].sh_size / sizeof *symbols; i++)
+			if (!strcmp(names + symbols[i].st_name, wanted))
+				return symbols[i].st_value;
+	}
+	return 0;
+}
+
+static void an_old_vdso_leads_into_the_new_one(void **state)
+{
+	(void)state;
+	struct host_vdso vdso;
+	char why[128] = "";
+	host_vdso_read(&vdso);
+	assert_non_null(vdso.code);
+	uint8_t *old = mmap(NULL, vdso.size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	assert_ptr_not_equal(old, MAP_FAILED);
+	memcpy(old, vdso.code, vdso.size);
+	size_t offset = function_of(vdso.code, "__vdso_clock_gettime");
+	assert_true(offset > 0);
+	assert_true(vdso_redirect(old, vdso.size, vdso.code, vdso.size, (uint64_t)(uintptr_t)vdso.code, why, sizeof why));
+	assert_int_equal(mprotect(old, vdso.size, PROT_READ | PROT_EXEC), 0);
+	/* The kernel's data does not lie before this copy: its own code would crash. */
+	int (*clock_gettime_)(clockid_t, struct timespec *);
+	const uint8_t *entry = old + offset;
+	memcpy(&clock_gettime_, &entry, sizeof entry);
+	struct timespec before, now, after;
+	clock_gettime(CLOCK_MONOTONIC, &before);
+	assert_int_equal(clock_gettime_(CLOCK_MONOTONIC, &now), 0);
+	clock_gettime(CLOCK_MONOTONIC, &after);
+	assert_true(before.tv_sec <= now.tv_sec && now.tv_sec <= after.tv_sec);
+	munmap(old, vdso.size);
+}
+
+static void a_damaged_vdso_is_not_used(void **state)
+{
+	(void)state;
+	struct host_vdso vdso;
+	char why[128];
+	host_vdso_read(&vdso);
+	uint8_t *old = malloc(vdso.size);
+	assert_non_null(old);
+	/* Whatever is damaged, nothing is written outside of it (address sanitizer). */
+	for (size_t i = 0; i < vdso.size; i += 3) {
+		memcpy(old, vdso.code, vdso.size);
+		old[i] ^= (uint8_t)(1 + i % 255);
+		vdso_redirect(old, vdso.size, vdso.code, vdso.size, 4096, why, sizeof why);
+	}
+	for (size_t size = 0; size < vdso.size; size += 17) {
+		uint8_t *part = malloc(size + 1);
+		assert_non_null(part);
+		memcpy(part, vdso.code, size);
+		vdso_redirect(part, size, vdso.code, vdso.size, 4096, why, sizeof why);
+		free(part);
+	}
+	memset(old, 0, vdso.size);
+	assert_false(vdso_redirect(old, vdso.size, vdso.code, vdso.size, 4096, why, sizeof why));
+	free(old);
+}
 
 static void stat_takes_a_command_with_parentheses_and_newlines(void **state)
 {
@@ -727,6 +797,8 @@ int main(void)
 		cmocka_unit_test(pagemap_tells_kinds_of_pages_apart),
 		cmocka_unit_test(sixteen_reserved_terabytes_are_a_few_extents),
 		cmocka_unit_test(many_extents_come_in_order),
+		cmocka_unit_test(an_old_vdso_leads_into_the_new_one),
+		cmocka_unit_test(a_damaged_vdso_is_not_used),
 		cmocka_unit_test(kcmp_knows_what_is_the_same),
 		cmocka_unit_test(probes_explain_themselves_and_leave_nothing),
 	};

@@ -2,13 +2,16 @@
 /* An address space as a whole: the kernel's bookkeeping of code, data, heap, stack, arguments and environment (/proc/PID/stat;
  * brk by the process), the auxiliary vector, the executable, and the vdso. Put back by PR_SET_MM_MAP, which needs
  * CAP_CHECKPOINT_RESTORE, not CAP_SYS_RESOURCE (kernel/sys.c prctl_set_mm_map), and ARCH_MAP_VDSO_64, which takes any address
- * while no vdso is mapped. The vdso must be the same code as at the checkpoint: rebuild/plan.c compares. */
+ * while no vdso is mapped. Where this kernel's differs from the image's, it is mapped elsewhere, and the old one's functions, which programs found when they
+ * started, lead into it (rebuild/plan_vdso.c). */
 #include <asm/prctl.h>
 #include <errno.h>
 #include <linux/prctl.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 
 #include "kinds/kind.h"
 #include "kinds/table.h"
@@ -93,12 +96,29 @@ static uint32_t needs(const ProtobufCMessage *base)
 	return ((const Cairn__AddressSpace *)base)->executable;
 }
 
+/* Text of the program's own: it writes it there itself. */
+static void add_redirected(const struct newborn_thread *thread, uint64_t address, struct batch *batch)
+{
+	const struct workshop *workshop = thread->process->workshop;
+	const uint64_t size = workshop->vdso.size;
+	batch_group(batch, 8, size + 256);
+	struct batch_place code = batch_data(batch, workshop->vdso.code, size);
+	struct iovec from = { (void *)(uintptr_t)code.address, size }, to = { (void *)(uintptr_t)address, size };
+	struct batch_place from_place = batch_data(batch, &from, sizeof from), to_place = batch_data(batch, &to, sizeof to);
+	batch_call(batch, arch_prctl, ARCH_MAP_VDSO_64, workshop->vdso.place);
+	batch_call(batch, mmap, address, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, UINT64_MAX, 0);
+	batch_call(batch, process_vm_writev, (uint64_t)thread->process->pid, from_place.address, 1, to_place.address, 1, 0);
+	batch_call(batch, mprotect, address, size, PROT_READ | PROT_EXEC);
+}
+
 static int rebuild(struct newborn_thread *thread, const ProtobufCMessage *base, struct batch *batch,
 		   struct fault *fault)
 {
 	const Cairn__AddressSpace *message = (const Cairn__AddressSpace *)base;
-	(void)thread, (void)fault;
-	if (message->vdso)
+	(void)fault;
+	if (message->vdso && thread->process->workshop->vdso.code)
+		add_redirected(thread, message->vdso, batch);
+	else if (message->vdso)
 		batch_call(batch, arch_prctl, ARCH_MAP_VDSO_64, message->vvar ? message->vvar : message->vdso);
 	return 0;
 }

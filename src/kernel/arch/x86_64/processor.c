@@ -237,3 +237,27 @@ void processor_xstate_names(uint64_t components, char *names, size_t size)
 	names[0] = 0;
 	add_components(&list, components);
 }
+
+/* movabs $target, %r11; jmp *%r11: the one register that neither arguments nor the caller need. */
+size_t processor_jump(uint64_t target, uint8_t ret_code[PROCESSOR_JUMP])
+{
+	static const uint8_t load[] = { 0x49, 0xbb }, jump[] = { 0x41, 0xff, 0xe3 };
+	memcpy(ret_code, load, sizeof load);
+	memcpy(ret_code + sizeof load, &target, sizeof target);
+	memcpy(ret_code + sizeof load + sizeof target, jump, sizeof jump);
+	return sizeof load + sizeof target + sizeof jump;
+}
+
+/* mov $number, %eax; mov %rcx, %r10; syscall; ret. Or: mov $-ENOSYS, %rax; ret. */
+size_t processor_call(long number, uint8_t ret_code[PROCESSOR_JUMP])
+{
+	static const uint8_t call[] = { 0xb8, 0, 0, 0, 0, 0x49, 0x89, 0xca, 0x0f, 0x05, 0xc3 }, none[] = { 0x48, 0xc7, 0xc0, 0xda, 0xff, 0xff, 0xff, 0xc3 };
+	uint32_t value = (uint32_t)number;
+	if (number < 0) {
+		memcpy(ret_code, none, sizeof none);
+		return sizeof none;
+	}
+	memcpy(ret_code, call, sizeof call);
+	memcpy(ret_code + 1, &value, sizeof value);
+	return sizeof call;
+}
