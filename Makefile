@@ -36,9 +36,11 @@ check-long: test-deps
 	@$(MAKE) --no-print-directory build
 	@tests/run --build $(BUILD) --long $(TESTS)
 
-bench: deps
+# QUICK=1: in a minute; CRIU=/path/to/criu: beside it.
+bench:
+	@scripts/install-deps.sh bench
 	@$(MAKE) --no-print-directory build
-	@bench/run --build $(BUILD)
+	@bench/run --build $(BUILD) $(if $(QUICK),--quick)
 
 clean:
 	rm -rf build build-*

@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Many small things for the benchmark: crowd processes N | threads N | small. Says ready, waits to be killed. */
+/* Many small things for the benchmark: crowd processes N | threads N | mappings N | descriptors N | small. Says ready, waits to be killed. */
 #define _GNU_SOURCE
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 static pthread_barrier_t barrier;
@@ -16,6 +19,32 @@ static void *wait_for_ever(void *unused)
 	for (;;)
 		pause();
 	return NULL;
+}
+
+/* Neighbours differ in their protection, and every second one has a page. */
+static int make_mappings(int count)
+{
+	char *area = mmap(NULL, (size_t)count * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (area == MAP_FAILED)
+		return 1;
+	for (int i = 0; i < count; i += 2) {
+		area[(size_t)i * 4096] = 1;
+		if (mprotect(area + (size_t)i * 4096, 4096, PROT_READ))
+			return 1;
+	}
+	return 0;
+}
+
+static int make_descriptors(int count)
+{
+	struct rlimit limit;
+	getrlimit(RLIMIT_NOFILE, &limit);
+	limit.rlim_cur = limit.rlim_max;
+	setrlimit(RLIMIT_NOFILE, &limit);
+	for (int i = 0; i < count; i++)
+		if (open("/dev/null", O_RDONLY) < 0)
+			return 1;
+	return 0;
 }
 
 int main(int argc, char **argv)
@@ -38,6 +67,12 @@ int main(int argc, char **argv)
 		}
 		if (count > 1)
 			pthread_barrier_wait(&barrier);
+	} else if (argc > 1 && !strcmp(argv[1], "mappings")) {
+		if (make_mappings(count))
+			return 1;
+	} else if (argc > 1 && !strcmp(argv[1], "descriptors")) {
+		if (make_descriptors(count))
+			return 1;
 	} else {
 		static char memory[2 << 20];
 		memset(memory, 1, sizeof memory);

@@ -1,14 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A program that writes to its memory all the time and measures how long it was ever held up:
  * writer MIB RATE WORST [python]. RATE megabytes a second are written, a page at a time, in no order. The longest time between two steps, in
- * ns, is kept in the first 8 bytes of the file WORST, which somebody else may set to 0. With a fourth word the memory is not random but
- * what interpreters have: half pointers and small numbers, a quarter text, a quarter floating point. */
+ * ns, is kept in the first 8 bytes of the file WORST, which somebody else may set to 0, the pages written in the next 8. With the word "mixed" the
+ * memory is not random but what interpreters have: half pointers and small numbers, a quarter text, a quarter floating point. With the word "once" it
+ * waits instead, and writes a hundredth of the pages at each SIGUSR1. */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <math.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
@@ -65,9 +68,19 @@ int main(int argc, char **argv)
 	if (worst == MAP_FAILED)
 		return 1;
 	for (size_t i = 0; i < size / 8; i++)
-		memory[i] = word_of(i, i / 512, argc > 4);
+		memory[i] = word_of(i, i / 512, argc > 4 && !strcmp(argv[4], "mixed"));
+	sigset_t wanted;
+	sigemptyset(&wanted);
+	sigaddset(&wanted, SIGUSR1);
+	sigprocmask(SIG_BLOCK, &wanted, NULL);
 	puts("ready");
 	fflush(stdout);
+	for (int signal_number; argc > 5 && sigwait(&wanted, &signal_number) == 0;) {
+		for (size_t i = 0; i < pages / 100; i++)
+			memory[random_next() % pages * 512] = state;
+		puts("wrote");
+		fflush(stdout);
+	}
 	uint64_t last = now_ns(), begin = last, done = 0;
 	for (;;) {
 		uint64_t now = now_ns();
@@ -80,5 +93,6 @@ int main(int argc, char **argv)
 		}
 		memory[random_next() % pages * 512 + (state >> 55)] = state;
 		done += 4096;
+		worst[1]++;
 	}
 }

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # Installs what Cairn is built and tested with, on Debian and Ubuntu. Fast when nothing is missing:
-# one dpkg-query. Arguments: build (default), test, ci; each includes the ones before it.
+# one dpkg-query. Arguments: build (default), test, ci; each includes the ones before it. bench: build, and what plots take.
 set -eu
 
 build="gcc libc6-dev meson ninja-build pkg-config libprotobuf-c-dev protobuf-c-compiler libxxhash-dev liblz4-dev libzstd-dev libmnl-dev
@@ -12,11 +12,14 @@ tests="python3 musl-tools busybox-static golang-go nodejs default-jdk-headless p
 	nftables iproute2 python3-seccomp redis-server nginx-light memcached curl postgresql redis-tools wrk openssh-server openssh-client"
 ci="clang clang-tidy"
 
+bench="python3 gnuplot-nox"
+
 case "${1:-build}" in
 build) wanted="$build" ;;
 test) wanted="$build $tests" ;;
 ci) wanted="$build $tests $ci" ;;
-*) echo "usage: $0 [build|test|ci]" >&2; exit 2 ;;
+bench) wanted="$build $bench" ;;
+*) echo "usage: $0 [build|test|ci|bench]" >&2; exit 2 ;;
 esac
 
 # pkg-config became a name that pkgconf provides; nodejs and the JDK may come from elsewhere than Debian.
