@@ -64,6 +64,9 @@ struct cairn_checkpoint_options {
 	uint64_t max_extra_memory; /* bytes that a live save may hold back in memory; 0: 256 MiB */
 	enum cairn_codec codec;
 	int codec_level;          /* of zstd, 1 to 19; 0: 1 */
+	/* Told how many bytes of memory have been copied, and how many there will be as far as is known; by several threads, one at a time. NULL: nobody. */
+	void (*progress)(void *context, uint64_t done, uint64_t total);
+	void *progress_context;
 };
 
 struct cairn_checkpoint_result {
@@ -123,6 +126,9 @@ struct cairn_restore_options {
 	/* Called when everything is made and nothing runs yet; non-zero undoes it. */
 	int (*ready)(void *context, pid_t root, pid_t foreground_group);
 	void *context;
+	/* As in cairn_checkpoint_options; not where a PID namespace of its own is made. */
+	void (*progress)(void *context, uint64_t done, uint64_t total);
+	void *progress_context;
 };
 
 struct cairn_restore_result {

@@ -75,6 +75,7 @@ struct save {
 	struct processor processor;
 	struct image_reader *parent; /* of an incremental one, NULL: none */
 	struct image_writer *writer;
+	struct progress progress;
 	struct snapshot snapshot;
 	struct track track;
 	struct harvest harvest;
@@ -266,6 +267,14 @@ static uint64_t expect_copies(const struct save *save, const struct harvest *sur
 	return bytes;
 }
 
+/* As far as smaps says: more is copied if the program writes meanwhile, less if the parent has it. */
+static void expect_progress(struct save *save, const struct harvest *survey)
+{
+	for (size_t i = 0; i < survey->spaces.count; i++)
+		for (size_t m = 0; m < survey->spaces.at[i]->maps.maps.count; m++)
+			progress_expect(&save->progress, survey->spaces.at[i]->maps.maps.at[m].anonymous);
+}
+
 /* What has been tracked since the parent need not be looked at again. */
 static void choose_tracked(struct save *save, const struct harvest *survey)
 {
@@ -282,6 +291,7 @@ static void choose_tracked(struct save *save, const struct harvest *survey)
 static int collect(struct save *save, const struct harvest *survey, struct fault_list *refusals, struct fault *fault)
 {
 	int rc = 0;
+	expect_progress(save, survey);
 	choose_tracked(save, survey);
 	/* What does not fit ends here: from now on nothing is registered but what the track says. */
 	track_drop(save->tracking, survey);
@@ -348,7 +358,7 @@ static int save_tree(struct save *save, struct fault *fault)
 	image_writer_id(save->writer, id);
 	memory_hex(id, sizeof id, save->policy.image_id);
 	const struct page_sink sink = { put_pages, save->parent ? is_in_parent : NULL, parent_forget, save };
-	save->snapshot = (struct snapshot){ .sink = &sink, .deadline = &save->deadline,
+	save->snapshot = (struct snapshot){ .sink = &sink, .deadline = &save->deadline, .progress = &save->progress,
 					    .threads = operation_threads(options->threads) };
 	processor_read(&save->processor); /* while nothing stands still */
 	rc = save->parent ? parent_note(save->parent, &save->snapshot, fault) : 0;
@@ -477,6 +487,7 @@ enum cairn_status operation_checkpoint(pid_t pid, const struct cairn_checkpoint_
 		.bound = operation_deadline(options->timeout_s > 0 ? options->timeout_s : 10, options->signal_fd),
 		.deadline = operation_deadline(options->timeout_s, options->signal_fd),
 		.is_live = options->after == CAIRN_RUN_ON && !options->no_live,
+		.progress = PROGRESS_INIT(options->progress, options->progress_context),
 	};
 	uint64_t begin = clock_now_ns();
 	struct hooks hooks = { 0 };

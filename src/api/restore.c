@@ -54,6 +54,7 @@ static bool may_be_lazy(const struct cairn_restore_options *options)
 static int restore_here(struct restore *restore, struct rebuild_result *result, struct operation_restored *restored, struct fault *fault)
 {
 	const struct cairn_restore_options *options = restore->options;
+	struct progress progress = PROGRESS_INIT(options->progress, options->progress_context);
 	const struct rebuild_options rebuild_options = {
 		.threads = operation_threads(options->threads),
 		.any_pids = options->pids == CAIRN_PIDS_ANY,
@@ -63,7 +64,11 @@ static int restore_here(struct restore *restore, struct rebuild_result *result, 
 		.close_tcp = options->close_tcp,
 		.terminal = options->terminal,
 		.deadline = &restore->deadline,
+		.progress = &progress,
 	};
+	const struct image_block *blocks;
+	for (size_t i = image_reader_blocks(restore->reader, &blocks); i-- > 0;)
+		progress_expect(&progress, (uint64_t)blocks[i].pages * PAGES_SIZE);
 	struct rebuild *rebuild;
 	int rc = rebuild_prepare(&restore->plan, restore->reader, &rebuild_options, &rebuild, fault);
 	if (rc < 0)

@@ -9,6 +9,7 @@
  * still there and unwritten remains. Without rounds before, the last one is LOOK_ALL. */
 #include "base/clock.h"
 #include "base/pages.h"
+#include "base/progress.h"
 #include "capture/places.h"
 #include "kinds/kind.h"
 
@@ -74,6 +75,7 @@ struct snapshot_parent {
 struct snapshot {
 	const struct page_sink *sink;
 	const struct deadline *deadline;
+	struct progress *progress; /* NULL: nobody is told */
 	unsigned threads;
 	struct snapshot_hold hold;
 	VEC(uint8_t *) buffers; /* of the worker threads, kept from round to round: memory that was touched once is warm */

@@ -216,6 +216,7 @@ int unit_flush(struct worker *worker, const struct snapshot_source *source, stru
 	} else if (rc == 0) {
 		rc = store_unit(worker, source, fault);
 		worker->pages += worker->unit.pages;
+		progress_add(worker->round->snapshot->progress, (uint64_t)worker->unit.pages * PAGE);
 	}
 	worker->unit.count = worker->unit.pages = 0;
 	return rc;

@@ -11,6 +11,7 @@
 
 #include "base/memory.h"
 #include "cairn.h"
+#include "cmd/bar.h"
 #include "cmd/cmd.h"
 #include "cmd/target.h"
 #include "job/control.h"
@@ -232,11 +233,15 @@ int cmd_checkpoint(int argc, char **argv)
 	checkpoint.signal_fd = target.job < 0 ? cmd_signal_fd() : -1;
 	struct cairn_checkpoint_result result;
 	struct cairn_error error = { 0 };
+	struct bar bar = bar_begin(&common, "checkpoint");
+	checkpoint.progress = bar_show;
+	checkpoint.progress_context = &bar;
 	enum cairn_status status;
 	if (target.job >= 0)
 		status = checkpoint_job(&target, &checkpoint, output, &image, &result, &error);
 	else
 		status = cairn_checkpoint(target.pid, &checkpoint, &result, &error);
+	bar_end(&bar);
 	if (status != CAIRN_DONE)
 		cmd_report_error(&common, status, &error);
 	else

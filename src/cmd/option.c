@@ -18,7 +18,7 @@ static const struct cmd_option common_options[] = {
 	  offsetof(struct cmd_common, json) },
 	{ "timeout", 0, CMD_DURATION, "SECONDS", "bound the whole operation; roll back when it is over",
 	  offsetof(struct cmd_common, timeout_s) },
-	{ "progress", 0, CMD_CHOICE, "auto|never|always", "accepted; this version draws no bar",
+	{ "progress", 0, CMD_CHOICE, "auto|never|always", "a bar on standard error (default: if that is a terminal)",
 	  offsetof(struct cmd_common, progress) },
 	{ "help", 'h', CMD_FLAG, NULL, "print this", 0 },
 	{ "version", 'V', CMD_FLAG, NULL, "print the version", 0 },

@@ -12,6 +12,7 @@
 #include "base/memory.h"
 #include "cairn.h"
 #include "cmd/check.h"
+#include "cmd/bar.h"
 #include "cmd/cmd.h"
 #include "cmd/foreground.h"
 #include "cmd/target.h"
@@ -69,6 +70,7 @@ static const struct cmd_syntax syntax = {
 struct ready {
 	struct terminal *terminal;
 	bool foreground;
+	struct bar *bar;
 };
 
 /* Everything is made and nothing runs: the job's group comes to the foreground. */
@@ -76,6 +78,7 @@ static int on_ready(void *context, pid_t root, pid_t foreground_group)
 {
 	struct ready *ready = context;
 	(void)root;
+	bar_end(ready->bar); /* from here on the terminal is the program's */
 	if (ready->foreground && foreground_group && getpgid(root) != getpgrp()) {
 		ready->terminal->group = foreground_group;
 		terminal_give(ready->terminal, foreground_group);
@@ -154,7 +157,8 @@ static int restore_as_told(const struct restore_options *given, const struct pat
 	struct terminal terminal;
 	struct fault fault;
 	terminal_open(&terminal);
-	struct ready ready = { &terminal, !given->detach };
+	struct bar bar = bar_begin(common, "restore");
+	struct ready ready = { &terminal, !given->detach, &bar };
 	const struct cairn_restore_options restore = {
 		.image = common->operands[0],
 		.pids = (enum cairn_pids)given->pids,
@@ -179,6 +183,8 @@ static int restore_as_told(const struct restore_options *given, const struct pat
 		.signal_fd = cmd_signal_fd(),
 		.ready = on_ready,
 		.context = &ready,
+		.progress = bar_show,
+		.progress_context = &bar,
 	};
 	const struct restore_way way = {
 		.program = "/proc/self/exe", .detached = given->detach, .terminal_ours = terminal.ours && !given->detach,
@@ -187,6 +193,7 @@ static int restore_as_told(const struct restore_options *given, const struct pat
 	struct cairn_error error = { 0 };
 	struct job job;
 	enum cairn_status status = restore_image(&restore, &way, &result, &job, &error);
+	bar_end(&bar);
 	if (status != CAIRN_DONE) {
 		terminal_give(&terminal, getpgrp());
 		cmd_report_error(common, status, &error);

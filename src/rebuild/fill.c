@@ -244,8 +244,10 @@ static void *work(void *context)
 			break;
 		if (filler->skipped && filler->skipped[index])
 			continue;
-		if (fill_block(filler, index, buffer, &fault) == 0)
+		if (fill_block(filler, index, buffer, &fault) == 0) {
+			progress_add(filler->rebuild->options.progress, (uint64_t)filler->blocks[index].pages * IMAGE_PAGE);
 			continue;
+		}
 		pthread_mutex_lock(&filler->lock);
 		if (!atomic_exchange(&filler->failed, true))
 			filler->fault = fault;

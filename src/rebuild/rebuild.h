@@ -3,6 +3,7 @@
 /* Newborn world: from a plan to running processes. Everything is made by the calling thread, which traces every
  * newborn with EXITKILL: until the last step they die with it, and nothing remains. */
 #include "base/clock.h"
+#include "base/progress.h"
 #include "rebuild/plan.h"
 
 struct rebuild_options {
@@ -14,6 +15,7 @@ struct rebuild_options {
 	bool roll_back;           /* --file-changed rollback */
 	const char *terminal;     /* path of the caller's controlling terminal, NULL: none */
 	const struct deadline *deadline;
+	struct progress *progress; /* NULL: nobody is told */
 };
 
 struct rebuild_result {

@@ -48,6 +48,26 @@ def read_only():
     harmless("readonly/image.cairn", (FAILED, PERMISSION), "readonly/image.cairn", "read-only")
 
 
+@test("a bar is drawn where it is asked for, on standard error only, and is gone at the end", quick=True)
+def progress():
+    need_cairn()
+    program = start([WORKER, "256"], "job")
+    program.wait_text("ready")
+    drawn = 0
+    for word, *options in (("never",), ("auto",), ("always", "--no-live", "--compress", "zstd:15")):
+        result = cairn("checkpoint", program.pid, "-o", "a.cairn", "--progress", word, *options, status=OK)
+        check("[" not in result.out, "the bar is on standard output", result)
+        if word == "always" and result.err:
+            drawn = result.err.count("checkpoint [")
+            check(drawn > 0 and result.err.endswith("\x1b[K"), "the bar is not wiped off", repr(result.err))
+        elif word != "always":
+            check(not result.err, f"--progress {word} to a file draws", repr(result.err))
+    check(drawn, "no bar for a save that takes a second", result)
+    unharmed(program.pid)
+    program.path("go").touch()
+    program.succeed()
+
+
 @test("a full disk in the middle of the save is named, no file remains, and the program runs on", quick=True)
 def disk_full():
     need_cairn()
