@@ -11,7 +11,7 @@ import sys
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-from cairn_test import (CAIRN, LONG, OK, PYTHON, UNSUPPORTED, USAGE, cairn, check, equal, fault_line, main, need, need_cairn, own_network,
+from cairn_test import (CAIRN, LONG, OK, PERMISSION, PYTHON, UNSUPPORTED, USAGE, cairn, check, equal, fault_line, main, need, need_cairn, own_network,
                         sh, start, test, unharmed, until, write)
 
 ROUNDS = 30 if LONG else 10
@@ -116,6 +116,60 @@ else:
     program.path("go").touch()
     program.succeed()
     equal(tally(program.text(), "client"), tally(program.text(), "server")[::-1], "blocks sent and received")
+
+
+@test("SIGKILL of cairn at any moment of a save leaves no rule that cuts off a peer outside", timeout=240, serial=True)
+def killed_outside():
+    need_cairn()
+    own_network()
+    peer = Peer()
+    program = outside("127.0.0.1", peer)
+    program.wait_progress(2)
+    words = [CAIRN, "checkpoint", str(program.pid), "-o", "image.cairn", "--tcp", "established", "--stop"]
+    begin = time.monotonic()
+    cairn(*words[1:], status=OK)
+    whole = time.monotonic() - begin
+    completed = 1
+    for step in range(30):
+        cairn("check", "--repair", status=OK)
+        os.kill(program.pid, signal.SIGCONT)
+        program.wait_progress(1, timeout=20)
+        pathlib.Path("image.cairn").unlink(missing_ok=True)
+        process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        goal = time.monotonic() + whole * 1.2 * step / 30
+        while time.monotonic() < goal and process.poll() is None:
+            pass
+        process.kill()
+        process.wait()
+        completed += os.path.exists("image.cairn")
+        # What it has left to itself puts everything back; the rule of a complete image is the one that stays.
+        until(lambda: os.path.exists("image.cairn") or ("cairn" not in sh("nft", "list", "tables") and unharmed(program.pid) is None),
+              "nothing of the save is left")
+    cairn("check", "--repair", status=OK)
+    os.kill(program.pid, signal.SIGCONT)
+    check(completed < 30, "no kill came in time")
+    program.path("go").touch()
+    program.succeed()
+    check(peer.process.wait(60) == 0, "the peer failed", peer.text())
+    equal(tally(program.text(), "client"), tally(peer.text(), "peer")[::-1], "blocks sent and received")
+
+
+@test("without CAP_NET_ADMIN a connection to the outside is refused with both remedies", quick=True, user=True)
+def no_capability():
+    need_cairn()
+    server = socket.create_server(("127.0.0.1", 0))
+    write("client.py", "import socket, sys\nc = socket.create_connection(('127.0.0.1', int(sys.argv[1])))\nprint('ready', flush=True)\nc.recv(1)\n")
+    program = start([PYTHON, "client.py", str(server.getsockname()[1])])
+    program.wait_text("ready")
+    for words in (["check", program.pid], ["checkpoint", program.pid, "-o", "a.cairn"]):
+        refused = cairn(*words)
+        if os.getuid() != 0:
+            check(refused.status in (UNSUPPORTED, PERMISSION) and "cairn run --net" in refused.err and "--tcp close" in refused.err, "the remedies", refused)
+        else:
+            check(refused.status == UNSUPPORTED and "--tcp close" in refused.err, "the remedies", refused)
+    unharmed(program.pid)
+    server.accept()[0].close()
+    program.succeed()
 
 
 class Peer:

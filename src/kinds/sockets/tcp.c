@@ -199,9 +199,9 @@ static int refuse_outside(struct harvest *harvest, const struct tcp_look *look, 
 				 "namespace of its own (cairn run --net), or --tcp close", text);
 	const struct tcp_end *end = tcp_other_end(harvest, look);
 	const char *holder = end ? socket_holder(harvest, end->inode, NULL) : "another host or network namespace";
-	return fault_set(fault, FAULT_UNSUPPORTED, ENOTSUP,
-			 "%s: its other end is held by %s, outside the tree; try --tcp established (with --kill or --stop), or "
-			 "--tcp close", text, holder);
+	const char *remedy = can_repair(harvest) ? "--tcp established (with --kill or --stop)" : "it in a network namespace of its own (cairn run --net)";
+	return fault_set(fault, FAULT_UNSUPPORTED, ENOTSUP, "%s: its other end is held by %s, outside the tree; try %s, or --tcp close", text,
+			 holder, remedy);
 }
 
 static int passing(const struct harvest *harvest, struct fault *fault, const char *what, const char *remedy)
