@@ -230,7 +230,7 @@ static void *work(void *context)
 {
 	struct filler *filler = context;
 	const size_t size = IMAGE_BUFFER;
-	void *buffer = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	void *buffer = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
 	if (buffer == MAP_FAILED) {
 		pthread_mutex_lock(&filler->lock);
 		if (!atomic_exchange(&filler->failed, true))
