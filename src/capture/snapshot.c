@@ -259,6 +259,18 @@ static void settle_store(struct snapshot_store *store)
 	vec_finish(&store->kept);
 }
 
+/* A thread costs a millisecond to begin and to end here: more than to copy some megabytes alone. */
+static bool is_little(const struct snapshot_source *sources, size_t count)
+{
+	enum { LITTLE_BYTES = 6 << 20, LITTLE_SOURCES = 1000 };
+	uint64_t bytes = 0;
+	for (size_t i = 0; i < count && count <= LITTLE_SOURCES && bytes <= LITTLE_BYTES; i++) {
+		const struct map *map = sources[i].map;
+		bytes += map && !map->inode ? map->anonymous : sources[i].end - sources[i].start;
+	}
+	return count <= LITTLE_SOURCES && bytes <= LITTLE_BYTES;
+}
+
 int snapshot_round(struct snapshot *snapshot, const struct snapshot_source *sources, size_t count,
 		   struct harvest *harvest, uint64_t *ret_pages, struct fault *fault)
 {
@@ -268,6 +280,8 @@ int snapshot_round(struct snapshot *snapshot, const struct snapshot_source *sour
 	};
 	pthread_t workers[MOST_THREADS];
 	unsigned started = 0, threads = snapshot->threads > MOST_THREADS ? MOST_THREADS : snapshot->threads;
+	if (is_little(sources, count))
+		threads = 1;
 	while (started + 1 < threads && pthread_create(&workers[started], NULL, work, &round) == 0)
 		started++;
 	work(&round);

@@ -359,6 +359,9 @@ static void run_workers(struct filler *filler)
 	enum { MOST_THREADS = 16 };
 	pthread_t workers[MOST_THREADS];
 	unsigned started = 0, wanted = filler->rebuild->options.threads, threads = wanted < MOST_THREADS ? wanted : MOST_THREADS;
+	/* A thread costs a millisecond to begin and to end, and a buffer: a few blocks are loaded sooner by one. */
+	if (filler->block_count <= 6)
+		threads = 1;
 	while (started + 1 < threads && started + 1 < filler->block_count &&
 	       pthread_create(&workers[started], NULL, work, filler) == 0)
 		started++;
