@@ -8,8 +8,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 import os
 import shutil
 
-from cairn_test import (BUILD, CAIRN, PERMISSION, UNSUPPORTED, USAGE, VANISHED, Skip, cairn, check, fault_line, main, need,
-                        need_cairn, need_root, proc_status, start, test, unharmed)
+from cairn_test import (BUILD, CAIRN, PERMISSION, PYTHON, UNSUPPORTED, USAGE, VANISHED, Skip, cairn, check, fault_line, main, need,
+                        need_cairn, need_root, proc_status, start, test, unharmed, write)
 
 WORKER = BUILD / "tests" / "badluck" / "worker"
 
@@ -106,6 +106,32 @@ def not_permitted():
     program.wait_progress(3)
     program.path("go").touch()
     program.succeed()
+
+
+@test("two threads that share a working directory apart from their process are refused by name, and unharmed", quick=True)
+def apart():
+    need_cairn()
+    write("apart.py", """
+import ctypes, os, threading
+def second():
+    ready.release()
+    wait.acquire()
+def first():
+    assert ctypes.CDLL(None).unshare(0x200) == 0
+    threading.Thread(target=second, daemon=True).start()
+    second()
+ready, wait = threading.Semaphore(0), threading.Semaphore(0)
+threading.Thread(target=first, daemon=True).start()
+ready.acquire()
+ready.acquire()
+print("ready", flush=True)
+threading.Event().wait()
+""")
+    program = start([PYTHON, "apart.py"])
+    program.wait_text("ready")
+    fault_line(cairn("checkpoint", program.pid, "-o", "a.cairn"), UNSUPPORTED, "share a working directory and umask")
+    unharmed(program.pid)
+    program.kill()
 
 
 if __name__ == "__main__":

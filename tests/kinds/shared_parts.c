@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* variant memory: two processes that share their memory, and nothing else, go on to */
 /* variant files: two processes that share their descriptor table, and nothing else, go on to */
+/* variant locks: a lock set by a process that has its descriptor table from another holds on */
 /* variant directory: two processes that share their working directory and umask, and nothing else, go on to */
 /* variant handlers: two processes that share memory and signal handlers go on to */
 /* variant everything: what processes share but are not threads of one: all of it */
@@ -156,6 +157,38 @@ static void files(void)
 	finish(child, FILES);
 }
 
+static void locks(int number)
+{
+	struct flock range = { .l_type = F_WRLCK, .l_start = 7, .l_len = 11 };
+	board->private_[number] = (int)syscall(SYS_openat, AT_FDCWD, "locked", O_RDWR | O_CREAT, 0600);
+	syscall(SYS_fcntl, board->private_[number], F_SETLK, &range);
+}
+
+/* As a process that shares nothing sees it. */
+static void is_locked(const char *when)
+{
+	int status = -1;
+	pid_t stranger = PROBE(fork());
+	if (!stranger) {
+		struct flock range = { .l_type = F_WRLCK };
+		int fd = open("locked", O_RDWR);
+		_exit(fcntl(fd, F_GETLK, &range) == 0 && range.l_type == F_WRLCK && range.l_start == 7 && range.l_len == 11 ? 0 : 1);
+	}
+	PROBE_SAME(waitpid(stranger, &status, 0), stranger, "a stranger");
+	PROBE_SAME(status, 0, when);
+}
+
+static void locked(void)
+{
+	pid_t child = bear(0, FILES, 0, locks);
+	board->step = 1;
+	await_done(0);
+	is_locked("the lock before");
+	probe_save();
+	is_locked("the lock");
+	finish(child, FILES);
+}
+
 static void moves(int number)
 {
 	(void)number;
@@ -284,7 +317,7 @@ static void adjustments(void)
 int main(int argc, char **argv)
 {
 	const struct { const char *name; void (*run)(void); } variants[] = {
-		{ "memory", memory }, { "files", files }, { "directory", directory }, { "handlers", handlers }, { "everything", everything },
+		{ "memory", memory }, { "files", files }, { "locks", locked }, { "directory", directory }, { "handlers", handlers }, { "everything", everything },
 		{ "mixed", mixed }, { "brothers", brothers }, { "adjustments", adjustments },
 	};
 	make_board();

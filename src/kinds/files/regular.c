@@ -109,6 +109,18 @@ static bool is_known(const Cairn__RegularFile *message, const Cairn__Lock *lock)
 	return false;
 }
 
+/* A lock belongs to the descriptor table (fs/locks.c posix_lock_inode, fl_owner), and names the process that has set it: of those that share a table
+ * the one that brings it back takes the locks. */
+static uint32_t holder_of(const struct harvest *harvest, pid_t pid)
+{
+	for (size_t i = 0; i < harvest->processes.count; i++) {
+		const struct frozen_process *process = harvest->processes.at[i];
+		if (process->pid == pid && !frozen_owns(process, SHARE_FILES))
+			return (uint32_t)process->shares[SHARE_FILES]->pid;
+	}
+	return pid > 0 ? (uint32_t)pid : 0;
+}
+
 /* One "lock:" line of fdinfo. Seen through several descriptors of a process, a lock is said several times. */
 static int add_lock(struct harvest *harvest, Cairn__RegularFile *message, const char *value, struct fault *fault)
 {
@@ -126,7 +138,7 @@ static int add_lock(struct harvest *harvest, Cairn__RegularFile *message, const 
 	Cairn__Lock *lock = HARVEST_MESSAGE(harvest, Cairn__Lock, cairn__lock__init);
 	lock->type = types[seen.type];
 	lock->write = seen.write;
-	lock->pid = seen.pid > 0 ? (uint32_t)seen.pid : 0;
+	lock->pid = holder_of(harvest, seen.pid);
 	lock->start = seen.start;
 	lock->end = seen.end;
 	if (is_known(message, lock))

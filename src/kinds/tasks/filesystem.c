@@ -133,6 +133,18 @@ const struct kind kind_filesystem = {
 
 /* ---- a thread's own ---- */
 
+/* Another thread with which this one shares it, apart from the process: NULL, or which. */
+static const struct frozen_thread *companion_of(const struct frozen_thread *thread)
+{
+	const struct frozen_process *process = thread->process;
+	for (size_t i = 0; i < process->threads.count && process->threads.at[i] != thread; i++) {
+		const struct frozen_thread *other = process->threads.at[i];
+		if (other->tid != process->view && kcmp_order(SAME_FS, thread->tid, 0, other->tid, 0, NULL) == 0)
+			return other;
+	}
+	return NULL;
+}
+
 static int capture_thread(struct harvest *harvest, struct frozen_thread *thread, const struct batch *batch, void *note,
 			  struct fault *fault)
 {
@@ -140,6 +152,10 @@ static int capture_thread(struct harvest *harvest, struct frozen_thread *thread,
 	(void)batch, (void)note;
 	if (thread->tid == thread->process->view || kcmp_order(SAME_FS, thread->tid, 0, thread->process->view, 0, NULL) == 0)
 		return 0;
+	const struct frozen_thread *companion = companion_of(thread);
+	if (companion)
+		return fault_set(fault, FAULT_UNSUPPORTED, ENOTSUP, "threads %d and %d share a working directory and umask that are not the process's (CLONE_FS), "
+				 "which this version cannot carry; try again when one of them has ended", companion->tid, thread->tid);
 	Cairn__ThreadFilesystem *message = HARVEST_MESSAGE(harvest, Cairn__ThreadFilesystem, cairn__thread_filesystem__init);
 	message->tid = (uint32_t)thread->tid;
 	message->umask = thread->status.umask;
