@@ -42,7 +42,11 @@ bench:
 	@$(MAKE) --no-print-directory build
 	@bench/run --build $(BUILD) $(if $(QUICK),--quick)
 
+# DESTDIR and MESON_OPTIONS="--prefix=..." as usual.
+install: build
+	@meson install -C $(BUILD) --no-rebuild
+
 clean:
 	rm -rf build build-*
 
-.PHONY: all build deps test-deps demo check check-long bench clean
+.PHONY: all build deps test-deps demo check check-long bench install clean
