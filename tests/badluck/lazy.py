@@ -18,15 +18,15 @@ def pagers():
     return [pid for pid in all_pids() if (proc_status(pid) or {}).get("Name") == "cairn-pager"]
 
 
-def lazy(what, *compress):
+def lazy(what, *compress, restore=()):
     """Saved, killed, brought back while its memory is still in the image, again and again."""
     need_cairn()
     need_root()
-    program = start([INSTANT, what])
+    program = start([INSTANT, what], what)
     program.wait_progress(2)
     for _ in range(20 if LONG else 4):
         program.checkpoint("--timeout", "60", *compress)
-        program.restore("--lazy")
+        program.restore("--lazy", *restore)
         program.wait_progress(2)
         check("differs" not in program.text(), "it is not what was saved", program.text()[-800:])
     until(lambda: not pagers(), "end of the loading")
@@ -69,18 +69,16 @@ def replaced():
     program.succeed()
 
 
-@test("a program whose memory can no longer be loaded is killed, and never sees zeros")
-def killed():
+def bereft(choose, *restore):
+    """Those of guard and pager that @choose says are killed while they load."""
     need_cairn()
     need_root()
     for step in range(20 if LONG else 5):
         program = start([INSTANT, "chaos"], f"killed-{step}")
         program.wait_progress(1)
         program.checkpoint()
-        program.restore("--lazy")
-        found = pagers()
-        # The guard is the parent of the one that loads; whoever of the two is killed, the other goes on or ends it all.
-        for pid in found[-1:]:
+        program.restore("--lazy", *restore)
+        for pid in choose(pagers()):
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
@@ -94,43 +92,21 @@ def killed():
             wait_gone([program.pid])
 
 
+@test("a program whose memory can no longer be loaded is killed, and never sees zeros")
+def killed():
+    # The guard is the parent of the one that loads; whoever of the two is killed, the other goes on or ends it all.
+    bereft(lambda found: found[-1:])
+
+
 @test("in a PID namespace of its own a program runs before its memory is loaded, is saved and killed meanwhile, and comes back")
 def private():
-    need_cairn()
-    need_root()
     for what in ("chaos", "fork"):
-        program = start([INSTANT, what], what)
-        program.wait_progress(2)
-        for _ in range(10 if LONG else 3):
-            program.checkpoint("--timeout", "60")
-            program.restore("--lazy", "--pids", "private")
-            program.wait_progress(2)
-            check("differs" not in program.text(), "it is not what was saved", program.text()[-800:])
-        until(lambda: not pagers(), "end of the loading")
-        write(program.path("go"), "")
-        program.succeed()
+        lazy(what, restore=("--pids", "private"))
 
 
 @test("in a PID namespace of its own a program whose guard and pager are killed never sees zeros, and its job ends")
 def private_killed():
-    need_cairn()
-    need_root()
-    for step in range(20 if LONG else 5):
-        program = start([INSTANT, "chaos"], f"killed-{step}")
-        program.wait_progress(1)
-        program.checkpoint()
-        program.restore("--lazy", "--pids", "private")
-        for pid in pagers():
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-        until(lambda: not pagers(), "end of the pager")
-        check("differs" not in program.text(), "it has seen what was never there", program.text()[-800:])
-        if proc_status(program.pid):
-            program.kill()
-        else:
-            wait_gone([program.pid])
+    bereft(lambda found: found, "--pids", "private")
 
 
 @test("words of --lazy that exclude each other or are not in this version are wrong usage", quick=True)

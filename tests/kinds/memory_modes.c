@@ -23,24 +23,6 @@ static unsigned char *map(size_t size, int protection)
 	return map_at(NULL, size, protection, MAP_PRIVATE | MAP_ANONYMOUS);
 }
 
-static bool has_flag(const void *at, const char *flag)
-{
-	FILE *stream = fopen("/proc/self/smaps", "re");
-	char line[4200];
-	bool here = false, found = false;
-	while (stream && fgets(line, sizeof line, stream)) {
-		unsigned long start, end;
-		char permissions[5];
-		if (sscanf(line, "%lx-%lx %4s", &start, &end, permissions) == 3)
-			here = (unsigned long)at >= start && (unsigned long)at < end;
-		else if (here && !strncmp(line, "VmFlags:", 8))
-			found = strstr(line, flag);
-	}
-	if (stream)
-		fclose(stream);
-	return found;
-}
-
 static void mdwe(void)
 {
 	enum { SET = 65, GET = 66, REFUSE = 1, NO_INHERIT = 2 };
@@ -73,9 +55,9 @@ static void merge(void)
 	probe_save();
 
 	PROBE_SAME(prctl(GET, 0, 0, 0, 0), 1, "PR_GET_MEMORY_MERGE");
-	PROBE_SAME(has_flag(in, " mg"), true, "mergeable");
-	PROBE_SAME(has_flag(out, " mg"), false, "taken out of merging, mergeable");
-	PROBE_SAME(has_flag(map(4 * PAGE, PROT_READ), " mg"), true, "a new mapping, mergeable");
+	PROBE_SAME(probe_has_flag(in, " mg"), true, "mergeable");
+	PROBE_SAME(probe_has_flag(out, " mg"), false, "taken out of merging, mergeable");
+	PROBE_SAME(probe_has_flag(map(4 * PAGE, PROT_READ), " mg"), true, "a new mapping, mergeable");
 	PROBE_SAME(in[4 * PAGE - 1] + out[0], 15, "contents");
 }
 
@@ -96,7 +78,7 @@ static void sealed(void)
 	PROBE_TRUE(mprotect(at + 5 * PAGE, PAGE, PROT_READ | PROT_WRITE) == -1 && errno == EPERM, "mprotect of it");
 	PROBE_TRUE(madvise(at + PAGE, PAGE, MADV_DONTNEED) == -1 && errno == EPERM, "MADV_DONTNEED of it");
 	probe_filled(at, 6 * PAGE, 3, "contents");
-	PROBE_SAME(has_flag(at, " lo"), locked, "locked");
+	PROBE_SAME(probe_has_flag(at, " lo"), locked, "locked");
 	int ends[2];
 	PROBE(pipe(ends));
 	PROBE_TRUE(!guarded || (write(ends[1], at + 6 * PAGE, 1) == -1 && errno == EFAULT), "its guard region");
@@ -112,8 +94,8 @@ static void droppable(void)
 
 	probe_save();
 
-	PROBE_SAME(has_flag(at, " dp"), true, "droppable");
-	PROBE_SAME(has_flag(at, " wf"), true, "wiped on fork");
+	PROBE_SAME(probe_has_flag(at, " dp"), true, "droppable");
+	PROBE_SAME(probe_has_flag(at, " wf"), true, "wiped on fork");
 	for (int i = 0; i < 12; i++) {
 		unsigned char all = at[i * PAGE];
 		PROBE_TRUE(all == 5 || all == 0, "a page is there or dropped");
@@ -144,7 +126,7 @@ static void growsdown(void)
 	PROBE_SAME(lower[0], 3, "where it grows now");
 	at[-200 * PAGE] = 4;
 	PROBE_SAME(at[-200 * PAGE] + at[-100 * PAGE], 4, "and further");
-	PROBE_SAME(has_flag(lower, " gd"), true, "its lowest part grows");
+	PROBE_SAME(probe_has_flag(lower, " gd"), true, "its lowest part grows");
 }
 
 static void reserve(void)
@@ -160,8 +142,8 @@ static void reserve(void)
 
 	probe_save();
 
-	PROBE_SAME(has_flag(at, " nr"), true, "without a reservation");
-	PROBE_SAME(has_flag(plain, " nr"), false, "with one");
+	PROBE_SAME(probe_has_flag(at, " nr"), true, "without a reservation");
+	PROBE_SAME(probe_has_flag(plain, " nr"), false, "with one");
 	for (size_t i = 0; i < 10; i++)
 		probe_filled(at + i * (terabyte + 12345 * (size_t)PAGE), PAGE, i, "a touched page");
 	PROBE_SAME(at[15 * terabyte + 7], 0, "an untouched page");

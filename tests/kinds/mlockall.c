@@ -9,24 +9,6 @@
 
 enum { PAGE = 4096, SIZE = 8 * PAGE };
 
-static bool has_flag(const void *at, const char *flag)
-{
-	FILE *stream = fopen("/proc/self/smaps", "re");
-	char line[4200];
-	bool here = false, found = false;
-	while (stream && fgets(line, sizeof line, stream)) {
-		unsigned long start, end;
-		char permissions[5];
-		if (sscanf(line, "%lx-%lx %4s", &start, &end, permissions) == 3)
-			here = (unsigned long)at >= start && (unsigned long)at < end;
-		else if (here && !strncmp(line, "VmFlags:", 8))
-			found = strstr(line, flag);
-	}
-	if (stream)
-		fclose(stream);
-	return found;
-}
-
 static unsigned char *map_new(void)
 {
 	/* Shared: no neighbour takes it in. */
@@ -61,13 +43,13 @@ int main(int argc, char **argv)
 
 	probe_save();
 
-	PROBE_SAME(has_flag(forbidden, " lo"), true, "a page without access is locked");
+	PROBE_SAME(probe_has_flag(forbidden, " lo"), true, "a page without access is locked");
 	PROBE(mprotect(forbidden, PAGE, PROT_READ));
 	PROBE_SAME(forbidden[0], 'f', "what is in it");
 	unsigned char *late = map_new();
-	PROBE_SAME(has_flag(early, " lo"), current, "a mapping from before is locked");
-	PROBE_SAME(has_flag(late, " lo"), future, "a mapping from after is locked");
-	PROBE_SAME(has_flag(late, " lf"), !strcmp(variant, "onfault"), "a mapping from after is locked on fault");
+	PROBE_SAME(probe_has_flag(early, " lo"), current, "a mapping from before is locked");
+	PROBE_SAME(probe_has_flag(late, " lo"), future, "a mapping from after is locked");
+	PROBE_SAME(probe_has_flag(late, " lf"), !strcmp(variant, "onfault"), "a mapping from after is locked on fault");
 	PROBE_SAME(count_present(late), !strcmp(variant, "future") ? SIZE / PAGE : 0, "pages of it that are there");
 	return probe_end();
 }

@@ -167,6 +167,25 @@ static inline const char *probe_proc(const char *file, const char *key)
 	return "";
 }
 
+/* Do the VmFlags of the mapping at @at name @flag? */
+static inline bool probe_has_flag(const void *at, const char *flag)
+{
+	FILE *stream = fopen("/proc/self/smaps", "re");
+	char line[4200];
+	bool here = false, found = false;
+	while (stream && fgets(line, sizeof line, stream)) {
+		unsigned long start, end;
+		char permissions[5];
+		if (sscanf(line, "%lx-%lx %4s", &start, &end, permissions) == 3)
+			here = (unsigned long)at >= start && (unsigned long)at < end;
+		else if (here && !strncmp(line, "VmFlags:", 8))
+			found = strstr(line, flag);
+	}
+	if (stream)
+		fclose(stream);
+	return found;
+}
+
 static inline uint64_t probe_clock_ns(clockid_t clock)
 {
 	struct timespec now;
