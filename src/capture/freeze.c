@@ -180,6 +180,7 @@ static int examine_thread(struct harvest *harvest, struct frozen_thread *thread,
 				 "thread %d runs 32-bit code, which this version cannot carry; try a 64-bit build of "
 				 "the program", thread->tid);
 	thread->frozen_at_ns = clock_now_ns();
+	sleep_confirm(&thread->sleep, thread->status.voluntary_switches);
 	uint64_t since = restart_wants_time(&before) ? sleep_since(&thread->sleep, clocks) : 0;
 	const struct restart_sleep sleep = {
 		.known = since && since < thread->frozen_at_ns,

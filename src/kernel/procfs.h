@@ -70,6 +70,7 @@ struct proc_status {
 	uint32_t seccomp, seccomp_filters;
 	uint32_t threads;
 	bool thp_enabled;
+	uint64_t voluntary_switches; /* of this thread: how often it went to sleep, or stopped */
 	uint64_t untag_mask; /* bits of an address that count; all where the kernel does not say */
 	pid_t ns_pid;    /* in the innermost PID namespace (last number of NSpid) */
 	uint32_t ns_depth; /* how many numbers NSpid has */
@@ -110,9 +111,13 @@ struct proc_timers {
 };
 int proc_timers_parse(const char *text, struct proc_timers *ret_timers, struct fault *fault);
 
-/* /proc/PID/task/TID/sched "se.exec_start" in ns, 0 when the kernel does not say: when the thread last ran, by the clock
- * that stands in the same file of a running thread. An estimate of when a sleeping thread fell asleep. */
-int proc_exec_start(pid_t pid, pid_t tid, uint64_t *ret_ns, struct fault *fault);
+/* /proc/PID/task/TID/sched; zeros when the kernel has no such file (CONFIG_SCHED_DEBUG). */
+struct proc_sched {
+	uint64_t ran_ns;   /* se.exec_start: when the thread last ran, by the clock that stands in the same file of a running thread. An estimate of
+			    * when a sleeping thread fell asleep */
+	uint64_t switches; /* nr_voluntary_switches: how often it went to sleep, or stopped */
+};
+int proc_sched_read(pid_t pid, pid_t tid, struct proc_sched *ret_sched, struct fault *fault);
 
 /* Namespaces as the inode of /proc/PID/ns/NAME; 0 where the kernel has none. */
 enum proc_namespace { NS_MNT, NS_PID, NS_NET, NS_IPC, NS_UTS, NS_USER, NS_TIME, NS_CGROUP, NS_COUNT };

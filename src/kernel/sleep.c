@@ -16,7 +16,7 @@ void sleep_clocks_finish(struct sleep_clocks *clocks)
 static bool read_clock(uint32_t processor, int64_t *ret_ahead_ns)
 {
 	cpu_set_t before, one;
-	uint64_t ran = 0;
+	struct proc_sched own = { 0 };
 	if (processor >= CPU_SETSIZE || sched_getaffinity(0, sizeof before, &before) < 0)
 		return false;
 	CPU_ZERO(&one);
@@ -25,9 +25,9 @@ static bool read_clock(uint32_t processor, int64_t *ret_ahead_ns)
 		return false;
 	clock_sleep_ns(1000); /* waking up brings exec_start up to date (not sched_yield(2): see tracee/ptrace.c) */
 	uint64_t now = clock_now_ns();
-	bool known = proc_exec_start(getpid(), gettid(), &ran, NULL) == 0 && ran;
+	bool known = proc_sched_read(getpid(), gettid(), &own, NULL) == 0 && own.ran_ns;
 	sched_setaffinity(0, sizeof before, &before);
-	*ret_ahead_ns = (int64_t)(ran - now);
+	*ret_ahead_ns = (int64_t)(own.ran_ns - now);
 	return known;
 }
 
@@ -44,31 +44,28 @@ static const struct sleep_clock *clock_of(struct sleep_clocks *clocks, uint32_t 
 	return clock;
 }
 
-static bool is_asleep(pid_t pid, pid_t tid, uint32_t *ret_processor)
-{
-	struct proc_stat stat;
-	if (proc_stat_read(pid, tid, &stat, NULL) < 0 || stat.state != 'S')
-		return false;
-	*ret_processor = stat.processor;
-	return true;
-}
-
 void sleep_look(pid_t pid, pid_t tid, struct sleep_place *ret_place)
 {
 	struct sleep_place place = { 0 };
 	struct text text = { 0 };
-	uint64_t ran = 0;
-	uint32_t after;
+	struct proc_sched sched = { 0 };
+	struct proc_stat stat;
 	*ret_place = place;
-	if (!is_asleep(pid, tid, &place.processor))
+	/* First the number of the sleep: sleep_confirm tells whether all that is read after it is of the same one. */
+	if (proc_sched_read(pid, tid, &sched, NULL) < 0 || proc_stat_read(pid, tid, &stat, NULL) < 0 || stat.state != 'S')
 		return;
+	place = (struct sleep_place){ .ran_ns = sched.ran_ns, .switches = sched.switches, .processor = stat.processor };
 	if (proc_read_task(pid, tid, "wchan", &text, NULL) == 0 && text.size < sizeof place.where)
 		memcpy(place.where, text.at, text.size + 1);
 	text_finish(&text);
-	/* It may have woken and slept again elsewhere meanwhile: then the time belongs to another clock. */
-	if (proc_exec_start(pid, tid, &ran, NULL) == 0 && is_asleep(pid, tid, &after) && after == place.processor)
-		place.ran_ns = ran;
 	*ret_place = place;
+}
+
+void sleep_confirm(struct sleep_place *place, uint64_t switches)
+{
+	/* A stop is one switch more. */
+	if (place->ran_ns && switches != place->switches + 1)
+		*place = (struct sleep_place){ 0 };
 }
 
 uint64_t sleep_since(const struct sleep_place *place, struct sleep_clocks *clocks)

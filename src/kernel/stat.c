@@ -98,39 +98,44 @@ int proc_stat_read(pid_t pid, pid_t tid, struct proc_stat *ret_stat, struct faul
 	return rc;
 }
 
-/* "se.exec_start   :   3221674.143483": milliseconds with six digits of nanoseconds (kernel/sched/debug.c
- * proc_sched_show_task, PN). */
-static int exec_start_parse(const char *text, uint64_t *ret_ns, struct fault *fault)
+/* "se.exec_start   :   3221674.143483": milliseconds with six digits of nanoseconds; "nr_voluntary_switches   :   12" (kernel/sched/debug.c
+ * proc_sched_show_task, PN and __P). */
+static int sched_parse(const char *text, struct proc_sched *ret_sched, struct fault *fault)
 {
-	/* The first line has the command, unescaped, and 15 bytes are enough to look like the line that is wanted; the
+	/* The first line has the command, unescaped, and 15 bytes are enough to look like a line that is wanted; the
 	 * rule under it has more dashes than that. */
 	const char *rule = strstr(text, "\n-----------------");
-	const char *line = rule ? strstr(rule, "\nse.exec_start") : NULL;
-	if (!line) {
-		*ret_ns = 0;
+	const char *ran = rule ? strstr(rule, "\nse.exec_start") : NULL, *switches = rule ? strstr(rule, "\nnr_voluntary_switches") : NULL;
+	struct proc_sched sched = { 0 };
+	*ret_sched = sched;
+	if (!ran || !switches)
 		return 0;
-	}
-	const char *at = strchrnul(++line, ':');
+	const char *at = strchrnul(++ran, ':');
 	uint64_t ms, ns;
 	at += *at == ':';
 	if (!token_number(&at, 10, &ms) || *at != '.' || ms > UINT64_MAX / 1000000 - 1)
-		return token_malformed(fault, "sched", "se.exec_start", line);
+		return token_malformed(fault, "sched", "se.exec_start", ran);
 	const char *fraction = ++at;
 	if (!token_number(&at, 10, &ns) || at - fraction != 6)
-		return token_malformed(fault, "sched", "se.exec_start", line);
-	*ret_ns = ms * 1000000 + ns;
+		return token_malformed(fault, "sched", "se.exec_start", ran);
+	at = strchrnul(++switches, ':');
+	at += *at == ':';
+	if (!token_number(&at, 10, &sched.switches))
+		return token_malformed(fault, "sched", "nr_voluntary_switches", switches);
+	sched.ran_ns = ms * 1000000 + ns;
+	*ret_sched = sched;
 	return 0;
 }
 
-int proc_exec_start(pid_t pid, pid_t tid, uint64_t *ret_ns, struct fault *fault)
+int proc_sched_read(pid_t pid, pid_t tid, struct proc_sched *ret_sched, struct fault *fault)
 {
 	struct text text = { 0 };
 	int rc = proc_read_task(pid, tid, "sched", &text, fault);
 	if (rc == -ENOENT) { /* CONFIG_SCHED_DEBUG is not set */
-		*ret_ns = 0;
+		*ret_sched = (struct proc_sched){ 0 };
 		rc = 0;
 	} else if (rc == 0) {
-		rc = exec_start_parse(text.at, ret_ns, fault);
+		rc = sched_parse(text.at, ret_sched, fault);
 	}
 	text_finish(&text);
 	return rc;

@@ -40,6 +40,7 @@ static const struct line_rule {
 	RULE("NoNewPrivs", LINE_BOOL, no_new_privs),
 	RULE("untag_mask", LINE_HEX, untag_mask),
 	RULE("Seccomp", LINE_DECIMAL, seccomp),
+	RULE("voluntary_ctxt_switches", LINE_DECIMAL, voluntary_switches),
 	RULE("Seccomp_filters", LINE_DECIMAL, seccomp_filters),
 #undef RULE
 };

@@ -430,7 +430,8 @@ static void own_process_is_read(void **state)
 	struct proc_stat stat;
 	struct proc_status status;
 	struct fault fault;
-	uint64_t inodes[NS_COUNT], exec_start;
+	uint64_t inodes[NS_COUNT];
+	struct proc_sched sched;
 	char *exe, path[4096] = "";
 	assert_int_equal(proc_stat_read(getpid(), getpid(), &stat, &fault), 0);
 	assert_int_equal(stat.parent, getppid());
@@ -442,7 +443,7 @@ static void own_process_is_read(void **state)
 	assert_int_equal(proc_link(getpid(), "exe", &arena, &exe, &fault), 0);
 	assert_true(readlink("/proc/self/exe", path, sizeof path - 1) > 0);
 	assert_string_equal(exe, path);
-	assert_int_equal(proc_exec_start(getpid(), getpid(), &exec_start, &fault), 0);
+	assert_int_equal(proc_sched_read(getpid(), getpid(), &sched, &fault), 0);
 	arena_finish(&arena);
 }
 
@@ -541,7 +542,8 @@ static void a_process_that_is_gone_has_vanished(void **state)
 	struct pid_list list;
 	struct pagemap pagemap;
 	struct fault fault;
-	uint64_t number, inodes[NS_COUNT];
+	uint64_t inodes[NS_COUNT];
+	struct proc_sched sched;
 	char *link;
 	assert_int_equal(proc_stat_read(child, 0, &stat, &fault), -ESRCH);
 	assert_int_equal(fault.class, FAULT_VANISHED);
@@ -550,7 +552,7 @@ static void a_process_that_is_gone_has_vanished(void **state)
 	assert_int_equal(proc_threads(child, &list, &fault), -ESRCH);
 	assert_int_equal(proc_descriptors(child, &list, &fault), -ESRCH);
 	assert_int_equal(proc_link(child, "exe", &arena, &link, &fault), -ESRCH);
-	assert_int_equal(proc_exec_start(child, child, &number, &fault), -ESRCH);
+	assert_int_equal(proc_sched_read(child, child, &sched, &fault), -ESRCH);
 	assert_int_equal(proc_namespaces(child, inodes, &fault), -ESRCH);
 	assert_int_equal(pagemap_open(child, &pagemap, &fault), -ESRCH);
 	assert_int_equal(fault.class, FAULT_VANISHED);
