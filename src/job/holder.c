@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "job/holder.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -168,6 +169,7 @@ int holder_start(pid_t root, const char *image, struct tracking *tracking, struc
 		tracking_finish(tracking);
 		return rc;
 	}
+	assert(holder.path && holder.name); /* take_name */
 	/* Nobody's child: its caller need not wait for it. */
 	pid_t child = fork();
 	if (child == 0) {
