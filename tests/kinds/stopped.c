@@ -17,11 +17,16 @@ int main(void)
 
 	probe_save();
 
-	char path[64], line[256] = "";
+	/* All are let go one after the other: the child may still be on its way into its stop. */
+	char path[64], line[256] = "", *state = NULL;
 	snprintf(path, sizeof path, "/proc/%d/stat", child);
-	int fd = open(path, O_RDONLY);
-	PROBE_TRUE(fd >= 0 && read(fd, line, sizeof line - 1) > 0, "the child is there");
-	char *state = strrchr(line, ')');
+	for (int tries = 0; tries < 1000 && !(state && state[2] == 'T'); tries++) {
+		int fd = open(path, O_RDONLY);
+		PROBE_TRUE(fd >= 0 && read(fd, line, sizeof line - 1) > 0, "the child is there");
+		close(fd);
+		state = strrchr(line, ')');
+		nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
+	}
 	PROBE_SAME(state ? state[2] : 0, 'T', "state of the child");
 	PROBE_SAME(kill(child, SIGCONT), 0, "kill");
 	PROBE_SAME(waitpid(child, &status, 0), child, "waitpid");
