@@ -10,7 +10,8 @@
 struct bar bar_begin(const struct cmd_common *common, const char *what)
 {
 	uint64_t now = clock_now_ns();
-	return (struct bar){ .what = what, .wanted = cmd_wants_progress(common) && !common->quiet, .begin_ns = now, .last_ns = now };
+	return (struct bar){ .what = what, .wanted = cmd_wants_progress(common) && !common->quiet,
+			     .at_once = common->progress == CMD_PROGRESS_ALWAYS, .begin_ns = now, .last_ns = now };
 }
 
 void bar_show(void *context, uint64_t done, uint64_t total)
@@ -18,7 +19,7 @@ void bar_show(void *context, uint64_t done, uint64_t total)
 	enum { WIDTH = 40 };
 	struct bar *bar = context;
 	uint64_t now = clock_now_ns();
-	bool is_time = now - bar->begin_ns >= PATIENCE_NS && now - bar->last_ns >= STEP_NS;
+	bool is_time = bar->drawn ? now - bar->last_ns >= STEP_NS : bar->at_once || now - bar->begin_ns >= PATIENCE_NS;
 	if (!bar->wanted || !total || !is_time)
 		return;
 	unsigned part = (unsigned)(done * WIDTH / total);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
-/* A bar on stderr for what takes its time. It appears after a third of a second and is gone at the end. */
+/* A bar on stderr for what takes its time. It appears after a third of a second (at once, if it is always wanted) and is gone at the end. */
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -8,7 +8,7 @@
 
 struct bar {
 	const char *what;
-	bool wanted, drawn;
+	bool wanted, at_once, drawn;
 	uint64_t begin_ns, last_ns;
 };
 struct bar bar_begin(const struct cmd_common *common, const char *what);

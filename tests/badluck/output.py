@@ -62,7 +62,7 @@ def progress():
             check(drawn > 0 and result.err.endswith("\x1b[K"), "the bar is not wiped off", repr(result.err))
         elif word != "always":
             check(not result.err, f"--progress {word} to a file draws", repr(result.err))
-    check(drawn, "no bar for a save that takes a second", result)
+    check(drawn, "no bar though it is always wanted", result)
     unharmed(program.pid)
     program.path("go").touch()
     program.succeed()
