@@ -25,6 +25,7 @@ enum cairn_status operation_check(pid_t pid, const struct operation_job *job, co
 
 /* An image's id, and how many others it needs. Negative: it cannot be read, or one of them is missing. */
 int operation_lineage(const char *path, uint8_t ret_id[16], unsigned *ret_ancestors);
+bool operation_is_image(const char *path); /* by its first bytes */
 
 /* What a restore in this process's PID namespace came to. */
 struct operation_restored {

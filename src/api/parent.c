@@ -78,6 +78,11 @@ void parent_forget(void *cursor)
 	image_cursor_free(cursor);
 }
 
+bool operation_is_image(const char *path)
+{
+	return image_begins(path);
+}
+
 int operation_lineage(const char *path, uint8_t ret_id[16], unsigned *ret_ancestors)
 {
 	struct fault fault;

@@ -10,6 +10,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "api/operations.h"
 #include "base/memory.h"
 #include "cmd/cmd.h"
 #include "cmd/foreground.h"
@@ -131,9 +132,9 @@ static enum cairn_status resume(const char *image, const struct run_options *giv
 				const struct terminal *terminal, struct job *ret_job, struct cairn_error *error)
 {
 	enum cairn_status status = CAIRN_BAD_IMAGE;
-	for (uint64_t n = 0; status == CAIRN_BAD_IMAGE && n < (given->keep ? given->keep : 1); n++) {
+	for (uint64_t n = 0; status == CAIRN_BAD_IMAGE; n++) {
 		_free_ char *path = n ? memory_format("%s.%llu", image, (unsigned long long)n) : memory_string(image);
-		if (n && access(path, F_OK) < 0)
+		if (n && !operation_is_image(path))
 			break;
 		const struct cairn_restore_options restore = {
 			.image = path, .pids = CAIRN_PIDS_PRIVATE, .signal_fd = -1,
@@ -146,7 +147,8 @@ static enum cairn_status resume(const char *image, const struct run_options *giv
 		struct cairn_restore_result result;
 		struct cairn_error one = { 0 };
 		status = restore_image(&restore, &way, &result, ret_job, &one);
-		if (status == CAIRN_BAD_IMAGE && n + 1 < given->keep)
+		_free_ char *older = memory_format("%s.%llu", image, (unsigned long long)n + 1);
+		if (status == CAIRN_BAD_IMAGE && operation_is_image(older))
 			fprintf(stderr, "cairn: %s; its older generation is tried\n", one.lines[0]);
 		cairn_error_free(error);
 		*error = one;
@@ -157,8 +159,11 @@ static enum cairn_status resume(const char *image, const struct run_options *giv
 static enum cairn_status begin(const struct run_options *given, const char *image, const struct path_words *maps, const json_t *spec,
 			       char *const command[], struct foreground *foreground, struct cairn_error *error)
 {
-	if (image)
-		save_rotate(image, (unsigned)given->keep);
+	if (image && !save_rotate(image, (unsigned)given->keep)) {
+		struct fault fault;
+		fault_set(&fault, FAULT_FAILED, errno, "%s.next, the youngest checkpoint, cannot take its place: %s; try to move it there", image, strerror(errno));
+		return operation_failed(NULL, &fault, NULL, error);
+	}
 	if (given->resume && image && access(image, F_OK) == 0)
 		return resume(image, given, maps, spec, foreground->terminal, &foreground->job, error);
 	return job_start("/proc/self/exe", spec, command, &foreground->job, error);

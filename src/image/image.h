@@ -93,6 +93,8 @@ int image_reader_open(const char *path, struct image_reader **ret_reader, struct
 /* The same in two steps, for who has to know something of the file before a byte of it is read: a descriptor (or a negative
  * errno), and the reader, which takes it. */
 int image_reader_descriptor(const char *path, struct fault *fault);
+/* Does the file begin as an image does? Nothing else of it is looked at. */
+bool image_begins(const char *path);
 int image_reader_open_fd(int fd, const char *path, struct image_reader **ret_reader, struct fault *fault);
 size_t image_reader_records(const struct image_reader *reader, const struct image_record **ret_records);
 size_t image_reader_blocks(const struct image_reader *reader, const struct image_block **ret_blocks);

@@ -368,6 +368,13 @@ int image_reader_descriptor(const char *path, struct fault *fault)
 	return fd < 0 ? fault_at(fault, open_fault(errno, fault), "%s", name_of(path)) : fd;
 }
 
+bool image_begins(const char *path)
+{
+	char magic[sizeof LAYOUT_MAGIC - 1];
+	_close_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	return fd >= 0 && fd_pread_full(fd, magic, sizeof magic, 0) == 0 && !memcmp(magic, LAYOUT_MAGIC, sizeof magic);
+}
+
 /* reader->fd can be read at any offset from here on. */
 static int reader_prepare(struct image_reader *reader, bool standard, struct fault *fault)
 {

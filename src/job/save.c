@@ -26,42 +26,60 @@ static bool has_generation(const char *image, unsigned number)
 	return access(path, F_OK) == 0;
 }
 
+/* The first number that no generation has. 0: a file that is no image is in the way, and is left alone. */
+static unsigned free_number(const char *image)
+{
+	unsigned number = 1;
+	while (number < MOST_GENERATIONS && has_generation(image, number)) {
+		_free_ char *path = generation_of(image, number);
+		if (!operation_is_image(path))
+			return 0;
+		number++;
+	}
+	return number;
+}
+
 /* The oldest one to keep needs all of the next ones that it builds on. What cannot be read is no reason to remove anything. */
 static void remove_old(const char *image, unsigned keep)
 {
 	_free_ char *oldest = generation_of(image, keep - 1);
 	uint8_t id[16];
-	unsigned needed = 0;
-	if (!has_generation(image, keep) || operation_lineage(oldest, id, &needed) < 0)
+	unsigned needed = 0, end = free_number(image);
+	if (end <= keep || operation_lineage(oldest, id, &needed) < 0)
 		return;
-	for (unsigned n = keep + needed; n < MOST_GENERATIONS && has_generation(image, n); n++) {
+	for (unsigned n = keep + needed; n < end; n++) {
 		_free_ char *path = generation_of(image, n);
 		unlink(path);
 	}
 }
 
-/* At every moment there is a complete `image`: the new one is complete under the name image.next before anything is moved. Images are moved up to
- * the first free number only: so none is lost if this was interrupted before. */
-void save_rotate(const char *image, unsigned keep)
+/* Moves all generations on, up to the first free number only: so none is lost if this was interrupted before. The youngest then has two names or, on a
+ * file system without links, none but the new one. */
+static bool move_on(const char *image)
+{
+	_free_ char *first = generation_of(image, 1);
+	for (unsigned n = free_number(image); n > 1; n--) {
+		_free_ char *older = generation_of(image, n), *younger = generation_of(image, n - 1);
+		if (rename(younger, older) < 0)
+			return false;
+	}
+	return access(image, F_OK) < 0 || link(image, first) == 0 || rename(image, first) == 0;
+}
+
+/* At every moment there is a complete `image`, or image.next, which is complete before anything is moved. */
+bool save_rotate(const char *image, unsigned keep)
 {
 	_free_ char *next = memory_format("%s.next", image);
-	unsigned free_number = 1, needed = 0;
+	unsigned needed = 0;
 	uint8_t id[16];
 	if (access(next, F_OK) < 0)
-		return;
-	bool alone = keep < 2 && operation_lineage(next, id, &needed) == 0 && !needed;
-	while (!alone && free_number < MOST_GENERATIONS && has_generation(image, free_number))
-		free_number++;
-	for (unsigned n = free_number; !alone && n > 1; n--) {
-		_free_ char *older = generation_of(image, n), *younger = generation_of(image, n - 1);
-		rename(younger, older);
-	}
-	_free_ char *first = generation_of(image, 1);
-	if (!alone && link(image, first) < 0) {
-		/* There was none yet, or this file system has no links: fewer generations, but always one. */
-	}
-	rename(next, image);
+		return true;
+	bool whole = operation_lineage(next, id, &needed) == 0 && !needed;
+	bool alone = whole && (keep < 2 || !free_number(image));
+	if ((!alone && !move_on(image)) || rename(next, image) < 0)
+		return false;
 	remove_old(image, keep ? keep : 1);
+	return true;
 }
 
 static json_t *succeeded(const char *image, const struct cairn_checkpoint_result *result)
@@ -134,12 +152,14 @@ static json_t *check_answer(const struct save_job *job, const json_t *request)
 	return answer;
 }
 
-/* The youngest generation, if the job's writes have been tracked since it was made and the chain is not too long yet. */
-static const char *own_parent(const struct save_job *job)
+/* The youngest generation, if the job's writes have been tracked since it was made and the chain is not too long yet. What ends the job is whole: it may be
+ * taken elsewhere alone. */
+static const char *own_parent(const struct save_job *job, const json_t *request)
 {
 	uint8_t id[16];
 	unsigned ancestors;
-	if (!job->periodic || !job->tracking->spaces.count || operation_lineage(job->image, id, &ancestors) < 0)
+	bool ends = json_integer_value(json_object_get(request, "after")) == CAIRN_KILL;
+	if (!job->periodic || ends || !job->tracking->spaces.count || !free_number(job->image) || operation_lineage(job->image, id, &ancestors) < 0)
 		return NULL;
 	bool since = !memcmp(id, job->tracking->spaces.at[0].image, sizeof id);
 	return since && ancestors < MOST_ANCESTORS ? job->image : NULL;
@@ -164,10 +184,11 @@ json_t *save_answer(const struct save_job *job, const json_t *request, int fd)
 	if (!own || (job->keep < 2 && !job->periodic))
 		return save_to(job, request, output, NULL, false);
 	_free_ char *next = memory_format("%s.next", output);
-	json_t *answer = save_to(job, request, next, own_parent(job), job->periodic);
-	if (json_integer_value(json_object_get(answer, "status")) == CAIRN_DONE) {
-		save_rotate(output, job->keep);
-		json_object_set_new(answer, "image", json_string(output));
-	}
+	json_t *answer = save_to(job, request, next, own_parent(job, request), job->periodic);
+	if (json_integer_value(json_object_get(answer, "status")) != CAIRN_DONE)
+		return answer;
+	/* It is complete, and the start of the next run takes it up under this name as well. */
+	bool placed = save_rotate(output, job->keep);
+	json_object_set_new(answer, "image", json_string(placed ? output : next));
 	return answer;
 }

@@ -31,5 +31,5 @@ struct save_job {
 json_t *save_answer(const struct save_job *job, const json_t *request, int fd);
 
 /* Makes @image the youngest of its generations, from @image.next; nothing when that is not there. @keep generations stay, and those that they
- * need. */
-void save_rotate(const char *image, unsigned keep);
+ * need. A file of such a name that is no image is never touched: then there is one generation. false: it could not be moved, and stays under that name. */
+bool save_rotate(const char *image, unsigned keep);

@@ -286,6 +286,19 @@ def periodic():
     check("differs" not in program.text(), "what came back differs", program.text())
 
 
+@test("a file that is no image keeps its name and its contents beside a job's images", user=True)
+def foreign():
+    need_cairn()
+    write("job/job.image.1", "somebody else's\n")
+    program = run("--name", "beside", "--image", "job.image", "--every", "0.1", "--", INSTANT, "sparse", directory="job")
+    until(lambda: "beside" in jobs() and jobs()["beside"]["saves"] >= 4, "saves", 60)
+    program.path("go").touch()
+    program.succeed()
+    equal(program.path("job.image.1").read_text(), "somebody else's\n", "the file")
+    cairn("verify", program.path("job.image"), status=OK)
+    equal(sorted(name for name in os.listdir("job") if name.startswith("job.image")), ["job.image", "job.image.1"], "files")
+
+
 @test("a job in the foreground of a terminal is stopped by ^Z, goes on with fg and is interrupted by ^C", user=True)
 def terminal():
     need_cairn()
