@@ -11,6 +11,7 @@
 #include "api/parent.h"
 #include "base/log.h"
 #include "capture/capture.h"
+#include "capture/sharing.h"
 #include "capture/tree.h"
 #include "image.pb-c.h"
 #include "image/image.h"
@@ -276,14 +277,15 @@ static void expect_progress(struct save *save, const struct harvest *survey)
 }
 
 /* What has been tracked since the parent need not be looked at again. */
-static void choose_tracked(struct save *save, const struct harvest *survey)
+static void choose_tracked(struct save *save)
 {
 	uint8_t id[16];
 	if (save->parent)
 		image_reader_id(save->parent, id);
 	if (!save->is_live && !save->tracking->spaces.count)
 		return;
-	track_choose(&save->track, survey, save->tracking, save->parent ? id : NULL, &save->snapshot);
+	sharing_find_memory(&save->survey);
+	track_choose(&save->track, &save->survey, save->tracking, save->parent ? id : NULL, &save->snapshot);
 	if (save->parent)
 		parent_seed(save->parent, &save->track, &save->snapshot);
 }
@@ -292,7 +294,7 @@ static int collect(struct save *save, const struct harvest *survey, struct fault
 {
 	int rc = 0;
 	expect_progress(save, survey);
-	choose_tracked(save, survey);
+	choose_tracked(save);
 	/* What does not fit ends here: from now on nothing is registered but what the track says. */
 	track_drop(save->tracking, survey);
 	if (!save->is_live)

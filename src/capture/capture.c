@@ -75,11 +75,27 @@ bool capture_needs_deputy(const struct harvest *survey)
 	return needs;
 }
 
+/* What an earlier save left armed in one process's memory is armed in that of all who share it. */
+static void spread_tracking(struct harvest *harvest)
+{
+	sharing_find_memory(harvest);
+	for (int pass = 0; pass < 2; pass++)
+		for (size_t i = 0; i < harvest->processes.count; i++) {
+			const struct frozen_process *process = harvest->processes.at[i], *owner = process->shares[SHARE_VM];
+			if (!process->space || !owner->space)
+				continue;
+			bool tracked = process->space->tracked || owner->space->tracked;
+			process->space->tracked = owner->space->tracked = tracked;
+		}
+}
+
 int capture_survey(struct harvest *harvest, pid_t target, const struct capture_policy *policy, struct fault_list *refusals,
 		   struct bulletin_list *ret_bulletins, struct fault *fault)
 {
 	*harvest = (struct harvest){ .policy = *policy };
 	int rc = tree_survey(harvest, target, fault);
+	if (rc == 0 && policy->tracking && policy->tracking->spaces.count)
+		spread_tracking(harvest);
 	if (rc == 0) {
 		for (size_t i = 0; i < harvest->processes.count; i++) {
 			struct frozen_process *process = harvest->processes.at[i];
@@ -281,6 +297,8 @@ static int gather_spaces(struct harvest *harvest, const struct capture_live *liv
 		/* The one that owns it comes first. */
 		if (!frozen_owns(process, SHARE_VM)) {
 			process->space = process->shares[SHARE_VM]->space;
+			if (live->track)
+				track_adopt(live->track, process);
 			continue;
 		}
 		int rc = gather_space(harvest, process, live, fault);

@@ -50,18 +50,26 @@ static bool may_share(const struct frozen_process *process, enum share share)
 	return share != SHARE_SYSVSEM || kcmp_order(SAME_SYSVSEM, getpid(), 0, process->view, 0, NULL) != 0;
 }
 
+static void find_one(struct harvest *harvest, enum share share)
+{
+	members list = { 0 };
+	for (size_t i = 0; i < harvest->processes.count; i++) {
+		struct frozen_process *process = harvest->processes.at[i];
+		process->shares[share] = process;
+		if (may_share(process, share))
+			*vec_add(&list) = (struct member){ process, i, compared[share] };
+	}
+	group(&list, share);
+	vec_finish(&list);
+}
+
+void sharing_find_memory(struct harvest *harvest)
+{
+	find_one(harvest, SHARE_VM);
+}
+
 void sharing_find(struct harvest *harvest)
 {
-	size_t count = harvest->processes.count;
-	for (enum share share = 0; share < SHARE_COUNT; share++) {
-		members list = { 0 };
-		for (size_t i = 0; i < count; i++) {
-			struct frozen_process *process = harvest->processes.at[i];
-			process->shares[share] = process;
-			if (may_share(process, share))
-				*vec_add(&list) = (struct member){ process, i, compared[share] };
-		}
-		group(&list, share);
-		vec_finish(&list);
-	}
+	for (enum share share = 0; share < SHARE_COUNT; share++)
+		find_one(harvest, share);
 }

@@ -66,7 +66,8 @@ static void choose_process(struct track *track, const struct frozen_process *pro
 			   struct snapshot *snapshot)
 {
 	uint64_t bytes = 0;
-	if (process->zombie || !process->space)
+	/* Of those that share their memory one stands for all: two userfaultfds would each see half of what is written. */
+	if (process->zombie || !process->space || !frozen_owns(process, SHARE_VM))
 		return;
 	const struct map_list *maps = &process->space->maps;
 	for (size_t i = 0; i < maps->maps.count; i++)

@@ -28,7 +28,7 @@ struct track {
 	uint64_t freeze_ns; /* how long the program stood still for it */
 };
 
-/* Chooses what of @survey (a look at the running tree, with flags and sizes) is worth tracking. Of @kept, which an earlier
+/* Chooses what of @survey (a look at the running tree, with flags and sizes, and with who shares memory: sharing_find_memory) is worth tracking. Of @kept, which an earlier
  * save left, it takes over what is of those processes and since the image @parent (id; NULL: nothing): their stores are to be filled with that image's places
  * before a round, or track_forget called. */
 void track_choose(struct track *track, const struct harvest *survey, struct tracking *kept, const uint8_t *parent, struct snapshot *snapshot);

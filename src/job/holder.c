@@ -152,6 +152,30 @@ static int take_name(struct holder *holder, struct fault *fault)
 	}
 }
 
+/* Nobody's child: the caller need not wait for it. That it lives it says itself, as a caller that ignores SIGCHLD is told no status. */
+static bool start_keeper(struct holder *holder)
+{
+	int ends[2];
+	char word;
+	if (pipe2(ends, O_CLOEXEC) < 0)
+		return false;
+	pid_t child = fork();
+	if (child == 0) {
+		if (fork() != 0)
+			_exit(0);
+		if (write(ends[1], "k", 1) != 1)
+			_exit(1);
+		detach(holder);
+		hold(holder);
+	}
+	close(ends[1]);
+	bool begun = child > 0 && read(ends[0], &word, 1) == 1;
+	close(ends[0]);
+	while (child > 0 && waitpid(child, NULL, 0) < 0 && errno == EINTR)
+		;
+	return begun;
+}
+
 int holder_start(pid_t root, const char *image, struct tracking *tracking, struct fault *fault)
 {
 	struct timespec now;
@@ -170,26 +194,14 @@ int holder_start(pid_t root, const char *image, struct tracking *tracking, struc
 		return rc;
 	}
 	assert(holder.path && holder.name); /* take_name */
-	/* Nobody's child: its caller need not wait for it. */
-	pid_t child = fork();
-	if (child == 0) {
-		pid_t keeper = fork();
-		if (keeper == 0) {
-			detach(&holder);
-			hold(&holder);
-		}
-		_exit(keeper < 0);
-	}
-	int status = 1;
-	while (child > 0 && waitpid(child, &status, 0) < 0 && errno == EINTR)
-		;
+	bool begun = start_keeper(&holder);
 	close(holder.listener);
 	tracking_finish(tracking);
-	if (status != 0)
+	if (!begun)
 		unlink(holder.path);
 	free(holder.path);
 	free(holder.name);
-	return status != 0 ? fault_set(fault, FAULT_FAILED, EAGAIN, "no process to keep the tracking; try a higher limit of processes") : 0;
+	return !begun ? fault_set(fault, FAULT_FAILED, EAGAIN, "no process to keep the tracking; try a higher limit of processes") : 0;
 }
 
 /* ---- who asks it ---- */

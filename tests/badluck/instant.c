@@ -7,9 +7,12 @@
  * chaos:    one thread does to its memory whatever a program can do (write, give back, move, protect, map anew, grow), and knows what
  *           every page should hold.
  * sparse:   the same, but little of it at a time, and pages that do not compress.
+ * shared:   the same as chaos, by a process that has its memory from another (CLONE_VM).
  * fork:     the same as chaos, and every now and then a child is forked that checks its own copy. */
 #include "probe.h"
 
+#include <sched.h>
+#include <signal.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
 
@@ -177,10 +180,31 @@ static void chaos(bool forks)
 	}
 }
 
+static int chaos_of_child(void *unused)
+{
+	(void)unused;
+	chaos(false);
+	return probe_end();
+}
+
+/* The parent only waits: the two have one thread-local storage. */
+static int share(void)
+{
+	enum { STACK = 1 << 20 };
+	char *stack = map_anywhere(STACK / PAGE_BYTES, MAP_PRIVATE);
+	int status = -1;
+	pid_t child = clone(chaos_of_child, stack + STACK, CLONE_VM | SIGCHLD, NULL);
+	while (child > 0 && waitpid(child, &status, 0) < 0)
+		;
+	return status != 0;
+}
+
 int main(int argc, char **argv)
 {
 	const char *what = argc > 1 ? argv[1] : "";
 	is_sparse = !strcmp(what, "sparse");
+	if (!strcmp(what, "shared"))
+		return share();
 	if (!strcmp(what, "sequence"))
 		sequence();
 	else

@@ -182,6 +182,11 @@ def tracked_fork():
     tracked("fork")
 
 
+@test("a chain of tracked saves of two processes that share their memory is a chain of instants")
+def tracked_shared():
+    tracked("shared")
+
+
 @test("a chain of tracked saves of private and shared memory is a chain of instants")
 def tracked_sequence():
     tracked("sequence")
