@@ -146,6 +146,16 @@ int proc_read_task(pid_t pid, pid_t tid, const char *name, struct text *text, st
 	return rc < 0 ? path_fault(fault, -rc, path) : 0;
 }
 
+int proc_read_number(pid_t pid, pid_t tid, const char *name, int base, long *ret_number, struct fault *fault)
+{
+	struct text text = { 0 };
+	int rc = tid ? proc_read_task(pid, tid, name, &text, fault) : proc_read(pid, name, &text, fault);
+	if (rc == 0)
+		*ret_number = strtol(text.at, NULL, base);
+	text_finish(&text);
+	return rc;
+}
+
 /* 0 or a negative errno; @ret_target has room for @size. */
 static int link_read(pid_t pid, const char *path, char *ret_target, size_t size)
 {

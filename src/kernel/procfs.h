@@ -28,6 +28,8 @@ int proc_open_directory(pid_t pid, const char *name, struct fault *fault);
 int proc_fault(pid_t pid, const char *name, int error, struct fault *fault);
 /* "/proc/@pid/task/@tid/@name" */
 int proc_read_task(pid_t pid, pid_t tid, const char *name, struct text *text, struct fault *fault);
+/* The number that a file of a process (@tid 0) or of a task begins with, to @base. */
+int proc_read_number(pid_t pid, pid_t tid, const char *name, int base, long *ret_number, struct fault *fault);
 /* Any file by path (also /sys, /proc/sys). */
 int proc_read_path(const char *path, struct text *text, struct fault *fault);
 /* readlink of "/proc/@pid/@name" into the arena. */

@@ -330,22 +330,32 @@ def become(uid):
     os.setresuid(uid, uid, uid)
 
 
+NOBODY = 65534
+quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+
+
+def cluster():
+    """A new database cluster of nobody's: where postgres's programs are, and its directory, with the cluster in data/."""
+    programs = sorted(pathlib.Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    if not programs:
+        raise Skip("initdb")
+    home = pathlib.Path("pg").resolve()
+    home.mkdir()
+    os.chown(home, NOBODY, NOBODY)
+    os.chmod(".", 0o711)
+    subprocess.run([programs[-1], "-D", "pg/data", "-A", "trust", "-U", "pg"], check=True, preexec_fn=lambda: become(NOBODY), **quiet)
+    return programs[-1].parent, home
+
+
 @test("postgres with pgbench clients outside: no transaction fails, and the books balance", timeout=240)
 def postgres():
     need("pgbench", "psql")
     need_cairn()
     own_network()
-    programs = sorted(pathlib.Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    if not programs:
-        raise Skip("initdb")
-    home, port, uid = pathlib.Path("pg").resolve(), free_port(), 65534
-    home.mkdir()
-    os.chown(home, uid, uid)
-    os.chmod(".", 0o711)
-    quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    subprocess.run([programs[-1], "-D", "pg/data", "-A", "trust", "-U", "pg"], check=True, preexec_fn=lambda: become(uid), **quiet)
-    program = start([programs[-1].parent / "postgres", "-D", home / "data", "-p", port, "-k", home, "-h", "127.0.0.1"],
-                    prepare=lambda: become(uid))
+    programs, home = cluster()
+    port = free_port()
+    program = start([programs / "postgres", "-D", home / "data", "-p", port, "-k", home, "-h", "127.0.0.1"],
+                    prepare=lambda: become(NOBODY))
     client = ["-h", "127.0.0.1", "-p", str(port), "-U", "pg"]
     until(lambda: subprocess.run(["psql", *client, "-c", "select 1", "postgres"], **quiet).returncode == 0, "postgres to answer")
     subprocess.run(["pgbench", *client, "-i", "-q", "postgres"], check=True, **quiet)
@@ -389,18 +399,10 @@ def postgres_unix():
     need("pgbench", "psql")
     need_cairn()
     need_root()
-    programs = sorted(pathlib.Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    if not programs:
-        raise Skip("initdb")
-    home, uid = pathlib.Path("pg").resolve(), 65534
-    home.mkdir()
-    os.chown(home, uid, uid)
-    os.chmod(".", 0o711)
-    subprocess.run([programs[-1], "-D", "pg/data", "-A", "trust", "-U", "pg"], check=True, preexec_fn=lambda: become(uid),
-                   stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    write("job.sh", POSTGRES.format(home=home, bin=programs[-1].parent))
+    programs, home = cluster()
+    write("job.sh", POSTGRES.format(home=home, bin=programs))
     os.chmod("job.sh", 0o644)
-    program = start(["bash", os.path.abspath("job.sh")], prepare=lambda: become(uid))
+    program = start(["bash", os.path.abspath("job.sh")], prepare=lambda: become(NOBODY))
     program.wait_text("ready")
     for number in range(5):
         program.wait_cpu(0.4)

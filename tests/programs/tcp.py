@@ -372,6 +372,18 @@ print("got", got.decode(), end, flush=True)
 '''
 
 
+def connected():
+    """A program with a connection to this test, in a network namespace of their own, and the test's end."""
+    need_cairn()
+    own_network()
+    server = socket.create_server(("127.0.0.1", 0))
+    write("client.py", CLOSED)
+    program = start([PYTHON, "client.py", str(server.getsockname()[1])])
+    program.wait_text("ready")
+    peer, _ = server.accept()
+    return program, peer
+
+
 @test("--tcp close: what had arrived is read, then the connection was reset", quick=True)
 def closed():
     need_cairn()
@@ -390,13 +402,7 @@ def closed():
 
 @test("--stop --tcp established: cut off until --repair, as it is told; then SIGCONT lets the program go on with its connection", quick=True)
 def stopped():
-    need_cairn()
-    own_network()
-    server = socket.create_server(("127.0.0.1", 0))
-    write("client.py", CLOSED)
-    program = start([PYTHON, "client.py", str(server.getsockname()[1])])
-    program.wait_text("ready")
-    peer, _ = server.accept()
+    program, peer = connected()
     result = cairn("checkpoint", program.pid, "-o", "image.cairn", "--tcp", "established", "--stop", status=OK)
     check("cairn check --repair" in result.err, "the way on is not named", result)
     cairn("check", "--repair", status=OK)
@@ -410,13 +416,7 @@ def stopped():
 
 @test("restore --tcp close: connections that were kept come back as reset, and nothing of the lock is left", quick=True)
 def closed_later():
-    need_cairn()
-    own_network()
-    server = socket.create_server(("127.0.0.1", 0))
-    write("client.py", CLOSED)
-    program = start([PYTHON, "client.py", str(server.getsockname()[1])])
-    program.wait_text("ready")
-    peer, _ = server.accept()
+    program, peer = connected()
     program.checkpoint("--tcp", "established")
     check("cairn-" in sh("nft", "list", "tables"), "no table keeps the peer quiet")
     peer.sendall(b"into the void")
@@ -469,13 +469,7 @@ print(*(s.getsockname()[0] for s in (server, client, peer, udp, new)), client.ge
 
 @test("cairn check --repair ends what keeps the peers of an image quiet", quick=True)
 def repaired():
-    need_cairn()
-    own_network()
-    server = socket.create_server(("127.0.0.1", 0))
-    write("client.py", CLOSED)
-    program = start([PYTHON, "client.py", str(server.getsockname()[1])])
-    program.wait_text("ready")
-    peer, _ = server.accept()
+    program, peer = connected()
     program.checkpoint("--tcp", "established")
     table = sh("nft", "list", "tables").split()[-1]
     result = cairn("check", "--repair", status=OK)

@@ -36,25 +36,15 @@ static int ask(struct harvest *harvest, struct frozen_thread *thread, struct bat
 	return 0;
 }
 
-static int read_number(pid_t pid, const char *name, int base, long *ret_number, struct fault *fault)
-{
-	struct text text = { 0 };
-	int rc = proc_read(pid, name, &text, fault);
-	if (rc == 0)
-		*ret_number = strtol(text.at, NULL, base);
-	text_finish(&text);
-	return rc;
-}
-
 static int capture(struct harvest *harvest, struct frozen_thread *thread, const struct batch *batch, void *note_,
 		   struct fault *fault)
 {
 	const struct note *note = note_;
 	Cairn__Attributes *message = HARVEST_MESSAGE(harvest, Cairn__Attributes, cairn__attributes__init);
 	long filter = 0, oom = 0;
-	int subreaper, rc = read_number(thread->process->view, "coredump_filter", 16, &filter, fault);
+	int subreaper, rc = proc_read_number(thread->process->view, 0, "coredump_filter", 16, &filter, fault);
 	if (rc == 0)
-		rc = read_number(thread->process->view, "oom_score_adj", 10, &oom, fault);
+		rc = proc_read_number(thread->process->view, 0, "oom_score_adj", 10, &oom, fault);
 	if (rc < 0)
 		return rc;
 	memcpy(&subreaper, batch_bytes(batch, note->subreaper), sizeof subreaper);
@@ -74,7 +64,7 @@ static int capture(struct harvest *harvest, struct frozen_thread *thread, const 
 static int set_number(pid_t tid, const char *name, int base, long number, struct fault *fault)
 {
 	long now = 0;
-	int rc = read_number(tid, name, base, &now, fault);
+	int rc = proc_read_number(tid, 0, name, base, &now, fault);
 	if (rc < 0 || now == number)
 		return rc;
 	char path[64];

@@ -71,25 +71,17 @@ static int refuse_found(const struct frozen_thread *thread, const struct batch *
 			  "given them back", thread->tid) : 0;
 }
 
-static int read_personality(const struct frozen_thread *thread, uint32_t *ret_personality, struct fault *fault)
-{
-	struct text text = { 0 };
-	int rc = proc_read_task(thread->process->pid, thread->tid, "personality", &text, fault);
-	if (rc == 0)
-		*ret_personality = (uint32_t)strtoul(text.at, NULL, 16);
-	text_finish(&text);
-	return rc;
-}
-
 static int capture(struct harvest *harvest, struct frozen_thread *thread, const struct batch *batch, void *note_,
 		   struct fault *fault)
 {
 	const struct note *note = note_;
 	Cairn__ThreadModes *message = HARVEST_MESSAGE(harvest, Cairn__ThreadModes, cairn__thread_modes__init);
 	struct proc_stat stat;
+	long persona = 0;
 	int tsc, rc = refuse_found(thread, batch, note, fault);
 	if (rc == 0)
-		rc = read_personality(thread, &message->personality, fault);
+		rc = proc_read_number(thread->process->pid, thread->tid, "personality", 16, &persona, fault);
+	message->personality = (uint32_t)persona;
 	if (rc == 0)
 		rc = proc_stat_read(thread->process->pid, thread->tid, &stat, fault);
 	if (rc < 0)
