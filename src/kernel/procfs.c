@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "kernel/procfs.h"
 
+#include <assert.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -150,8 +151,10 @@ int proc_read_number(pid_t pid, pid_t tid, const char *name, int base, long *ret
 {
 	struct text text = { 0 };
 	int rc = tid ? proc_read_task(pid, tid, name, &text, fault) : proc_read(pid, name, &text, fault);
-	if (rc == 0)
+	if (rc == 0) {
+		assert(text.at); /* given by every read that does not fail */
 		*ret_number = strtol(text.at, NULL, base);
+	}
 	text_finish(&text);
 	return rc;
 }

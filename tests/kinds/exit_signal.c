@@ -30,9 +30,15 @@ int main(void)
 	signal(SIGRTMIN + 2, note);
 	signal(SIGCHLD, note);
 	pid_t usual = bear(SIGCHLD, false), odd = bear(SIGUSR1, false), late = bear(SIGRTMIN + 2, false), silent = bear(0, false);
+	/* Blocked from here on: a signal that came between the look at it and the wait for it would be waited for in vain. */
+	sigset_t awaited, before;
+	sigemptyset(&awaited);
+	sigaddset(&awaited, SIGUSR1);
+	sigprocmask(SIG_BLOCK, &awaited, &before);
 	pid_t dead = bear(SIGUSR1, true);
 	while (!seen[SIGUSR1])
-		pause();
+		sigsuspend(&before);
+	sigprocmask(SIG_SETMASK, &before, NULL);
 	PROBE_SAME(seen[SIGUSR1], 1, "set-up");
 
 	probe_save();
