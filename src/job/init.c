@@ -49,6 +49,13 @@ struct saving {
 	struct asker asker;
 };
 
+/* A checkpoint or a check that has to wait for the one before it. */
+struct waiting {
+	json_t *request;
+	int fd;           /* what came with it, -1 */
+	int client;
+};
+
 struct init {
 	json_t *spec;
 	int channel;      /* -1: the Cairn that started the job is gone */
@@ -65,6 +72,7 @@ struct init {
 	struct operation_restored restored; /* its pager, until all memory is loaded */
 	struct tracking tracking; /* what the last checkpoint left for the next one */
 	VEC(int) clients;
+	VEC(struct waiting) waiting;
 	VEC(struct asker) askers; /* whose turn is still to come */
 };
 
@@ -331,10 +339,6 @@ static void answer_to(struct init *init, int client, json_t *answer)
 static void start_saving(struct init *init, json_t *request, int fd, int client)
 {
 	int ends[2];
-	if (init->saving.worker) {
-		answer_to(init, client, control_refused(CAIRN_FAILED, "another checkpoint of this job is under way; try again later"));
-		return;
-	}
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0) {
 		answer_to(init, client, control_refused(CAIRN_FAILED, strerror(errno)));
 		return;
@@ -378,6 +382,59 @@ static void start_saving(struct init *init, json_t *request, int fd, int client)
 		.ends = json_integer_value(json_object_get(request, "after")) == CAIRN_KILL,
 		.only_looks = only_looks,
 	};
+}
+
+static void put_in_line(struct init *init, json_t *request, int fd, int client)
+{
+	if (init->waiting.count >= MOST_CLIENTS) {
+		answer_to(init, client, control_refused(CAIRN_FAILED, "too many checkpoints of this job wait for their turn; try again later"));
+		return;
+	}
+	*vec_add(&init->waiting) = (struct waiting){ json_incref(request), fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 3), client };
+}
+
+static struct waiting take_waiting(struct init *init, size_t index)
+{
+	struct waiting waiting = init->waiting.at[index];
+	init->waiting.count--;
+	memmove(&init->waiting.at[index], &init->waiting.at[index + 1], (init->waiting.count - index) * sizeof waiting);
+	return waiting;
+}
+
+static void waiting_finish(struct waiting *waiting)
+{
+	json_decref(waiting->request);
+	if (waiting->fd >= 0)
+		close(waiting->fd);
+}
+
+/* In the order in which they came. Who stops a job in the middle of a periodic checkpoint is to have one of this moment. */
+static void serve_waiting(struct init *init)
+{
+	while (init->waiting.count && !init->saving.worker && !init->ended) {
+		struct waiting waiting = take_waiting(init, 0);
+		start_saving(init, waiting.request, waiting.fd, waiting.client);
+		waiting_finish(&waiting);
+	}
+}
+
+static void refuse_waiting(struct init *init)
+{
+	while (init->waiting.count) {
+		struct waiting waiting = take_waiting(init, 0);
+		answer_to(init, waiting.client, control_refused(CAIRN_VANISHED, "the job has ended meanwhile; try `cairn ps` for those that run"));
+		waiting_finish(&waiting);
+	}
+}
+
+/* Nobody waits for their answers any more. */
+static void forget_waiting(struct init *init, int client)
+{
+	for (size_t i = init->waiting.count; i-- > 0;)
+		if (init->waiting.at[i].client == client) {
+			struct waiting waiting = take_waiting(init, i);
+			waiting_finish(&waiting);
+		}
 }
 
 static void saving_failed(struct init *init, const json_t *answer)
@@ -500,7 +557,7 @@ static void serve(struct init *init, int client, json_t *request, int fd)
 		getsockopt(client, SOL_SOCKET, SO_PEERCRED, &peer, &size);
 		answer_to(init, client, status_answer(init, peer.pid > 0));
 	} else if (!strcmp(op, "checkpoint") || !strcmp(op, "check")) {
-		start_saving(init, request, fd, client);
+		put_in_line(init, request, fd, client);
 	} else if (!strcmp(op, "kill")) {
 		kill_job(init, (int)json_integer_value(json_object_get(request, "signal")));
 		answer_to(init, client, json_pack("{s:i}", "status", CAIRN_DONE));
@@ -545,6 +602,7 @@ static void drop_client(struct init *init, int client)
 		kill(init->saving.worker, SIGKILL);
 		init->saving.client = -1;
 	}
+	forget_waiting(init, client);
 	for (size_t i = 0; i < init->clients.count; i++)
 		if (init->clients.at[i] == client)
 			init->clients.at[i] = init->clients.at[--init->clients.count];
@@ -558,7 +616,7 @@ static void hear_client(struct init *init, int client)
 	if (rc > 0)
 		serve(init, client, request, fd);
 	else if (client == init->channel)
-		init->channel = (close(client), -1);
+		forget_waiting(init, client), init->channel = (close(client), -1);
 	else
 		drop_client(init, client);
 }
@@ -651,6 +709,7 @@ static void live(struct init *init)
 				hear_client(init, watched[i].fd);
 		if (watched[1].revents)
 			accept_client(init);
+		serve_waiting(init);
 		serve_askers(init);
 		if (!init->ended)
 			save_in_time(init);
@@ -719,6 +778,7 @@ int init_run(int channel, char *const command[])
 	}
 	say(&init, answer);
 	live(&init);
+	refuse_waiting(&init);
 	leave_registry(&init);
 	say(&init, json_pack("{s:s, s:i, s:b}", "event", "ended", "wait", init.root_status, "saved", init.saved_last));
 	return WIFEXITED(init.root_status) ? WEXITSTATUS(init.root_status) : 128 + WTERMSIG(init.root_status);

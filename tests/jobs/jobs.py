@@ -286,6 +286,35 @@ def periodic():
     check("differs" not in program.text(), "what came back differs", program.text())
 
 
+@test("checkpoints of a job that are asked for at once, beside its periodic ones, are made one after the other; those after its end are told", user=True)
+def in_line():
+    need_cairn()
+    program = run("--name", "busy", "--image", "job.image", "--every", "0.05", "--", INSTANT, "sparse", directory="job")
+    until(lambda: "busy" in jobs() and jobs()["busy"]["saves"] >= 1, "a save")
+
+    def ask(name, *options):
+        return subprocess.Popen([CAIRN, "checkpoint", "busy", "-o", f"{name}.cairn", "-q", *options], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    for asked in [ask(f"all{number}") for number in range(5)]:
+        words = asked.communicate()[1]
+        equal((asked.returncode, words), (OK, b""), "status")
+    gone = ask("gone")
+    gone.kill()
+    gone.communicate()
+    last = [ask("first"), ask("killed", "--kill"), ask("late1"), ask("late2")]
+    for asked in last:
+        words = asked.communicate()[1]
+        check(asked.returncode == OK or asked is not last[1] and (b"ended" in words or b"no job" in words), "status", asked.returncode, words)
+    program.wait()
+    until(lambda: not jobs(), "the end of the job")
+    for name in ("all0", "all4", "killed"):
+        cairn("verify", f"{name}.cairn", status=OK)
+    seen = program.text().count("round")
+    cairn("restore", "killed.cairn", "-d", status=OK)
+    until(lambda: program.text().count("round") > seen + 2, "progress")
+    check("differs" not in program.text(), "what came back differs", program.text())
+    cairn("kill", "busy", status=OK)
+
+
 @test("a file that is no image keeps its name and its contents beside a job's images", user=True)
 def foreign():
     need_cairn()
