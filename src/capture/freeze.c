@@ -12,9 +12,9 @@
 #include "base/log.h"
 #include "capture/tree.h"
 
-/* How long a thread may take to stop before the whole tree is let go and tried again: it is then in an
- * uninterruptible sleep, as a vfork parent is until its child execs. */
-enum { STOP_PATIENCE_MS = 100 };
+/* How long a thread may take to stop before the whole tree is let go and tried again. One in an uninterruptible sleep, as a vfork parent is until its
+ * child execs, will not do so soon; one that could run waits for a processor, which those that have stopped leave to it. */
+enum { SLEEP_PATIENCE_MS = 100, RUN_PATIENCE_MS = 3000 };
 
 static bool knows_thread(const struct frozen_process *process, pid_t tid)
 {
@@ -39,7 +39,11 @@ static int seize_thread(struct frozen_thread *thread, struct fault *fault)
 	if (rc < 0)
 		return rc;
 	thread->seized = true;
-	return ptrace_interrupt(thread->tid, fault);
+	rc = ptrace_interrupt(thread->tid, fault);
+	struct stop stop;
+	if (rc == -ESRCH) /* its tracer has to see its end, or its process cannot */
+		thread->seized = ptrace_wait_stop(thread->tid, 10000000, &stop, NULL) < 0;
+	return rc;
 }
 
 /* Threads may have lower numbers than their leader, after a wrap or in a fresh PID namespace. */
@@ -65,10 +69,10 @@ static int seize_new_threads(struct harvest *harvest, struct frozen_process *pro
 			continue;
 		*ret_new = true;
 		rc = seize_thread(tree_add_thread(harvest, process, list.pids.at[i]), fault);
-		/* The thread ended between the listing and the seizing; where that was the first, the next try knows. */
-		if (rc == -ESRCH && process->threads.count > 1) {
+		/* The thread ended between the listing and the seizing. */
+		if (rc == -ESRCH) {
 			process->threads.count--;
-			rc = 0;
+			rc = process->threads.count ? 0 : rc;
 		}
 	}
 	vec_finish(&list.pids);
@@ -91,13 +95,38 @@ static int name_vfork(const struct frozen_process *process, pid_t tid, struct fa
 				   "a longer --timeout", tid);
 }
 
-static int wait_thread(struct frozen_thread *thread, struct fault *fault)
+static int name_slow(const struct frozen_thread *thread, char state, struct fault *fault)
+{
+	if (state == 'Z' || state == 'X')
+		return fault_set_transient(fault, FAULT_VANISHED, EAGAIN, "thread %d: ended before others of its process", thread->tid);
+	if (state == 'D')
+		return name_vfork(thread->process, thread->tid, fault);
+	return fault_set_transient(fault, FAULT_TIMEOUT, ETIMEDOUT, "thread %d does not stop, likely because others leave it no processor; try again later, or a "
+				   "longer --timeout", thread->tid);
+}
+
+/* The next stop of a thread that is on its way to one. */
+static int await_stop(const struct frozen_thread *thread, const struct deadline *deadline, struct stop *ret_stop, struct fault *fault)
+{
+	for (int waited_ms = 0;; waited_ms += SLEEP_PATIENCE_MS) {
+		struct proc_stat stat;
+		int rc = ptrace_wait_stop(thread->tid, SLEEP_PATIENCE_MS * UINT64_C(1000000), ret_stop, fault);
+		if (rc != -ETIMEDOUT)
+			return rc;
+		char state = proc_stat_read(thread->process->pid, thread->tid, &stat, NULL) < 0 ? 'X' : stat.state;
+		if (strchr("DZX", state) || waited_ms + SLEEP_PATIENCE_MS >= RUN_PATIENCE_MS)
+			return name_slow(thread, state, fault);
+		rc = deadline_check(deadline, fault);
+		if (rc < 0)
+			return rc == -ETIMEDOUT ? name_slow(thread, state, fault) : rc;
+	}
+}
+
+static int wait_thread(struct frozen_thread *thread, const struct deadline *deadline, struct fault *fault)
 {
 	for (;;) {
 		struct stop stop;
-		int rc = ptrace_wait_stop(thread->tid, STOP_PATIENCE_MS * UINT64_C(1000000), &stop, fault);
-		if (rc == -ETIMEDOUT)
-			return name_vfork(thread->process, thread->tid, fault);
+		int rc = await_stop(thread, deadline, &stop, fault);
 		if (rc < 0)
 			return rc;
 		switch (stop.kind) {
@@ -115,7 +144,7 @@ static int wait_thread(struct frozen_thread *thread, struct fault *fault)
 						   thread->tid);
 		default: /* a signal was on its way: it is delivered, the interrupt is still to come */
 			rc = ptrace_resume(thread->tid, PTRACE_CONT, stop.kind == STOP_SIGNAL ? stop.signal : 0, fault);
-			if (rc < 0)
+			if (rc < 0 && rc != -ESRCH) /* killed: its end is still to come */
 				return rc;
 		}
 	}
@@ -198,14 +227,14 @@ static int examine_thread(struct harvest *harvest, struct frozen_thread *thread,
 }
 
 /* Stops all threads of one process: new ones may appear until the last is stopped. */
-static int freeze_process(struct harvest *harvest, struct frozen_process *process, struct fault *fault)
+static int freeze_process(struct harvest *harvest, struct frozen_process *process, const struct deadline *deadline, struct fault *fault)
 {
 	size_t stopped = 0;
 	for (bool found = true; found;) {
 		found = false;
 		int rc = seize_new_threads(harvest, process, &found, fault);
 		for (; rc == 0 && stopped < process->threads.count; stopped++) {
-			rc = wait_thread(process->threads.at[stopped], fault);
+			rc = wait_thread(process->threads.at[stopped], deadline, fault);
 			/* A thread that ended is no part of the process any more, unless it was the leader. */
 			if (rc == -ESRCH && stopped > 0) {
 				memmove(&process->threads.at[stopped], &process->threads.at[stopped + 1],
@@ -227,60 +256,198 @@ static int freeze_process(struct harvest *harvest, struct frozen_process *proces
 	return rc;
 }
 
-static int freeze_one(struct harvest *harvest, pid_t pid, struct frozen_process *parent, struct fault *fault)
+/* ---- the tree ---- */
+
+/* The tree while it is being frozen. */
+struct freezing {
+	struct harvest *harvest;
+	const struct deadline *deadline;
+	VEC(struct frozen_process *) known; /* by number */
+};
+
+/* Where @pid is among those that are known, or belongs. */
+static size_t place_of(const struct freezing *freezing, pid_t pid)
 {
-	struct frozen_process *process = tree_add_process(harvest, pid, parent);
-	int rc = proc_stat_read(pid, 0, &process->stat, fault);
-	process->zombie = rc == 0 && process->stat.state == 'Z' && process->stat.threads <= 1;
-	if (rc == 0 && process->zombie && harvest->processes.count == 1)
-		rc = fault_set(fault, FAULT_VANISHED, ESRCH, "ended before it could be frozen");
-	if (rc == 0 && !process->zombie)
-		rc = freeze_process(harvest, process, fault);
-	/* A child that ended and was reaped by somebody else (its parent stands still) is no part of the tree. */
-	bool target = harvest->processes.at[0] == process;
-	if (rc == -ESRCH && !target && !process->threads.count) {
-		tree_drop_last(harvest);
-		return 0;
+	size_t low = 0, high = freezing->known.count;
+	while (low < high) {
+		size_t middle = (low + high) / 2;
+		if (freezing->known.at[middle]->pid < pid)
+			low = middle + 1;
+		else
+			high = middle;
 	}
-	if (rc == -ESRCH && !target)
-		fault->transient = 1; /* it became a zombie: the next round sees it so */
-	return rc < 0 ? tree_at_process(process, rc, fault) : 0;
+	return low;
 }
 
-/* A frozen process makes no children; those it has are frozen in turn. */
-static int freeze_children(struct harvest *harvest, struct frozen_process *process, struct fault *fault)
+static struct frozen_process *find_known(const struct freezing *freezing, pid_t pid)
+{
+	size_t place = place_of(freezing, pid);
+	return place < freezing->known.count && freezing->known.at[place]->pid == pid ? freezing->known.at[place] : NULL;
+}
+
+static void meet_process(struct freezing *freezing, pid_t pid, struct frozen_process *parent)
+{
+	size_t place = place_of(freezing, pid), after = freezing->known.count - place;
+	if (after && freezing->known.at[place]->pid == pid)
+		return;
+	vec_add(&freezing->known);
+	memmove(&freezing->known.at[place + 1], &freezing->known.at[place], after * sizeof *freezing->known.at);
+	freezing->known.at[place] = tree_add_process(freezing->harvest, pid, parent);
+}
+
+static void forget_process(struct freezing *freezing, struct frozen_process *process)
+{
+	size_t place = place_of(freezing, process->pid);
+	memmove(&freezing->known.at[place], &freezing->known.at[place + 1],
+		(--freezing->known.count - place) * sizeof *freezing->known.at);
+	tree_drop(freezing->harvest, process);
+}
+
+static int meet_children(struct freezing *freezing, struct frozen_process *process, struct fault *fault)
 {
 	struct pid_list children = { 0 };
 	int rc = process->zombie ? 0 : proc_children(process->pid, &children, fault);
 	for (size_t i = 0; rc == 0 && i < children.pids.count; i++)
-		rc = freeze_one(harvest, children.pids.at[i], process, fault);
+		meet_process(freezing, children.pids.at[i], process);
 	vec_finish(&children.pids);
 	return rc;
 }
 
-static bool is_root(const struct harvest *harvest, pid_t pid)
+/* What came to the adopter when its parent ended. Zombies there are the adopter's to reap. */
+static int meet_adopted(struct freezing *freezing, struct fault *fault)
 {
-	for (size_t i = 0; i < harvest->processes.count; i++)
-		if (!harvest->processes.at[i]->parent && harvest->processes.at[i]->pid == pid)
+	const struct capture_policy *policy = &freezing->harvest->policy;
+	struct pid_list children = { 0 };
+	int rc = policy->adopter ? proc_children(policy->adopter, &children, fault) : 0;
+	for (size_t i = 0; rc == 0 && i < children.pids.count; i++) {
+		pid_t pid = children.pids.at[i];
+		struct proc_stat stat;
+		if (policy_is_cairn(policy, pid) || proc_stat_read(pid, 0, &stat, NULL) < 0 || (stat.state == 'Z' && stat.threads <= 1))
+			continue;
+		meet_process(freezing, pid, NULL);
+	}
+	vec_finish(&children.pids);
+	return rc;
+}
+
+static bool look_for_zombie(struct frozen_process *process, int *ret_rc, struct fault *fault)
+{
+	*ret_rc = proc_stat_read(process->pid, 0, &process->stat, fault);
+	return *ret_rc == 0 && process->stat.state == 'Z' && process->stat.threads <= 1;
+}
+
+/* Is one of its threads in an uninterruptible sleep, maybe until its vfork child execs? */
+static bool may_wait_for_child(const struct frozen_process *process)
+{
+	struct proc_stat stat;
+	for (size_t i = 0; i < process->threads.count; i++)
+		if (proc_stat_read(process->pid, process->threads.at[i]->tid, &stat, NULL) == 0 && stat.state == 'D')
 			return true;
 	return false;
 }
 
-/* What came to the adopter when its parent ended. Zombies there are the adopter's to reap. */
-static int freeze_adopted(struct harvest *harvest, struct fault *fault)
+/* All are asked to stop before anybody is waited for: whoever still runs bears others, and may leave those no processor who have been asked.
+ * What fails here is seen again when they are waited for. */
+static int seize_all(struct freezing *freezing, struct fault *fault)
 {
-	struct pid_list children = { 0 };
-	int rc = harvest->policy.adopter ? proc_children(harvest->policy.adopter, &children, fault) : 0;
-	for (size_t i = 0; rc == 0 && i < children.pids.count; i++) {
-		pid_t pid = children.pids.at[i];
-		struct proc_stat stat;
-		if (policy_is_cairn(&harvest->policy, pid) || is_root(harvest, pid) || proc_stat_read(pid, 0, &stat, NULL) < 0 ||
-		    (stat.state == 'Z' && stat.threads <= 1))
-			continue;
-		rc = freeze_one(harvest, pid, NULL, fault);
+	for (size_t i = 0; i < freezing->harvest->processes.count; i++) {
+		struct frozen_process *process = freezing->harvest->processes.at[i];
+		struct pid_list children = { 0 };
+		bool found;
+		int rc;
+		if (!look_for_zombie(process, &rc, NULL) && rc == 0)
+			rc = seize_new_threads(freezing->harvest, process, &found, fault);
+		if (rc < 0 && rc != -ESRCH && rc != -ENOENT)
+			return tree_at_process(process, rc, fault);
+		/* A vfork child has to run on, or its parent cannot stop. */
+		if (rc == 0 && proc_children(process->pid, &children, NULL) == 0 && children.pids.count && !may_wait_for_child(process))
+			for (size_t c = 0; c < children.pids.count; c++)
+				meet_process(freezing, children.pids.at[c], process);
+		vec_finish(&children.pids);
+		if (i % 64 == 0 && (rc = deadline_check(freezing->deadline, fault)) < 0)
+			return rc;
 	}
-	vec_finish(&children.pids);
-	return rc;
+	return 0;
+}
+
+static bool has_ended(struct frozen_thread *thread, const struct deadline *deadline)
+{
+	struct fault fault; /* of what has ended nothing is said */
+	struct stop stop = { .kind = STOP_INTERRUPT };
+	if (thread->seized && !thread->stopped)
+		return wait_thread(thread, deadline, &fault) == -ESRCH;
+	return !thread->seized || (ptrace_wait_stop(thread->tid, 50000000, &stop, NULL) == 0 && stop.kind == STOP_ENDED);
+}
+
+/* All of its threads have ended. A zombie that its parent, which stands still, has not seen yet is part of the tree. */
+static int bury(struct freezing *freezing, struct frozen_process *process)
+{
+	for (; process->threads.count; process->threads.count--)
+		if (!has_ended(process->threads.at[process->threads.count - 1], freezing->deadline))
+			return -ESRCH;
+	int rc;
+	process->zombie = look_for_zombie(process, &rc, NULL);
+	if (rc < 0)
+		forget_process(freezing, process);
+	return rc == 0 && !process->zombie ? -ESRCH : 0;
+}
+
+static int freeze_one(struct freezing *freezing, struct frozen_process *process, struct fault *fault)
+{
+	struct harvest *harvest = freezing->harvest;
+	bool target = harvest->processes.at[0] == process;
+	int rc;
+	process->zombie = look_for_zombie(process, &rc, fault);
+	if (rc == 0 && process->zombie && target)
+		rc = fault_set(fault, FAULT_VANISHED, ESRCH, "ended before it could be frozen");
+	if (rc == 0 && !process->zombie)
+		rc = freeze_process(harvest, process, freezing->deadline, fault);
+	else if (rc == 0 && process->threads.count) /* seized, and ended since */
+		rc = -ESRCH;
+	if (rc == -ESRCH && !target) {
+		rc = bury(freezing, process);
+		if (rc < 0)
+			return tree_at_process(process, fault_set_transient(fault, FAULT_VANISHED, ESRCH, "is just ending"), fault);
+	}
+	return rc < 0 ? tree_at_process(process, rc, fault) : 0;
+}
+
+/* Parents before children, otherwise as they were met. */
+static void sort_tree(struct harvest *harvest)
+{
+	__typeof__(harvest->processes) sorted = { 0 };
+	for (size_t i = 0; i < harvest->processes.count; i++)
+		if (!harvest->processes.at[i]->parent)
+			*vec_add(&sorted) = harvest->processes.at[i];
+	for (size_t i = 0; i < sorted.count; i++)
+		for (size_t c = 0; c < harvest->processes.count; c++)
+			if (harvest->processes.at[c]->parent == sorted.at[i])
+				*vec_add(&sorted) = harvest->processes.at[c];
+	vec_finish(&harvest->processes);
+	harvest->processes = sorted;
+}
+
+/* A process whose parent ended before it was frozen has come to another one. */
+static int find_parents(struct freezing *freezing, struct fault *fault)
+{
+	struct harvest *harvest = freezing->harvest;
+	bool moved = false;
+	for (size_t i = 1; i < harvest->processes.count; i++) {
+		struct frozen_process *process = harvest->processes.at[i], *before = process->parent;
+		pid_t parent = process->stat.parent;
+		if (!before || before->pid == parent)
+			continue;
+		process->parent = find_known(freezing, parent);
+		if (!process->parent && (!harvest->policy.adopter || parent != harvest->policy.adopter))
+			return fault_set_transient(fault, FAULT_VANISHED, EAGAIN, "process %d: left the tree while it was frozen; try again", process->pid);
+		before->child_count--;
+		if (process->parent)
+			process->parent->child_count++;
+		moved = true;
+	}
+	if (moved)
+		sort_tree(harvest);
+	return 0;
 }
 
 /* Orphans of processes that ended while others were being frozen went to a subreaper, maybe one in the tree whose
@@ -305,18 +472,40 @@ static int check_whole(struct harvest *harvest, struct fault *fault)
 	return 0;
 }
 
+/* A frozen process makes no children; those it has are frozen in turn. */
+static int freeze_all(struct freezing *freezing, struct fault *fault)
+{
+	struct harvest *harvest = freezing->harvest;
+	int rc = 0;
+	for (size_t i = 0; rc == 0 && i < harvest->processes.count;) {
+		struct frozen_process *process = harvest->processes.at[i];
+		rc = freeze_one(freezing, process, fault);
+		bool gone = i == harvest->processes.count || harvest->processes.at[i] != process;
+		if (rc == 0 && !gone)
+			rc = meet_children(freezing, process, fault);
+		i += !gone;
+		if (rc == 0 && i == harvest->processes.count)
+			rc = meet_adopted(freezing, fault);
+		if (rc == 0)
+			rc = deadline_check(freezing->deadline, fault);
+	}
+	return rc;
+}
+
+static void freezing_finish(struct freezing *freezing)
+{
+	vec_finish(&freezing->known);
+}
+
 int freeze_tree(struct harvest *harvest, pid_t root, const struct deadline *deadline, struct fault *fault)
 {
-	int rc = freeze_one(harvest, root, NULL, fault);
-	for (size_t i = 0; rc == 0 && i < harvest->processes.count; i++) {
-		rc = freeze_children(harvest, harvest->processes.at[i], fault);
-		if (rc == 0 && i + 1 == harvest->processes.count)
-			rc = freeze_adopted(harvest, fault);
-		if (rc == 0)
-			rc = deadline_check(deadline, fault);
-	}
+	__attribute__((cleanup(freezing_finish))) struct freezing freezing = { .harvest = harvest, .deadline = deadline };
+	meet_process(&freezing, root, NULL);
+	int rc = meet_adopted(&freezing, fault);
 	if (rc == 0)
-		rc = check_whole(harvest, fault);
+		rc = seize_all(&freezing, fault);
+	if (rc == 0)
+		rc = freeze_all(&freezing, fault);
 	/* What /proc said of a process before all its threads stood still may have changed since. */
 	for (size_t i = 0; rc == 0 && i < harvest->processes.count; i++) {
 		struct frozen_process *process = harvest->processes.at[i];
@@ -324,7 +513,9 @@ int freeze_tree(struct harvest *harvest, pid_t root, const struct deadline *dead
 		if (rc < 0)
 			tree_at_process(process, rc, fault);
 	}
-	return rc;
+	if (rc == 0)
+		rc = find_parents(&freezing, fault);
+	return rc < 0 ? rc : check_whole(harvest, fault);
 }
 
 /* What a stop does to a call has to be undone for a thread as well that was stopped, or is about to stop, when the freeze failed elsewhere. Ended, or

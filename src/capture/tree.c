@@ -23,11 +23,16 @@ struct frozen_process *tree_add_process(struct harvest *harvest, pid_t pid, stru
 	return process;
 }
 
-void tree_drop_last(struct harvest *harvest)
+void tree_drop(struct harvest *harvest, struct frozen_process *process)
 {
-	struct frozen_process *last = harvest->processes.at[--harvest->processes.count];
-	if (last->parent)
-		last->parent->child_count--;
+	size_t place = harvest->processes.count - 1;
+	while (harvest->processes.at[place] != process)
+		place--;
+	memmove(&harvest->processes.at[place], &harvest->processes.at[place + 1],
+		(--harvest->processes.count - place) * sizeof *harvest->processes.at);
+	if (process->parent)
+		process->parent->child_count--;
+	vec_finish(&process->threads);
 }
 
 struct frozen_thread *tree_add_thread(struct harvest *harvest, struct frozen_process *process, pid_t tid)
@@ -207,7 +212,7 @@ static int survey_process(struct harvest *harvest, pid_t pid, struct frozen_proc
 			rc = tree_read_space(harvest, process, true, fault);
 	} while (tree_passes(rc, &tries));
 	if (rc < 0 && harvest->processes.count > 1 && gone(rc)) {
-		tree_drop_last(harvest);
+		tree_drop(harvest, process);
 		return 0;
 	}
 	return rc < 0 ? tree_at_process(process, rc, fault) : 0;

@@ -17,7 +17,7 @@ int tree_survey_spaces(struct harvest *harvest, pid_t root, struct fault *fault)
 int tree_survey(struct harvest *harvest, pid_t root, struct fault *fault);
 
 struct frozen_process *tree_add_process(struct harvest *harvest, pid_t pid, struct frozen_process *parent);
-void tree_drop_last(struct harvest *harvest);
+void tree_drop(struct harvest *harvest, struct frozen_process *process);
 struct frozen_thread *tree_add_thread(struct harvest *harvest, struct frozen_process *process, pid_t tid);
 
 /* All refusals of all kinds, and of the walker itself. Returns their number. */
