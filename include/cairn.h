@@ -43,6 +43,10 @@ enum cairn_tcp { CAIRN_TCP_REFUSE, CAIRN_TCP_ESTABLISHED, CAIRN_TCP_CLOSE };
  * closed there, or connected again to the same name (Unix sockets that have one). */
 enum cairn_outside { CAIRN_OUTSIDE_REFUSE, CAIRN_OUTSIDE_CLOSE, CAIRN_OUTSIDE_RECONNECT };
 
+/* Contents of which files go along, for a restore that rolls back: NONE (but of deleted ones, always): what was appended since can be cut off. APPEND: of
+ * those that are open for appending. ALL: of those that are open for writing, or mapped so. */
+enum cairn_save_files { CAIRN_SAVE_FILES_NONE, CAIRN_SAVE_FILES_APPEND, CAIRN_SAVE_FILES_ALL };
+
 /* How page contents are stored; what does not shrink by it is stored as it is. */
 enum cairn_codec { CAIRN_CODEC_NONE, CAIRN_CODEC_LZ4, CAIRN_CODEC_ZSTD };
 
@@ -55,6 +59,7 @@ struct cairn_checkpoint_options {
 	const char *const *reopen_devices; /* paths of devices for which opening them again is enough */
 	size_t reopen_device_count;
 	enum cairn_tcp tcp;
+	enum cairn_save_files save_files;
 	bool lose_in_flight;      /* what the kernel holds for the program and shows only to who takes it: it is not saved */
 	int signal_fd;            /* signalfd that ends the operation early, -1: none */
 	const char *parent;       /* an image of the same program: pages that it has are not stored again; NULL: none */
@@ -110,7 +115,7 @@ struct cairn_restore_options {
 	bool leave_stopped;
 	bool lazy;                /* it runs at once, and memory is loaded behind it; where that is not possible it is loaded first */
 	bool ignore_changed_files;
-	bool roll_back_files;     /* what was appended since to files that are open for writing is cut off */
+	bool roll_back_files;     /* what was appended since to files that are open for writing is cut off; what is in the image (save_files) is put back */
 	bool force_cpu;           /* this processor may lack what the image's had, but no register in use */
 	const char *const *address_maps; /* "OLD=NEW": addresses of sockets on the host of old, and here */
 	size_t address_map_count;

@@ -17,6 +17,7 @@
 #include "image/image.h"
 #include "kernel/host.h"
 #include "kernel/processor.h"
+#include "kinds/files/saved_file.h"
 #include "kinds/table.h"
 #include "tracee/deputy.h"
 
@@ -233,18 +234,18 @@ struct seen_object {
 typedef VEC(struct seen_object) seen_objects;
 
 /* Shared memory that several processes have is copied once: as much as the one who has most of it in memory. */
-static void note_shared(seen_objects *seen, const struct map *map)
+static void note_bytes(seen_objects *seen, uint64_t device, uint64_t inode, uint64_t bytes)
 {
 	struct seen_object *object = NULL;
 	for (size_t i = 0; i < seen->count && !object; i++)
-		if (seen->at[i].device == map->device && seen->at[i].inode == map->inode)
+		if (seen->at[i].device == device && seen->at[i].inode == inode)
 			object = &seen->at[i];
 	if (!object) {
 		object = vec_add(seen);
-		*object = (struct seen_object){ map->device, map->inode, 0 };
+		*object = (struct seen_object){ device, inode, 0 };
 	}
-	if (map->resident > object->bytes)
-		object->bytes = map->resident;
+	if (bytes > object->bytes)
+		object->bytes = bytes;
 }
 
 /* Bytes that will have to be copied while the tree stands still: what is not tracked, and twice what the last round found. */
@@ -257,10 +258,15 @@ static uint64_t expect_copies(const struct save *save, const struct harvest *sur
 		for (size_t m = 0; m < space->maps.maps.count; m++) {
 			const struct map *map = &space->maps.maps.at[m];
 			if (map->shared && map->deleted)
-				note_shared(&seen, map);
+				note_bytes(&seen, map->device, map->inode, map->resident);
 			else if (!track_has(&save->track, space->pid, map->start))
 				bytes += map->anonymous > map->shared_bytes ? map->anonymous - map->shared_bytes : 0;
 		}
+	}
+	for (size_t i = 0; i < survey->files.count; i++) {
+		const struct frozen_file *file = survey->files.at[i];
+		if (saved_file_is_wanted(survey, file))
+			note_bytes(&seen, file->stat.st_dev, file->stat.st_ino, (uint64_t)file->stat.st_blocks * 512);
 	}
 	for (size_t i = 0; i < seen.count; i++)
 		bytes += seen.at[i].bytes;
@@ -429,6 +435,7 @@ static struct capture_policy policy_of(const struct cairn_checkpoint_options *op
 	return (struct capture_policy){
 		.outside = (enum outside_policy)options->outside, .lose_in_flight = options->lose_in_flight,
 		.reopen = options->reopen_devices, .reopen_count = options->reopen_device_count,
+		.save_files = (enum save_files_policy)options->save_files,
 		.tcp = (enum tcp_policy)options->tcp, .ends = options->after != CAIRN_RUN_ON,
 		.saver = getpid(), .pager = job ? job->pager : 0, .filtered = host_filters() > 0, .tracking = tracking,
 		.adopter = job ? job->adopter : 0,

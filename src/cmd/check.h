@@ -5,12 +5,14 @@
 
 #define MAP_PATH_HELP "what the image knows as OLD, and all below it, is NEW here; can be repeated"
 #define MAP_ADDRESS_HELP "sockets at address OLD are at NEW here; can be repeated"
+#define FILE_CHANGED_HELP "what to do if a file has changed since the checkpoint; rollback: cut off what was appended, put back what is in the image"
 #define FORCE_CPU_HELP "the processor here may lack features that the image's had"
 
 struct check_options {
 	/* Of an image: as for its restore. */
 	struct cmd_list maps, addresses;
 	bool force_cpu;
+	int file_changed;
 	bool repair;
 };
 

@@ -21,7 +21,7 @@ struct checkpoint_options {
 	const char *output;
 	bool kill, stop;
 	uint64_t threads;
-	int outside, in_flight, tcp;
+	int outside, in_flight, tcp, save_files;
 	struct cmd_list devices;
 	const char *parent;
 	bool no_live, track;
@@ -46,6 +46,7 @@ static const struct cmd_option options[] = {
 	  offsetof(struct checkpoint_options, tcp) },
 	{ "in-flight", 0, CMD_CHOICE, "refuse|lose", "what to do about what only reading away could show: queued inotify "
 	  "events, connections not yet accepted", offsetof(struct checkpoint_options, in_flight) },
+	{ "save-files", 0, CMD_CHOICE, "none|append|all", "take along the contents of files that are open for appending, or for writing at all", offsetof(struct checkpoint_options, save_files) },
 	{ "device-reopen", 0, CMD_LIST, "PATH", "opening the device PATH again is enough to bring it back; repeatable",
 	  offsetof(struct checkpoint_options, devices) },
 	{ "incremental", 0, CMD_STRING, "PARENT-IMAGE", "store only what PARENT-IMAGE does not have, which is needed for a restore then",
@@ -148,6 +149,7 @@ static enum cairn_status checkpoint_job(const struct target *target, const struc
 					     (json_int_t)checkpoint->max_extra_memory, "codec", (int)checkpoint->codec, "codec_level",
 					     checkpoint->codec_level, "tcp", (int)checkpoint->tcp);
 	json_object_set_new(request, "track", json_boolean(checkpoint->track));
+	json_object_set_new(request, "save_files", json_integer(checkpoint->save_files));
 	_free_ char *parent = checkpoint->parent ? realpath(checkpoint->parent, NULL) : NULL;
 	if (checkpoint->parent)
 		json_object_set_new(request, "parent", json_string(parent ? parent : checkpoint->parent));
@@ -227,6 +229,7 @@ int cmd_checkpoint(int argc, char **argv)
 	checkpoint.timeout_s = common.timeout_s;
 	checkpoint.outside = (enum cairn_outside)given.outside;
 	checkpoint.tcp = (enum cairn_tcp)given.tcp;
+	checkpoint.save_files = (enum cairn_save_files)given.save_files;
 	checkpoint.lose_in_flight = given.in_flight == 1;
 	checkpoint.reopen_devices = (const char *const *)given.devices.at;
 	checkpoint.reopen_device_count = given.devices.count;

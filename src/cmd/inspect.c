@@ -183,13 +183,16 @@ static void spaces_name(struct inspection *inspection)
 		const Cairn__SharedMemory *shared = record_is(record, &cairn__shared_memory__descriptor);
 		const Cairn__MappedFile *file = record_is(record, &cairn__mapped_file__descriptor);
 		const Cairn__RegularFile *open = record_is(record, &cairn__regular_file__descriptor);
-		if (!shared && !file && !open)
+		const Cairn__SavedFile *saved = record_is(record, &cairn__saved_file__descriptor);
+		if (!shared && !file && !open && !saved)
 			continue;
 		_free_ char *name = message_text(record->message, shared ? "name" : "path");
 		if (shared)
 			space_say(space_find(inspection, shared->id), "shared memory", name);
 		if (file && file->deleted)
 			space_say(space_find(inspection, file->id), "deleted file", name);
+		if (saved)
+			space_say(space_find(inspection, saved->id), "saved file", name);
 		if (open && open->deleted)
 			space_say(space_find(inspection, open->contents), "deleted file", name);
 	}

@@ -35,7 +35,7 @@ static const struct cmd_option options[] = {
 	{ "pids", 0, CMD_CHOICE, "auto|same|private|any",
 	  "same: the old PIDs here; private: in a PID namespace of their own; auto: same if they are free; any: whatever comes",
 	  offsetof(struct restore_options, pids) },
-	{ "file-changed", 0, CMD_CHOICE, "refuse|ignore|rollback", "what to do if a file has changed since the checkpoint; rollback: cut off what was appended",
+	{ "file-changed", 0, CMD_CHOICE, "refuse|ignore|rollback", FILE_CHANGED_HELP,
 	  offsetof(struct restore_options, file_changed) },
 	{ "clock", 0, CMD_CHOICE, "auto|continue|advance",
 	  "its monotonic clock goes on where it stood, or is the host's; auto: continue after another boot", offsetof(struct restore_options, clock) },

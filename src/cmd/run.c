@@ -29,7 +29,7 @@ struct run_options {
 	int file_changed; /* index in the option's words */
 	int exit_after; /* -1: not given; 0: after a checkpoint by signal, or by time if there is none; 1: after any */
 	struct cmd_list maps, addresses;
-	int outside, in_flight, tcp;
+	int outside, in_flight, tcp, save_files;
 };
 
 static const struct cmd_option options[] = {
@@ -52,6 +52,7 @@ static const struct cmd_option options[] = {
 	{ "tcp", 0, CMD_CHOICE, "refuse|established|close", "the same; established: only if all of them end the job",
 	  offsetof(struct run_options, tcp) },
 	{ "in-flight", 0, CMD_CHOICE, "refuse|lose", "the same", offsetof(struct run_options, in_flight) },
+	{ "save-files", 0, CMD_CHOICE, "none|append|all", "the same", offsetof(struct run_options, save_files) },
 	{ "file-changed", 0, CMD_CHOICE, "refuse|ignore|rollback", "when it is resumed, as with cairn restore (default: rollback)",
 	  offsetof(struct run_options, file_changed) },
 	{ NULL },
@@ -116,6 +117,7 @@ static json_t *spec_of(const struct run_options *given, const char *image, const
 	json_object_set_new(spec, "network", json_boolean(given->network));
 	json_object_set_new(spec, "outside", json_integer(given->outside));
 	json_object_set_new(spec, "tcp", json_integer(given->tcp));
+	json_object_set_new(spec, "save_files", json_integer(given->save_files));
 	json_object_set_new(spec, "lose_in_flight", json_boolean(given->in_flight == 1));
 	json_object_set_new(spec, "mask", json_sprintf("%llx", (unsigned long long)mask));
 	if (given->name)

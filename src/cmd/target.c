@@ -140,6 +140,7 @@ static enum cairn_status check_image(const char *path, const struct check_option
 	}
 	const struct cairn_restore_options restore = {
 		.image = path, .signal_fd = -1, .path_maps = maps.maps, .path_map_count = maps.count, .force_cpu = given->force_cpu,
+		.ignore_changed_files = given->file_changed == 1, .roll_back_files = given->file_changed == 2,
 		.address_maps = (const char *const *)given->addresses.at, .address_map_count = given->addresses.count,
 	};
 	enum cairn_status status = cairn_check_image(&restore, error);

@@ -350,7 +350,8 @@ static void start_saving(struct init *init, json_t *request, int fd, int client)
 			.root = init->root, .name = init->name, .generation = init->generation, .image = spec_text(init, "image"),
 			.keep = (unsigned)spec_number(init, "keep"), .periodic = init->every_ns > 0, .own_network = spec_true(init, "network"),
 			.tracking = &init->tracking, .pager = init->restored.pager, .outside = (enum cairn_outside)spec_number(init, "outside"),
-			.tcp = (enum cairn_tcp)spec_number(init, "tcp"), .lose_in_flight = spec_true(init, "lose_in_flight"),
+			.tcp = (enum cairn_tcp)spec_number(init, "tcp"), .save_files = (enum cairn_save_files)spec_number(init, "save_files"),
+			.lose_in_flight = spec_true(init, "lose_in_flight"),
 		};
 		prctl(PR_SET_NAME, "cairn-save");
 		json_t *go = NULL;

@@ -14,7 +14,7 @@
  *	mask             blocked signals that the command starts with
  *	image            absolute path where checkpoints go, when a request names none
  *	every, keep      seconds between periodic checkpoints (0: none); generations to keep (image, image.1 ...)
- *	outside, tcp, lose_in_flight   for its own checkpoints, as cairn_checkpoint_options has them
+ *	outside, tcp, save_files, lose_in_flight   for its own checkpoints, as cairn_checkpoint_options has them
  *	exit_after       a periodic checkpoint ends the job
  *	terminal, ours   the caller's controlling terminal, and whether he is in its foreground
  *	threads, timeout, leave_stopped, ignore_changed_files, roll_back_files, force_cpu, trust_image,

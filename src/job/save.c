@@ -114,6 +114,7 @@ static json_t *save_to(const struct save_job *job, const json_t *request, const 
 		.timeout_s = json_number_value(json_object_get(request, "timeout")),
 		.outside = (enum cairn_outside)number_or(request, "outside", job->outside),
 		.tcp = (enum cairn_tcp)number_or(request, "tcp", job->tcp),
+		.save_files = (enum cairn_save_files)number_or(request, "save_files", job->save_files),
 		.lose_in_flight = says ? json_is_true(says) : job->lose_in_flight,
 		.reopen_devices = paths,
 		.reopen_device_count = json_array_size(devices),

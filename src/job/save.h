@@ -20,13 +20,14 @@ struct save_job {
 	bool own_network;
 	enum cairn_outside outside; /* for requests that do not say */
 	enum cairn_tcp tcp;
+	enum cairn_save_files save_files;
 	bool lose_in_flight;
 	pid_t pager;         /* loads memory behind it, 0: nobody */
 	struct tracking *tracking; /* what the last save left, and then what this one leaves */
 };
 
 /* A request "check" only looks (pid as below). Does what a request "checkpoint" asks for: output (absolute path, or "-": @fd), after (enum cairn_after), pid (inside; 0: the whole
- * job), threads, timeout, outside, tcp, lose_in_flight, reopen_devices (paths), parent (path), track, no_live, max_extra_memory, codec, codec_level. The answer has
+ * job), threads, timeout, outside, tcp, save_files, lose_in_flight, reopen_devices (paths), parent (path), track, no_live, max_extra_memory, codec, codec_level. The answer has
  * "image", "bytes", "pages", "processes", "threads", "frozen_ms", "total_ms". */
 json_t *save_answer(const struct save_job *job, const json_t *request, int fd);
 

@@ -105,10 +105,11 @@ int identity_check(const char *path, const Cairn__FileIdentity *identity, bool a
 	if ((uint64_t)now.st_size != identity->size)
 		return fault_set(fault, FAULT_FAILED, (uint64_t)now.st_size > identity->size ? EFBIG : ESTALE,
 				 "%s: has changed since the checkpoint (%llu bytes now, %llu then); try to put the old "
-				 "file back, or --file-changed ignore (or rollback, if it only grew)", path, (unsigned long long)now.st_size,
+				 "file back, or --file-changed ignore (or rollback, if it only grew or its contents are in the image)", path, (unsigned long long)now.st_size,
 				 (unsigned long long)identity->size);
 	return fault_set(fault, FAULT_FAILED, ESTALE,
-			 "%s: was modified since the checkpoint; try to put the old file back, or --file-changed ignore",
+			 "%s: was modified since the checkpoint; try to put the old file back, or --file-changed ignore (or rollback, if its contents are "
+			 "in the image: --save-files)",
 			 path);
 }
 

@@ -55,9 +55,11 @@ struct harvest_object {
 
 /* Policies of the user, as far as a kind has to know them. */
 enum tcp_policy { TCP_POLICY_REFUSE, TCP_POLICY_KEEP, TCP_POLICY_CLOSE };
+enum save_files_policy { SAVE_FILES_NONE, SAVE_FILES_APPEND, SAVE_FILES_ALL };
 enum outside_policy { OUTSIDE_REFUSE, OUTSIDE_CLOSE, OUTSIDE_RECONNECT };
 struct capture_policy {
 	enum outside_policy outside; /* --outside: what becomes of an end whose other end lies outside the tree */
+	enum save_files_policy save_files; /* --save-files: contents of which named files go along */
 	const char *const *reopen; /* devices that may be opened again by path */
 	size_t reopen_count;
 	bool lose_in_flight; /* --in-flight lose: what can only be read destructively is not in the image; else: a transient fault */
@@ -254,6 +256,7 @@ struct workshop_item {
 	int fd, second; /* one more than the descriptor, 0: none */
 	void *memory;   /* contents that are loaded into memory of Cairn's own */
 	uint64_t size;
+	bool unwanted;  /* nobody needs its contents this time */
 };
 
 /* A terminal of the tree's own. */
@@ -315,6 +318,9 @@ pid_t workshop_task(const struct workshop *workshop, uint32_t old_id);
 /* Memory instead of a descriptor: contents of the object are loaded into it. Kept by the caller until its commit. */
 void workshop_put_memory(struct workshop *workshop, uint32_t id, void *memory, uint64_t size);
 void *workshop_memory(const struct workshop *workshop, uint32_t id, uint64_t *ret_size); /* NULL: none */
+/* The contents of the object are not loaded. */
+void workshop_discard(struct workshop *workshop, uint32_t id);
+bool workshop_is_unwanted(const struct workshop *workshop, uint32_t id);
 /* The path here of the terminal of the tree's own that had the device number @device in the image; NULL: it is none of those. */
 void workshop_put_terminal(struct workshop *workshop, uint64_t device, const char *path);
 const char *workshop_terminal(const struct workshop *workshop, uint64_t device);
@@ -347,6 +353,8 @@ struct kind {
 	const char *owner_field; /* the field with the pid, tid, space or file id it belongs to */
 	const char *path_field; /* the field with a path that is looked up at a restore; what a kind sees there is already mapped (--map-path) */
 
+	bool puts_back; /* it gives the file of that path its contents again, if the user wants that (roll_back): what differs there, or is missing, is no
+			 * hindrance then */
 	const char *const *address_fields; /* fields with a struct sockaddr_in or _in6 of this host (--map-address); ends with NULL */
 
 	/* Frozen. refuse: from /proc alone, before anything is touched and again when it stands still. ask: adds remote calls to the

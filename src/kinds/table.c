@@ -44,6 +44,7 @@ const struct kind *const kinds[] = {
 	&kind_shared_memory, /* before mapped files, which would take it for one of theirs */
 	&kind_mapped_file,
 	&kind_deleted_file,
+	&kind_saved_file,
 	&kind_sysv_semaphores,
 	&kind_sysv_queue,
 	&kind_pipe,

@@ -44,6 +44,7 @@ struct filler {
 	pthread_mutex_t lock;
 	struct fault fault;
 	VEC(struct fault_space) faults;
+	bool has_unwanted; /* there are contents that nobody needs this time */
 	bool *skipped; /* by block: all of it is the pager's; NULL: none is */
 };
 
@@ -206,7 +207,7 @@ static int take_batch(void *context, const struct page_batch *batch, struct faul
 {
 	struct filler *filler = context;
 	const struct target *target = batch->space < filler->target_count ? &filler->targets[batch->space] : NULL;
-	if (!target || (!target->pid && target->fd < 0 && !target->memory))
+	if (!target || (!target->pid && target->fd < 0 && !target->memory && !target->is_full))
 		return fault_set(fault, FAULT_IMAGE, EINVAL, "damaged: pages of space %u, which does not exist", batch->space);
 	if (target->is_full)
 		return 0;
@@ -276,6 +277,8 @@ static void set_targets(struct filler *filler)
 		struct target *target = &filler->targets[id];
 		target->fd = workshop_fd(&rebuild->workshop, id);
 		target->memory = workshop_memory(&rebuild->workshop, id, &target->size);
+		target->is_full = workshop_is_unwanted(&rebuild->workshop, id);
+		filler->has_unwanted |= target->is_full;
 	}
 	for (size_t i = 0; i < rebuild->processes.count; i++) {
 		struct rebuild_process *process = rebuild->processes.at[i];
@@ -409,7 +412,7 @@ static int fill(struct filler *filler, const struct rebuild_process *only, struc
 	int rc = begin_faults(filler, only, fault);
 	if (rc == 0 && lazy)
 		skip_blocks(filler);
-	if (rc == 0 && has_heirs(rebuild))
+	if (rc == 0 && (has_heirs(rebuild) || filler->has_unwanted))
 		skip_full(filler);
 	if (rc == 0)
 		run_workers(filler);

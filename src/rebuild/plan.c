@@ -343,6 +343,35 @@ static int check_session(const struct plan *plan, const struct plan_process *pro
 			 "that again", record->pid, record->command, record->session);
 }
 
+/* The path in a record, NULL: it has none. */
+static const char *path_of(const struct plan_record *record)
+{
+	const char *name = record->kind->path_field;
+	const ProtobufCFieldDescriptor *field =
+		name ? protobuf_c_message_descriptor_get_field_by_name(record->kind->descriptor, name) : NULL;
+	return field ? *(const char *const *)(const void *)((const char *)record->message + field->offset) : NULL;
+}
+
+/* Does another record give this record's file back what it held? */
+static bool is_put_back(const struct plan *plan, const struct plan_record *record)
+{
+	const char *path = path_of(record);
+	for (size_t i = 0; path && i < plan->objects.count; i++) {
+		const struct plan_record *other = &plan->objects.at[i];
+		const char *put_back = other->kind->puts_back ? path_of(other) : NULL;
+		if (put_back && !strcmp(put_back, path))
+			return true;
+	}
+	return false;
+}
+
+static bool is_rolled_back(const struct plan *plan, const struct plan_record *record, const struct fault *fault)
+{
+	if (fault->error == EFBIG && record->kind->commit)
+		return true;
+	return (fault->error == EFBIG || fault->error == ESTALE || fault->error == ENOENT) && is_put_back(plan, record);
+}
+
 void plan_check_host(const struct plan *plan, const struct plan_policy *policy, struct fault_list *refusals)
 {
 	struct fault fault;
@@ -360,8 +389,10 @@ void plan_check_host(const struct plan *plan, const struct plan_policy *policy, 
 			continue;
 		if (policy->ignore_changed_files && (fault.error == ESTALE || fault.error == EFBIG))
 			continue;
-		if (policy->roll_back && fault.error == EFBIG && record->kind->commit)
+		if (policy->roll_back && is_rolled_back(plan, record, &fault)) {
+			log_info("restore: rolls back what differs: %s", fault.text);
 			continue;
+		}
 		fault_list_add(refusals, &fault);
 	}
 	plan_check_huge_pages(plan, refusals);

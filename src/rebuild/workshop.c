@@ -51,6 +51,16 @@ void *workshop_memory(const struct workshop *workshop, uint32_t id, uint64_t *re
 	return workshop->items.at[id].memory;
 }
 
+void workshop_discard(struct workshop *workshop, uint32_t id)
+{
+	item(workshop, id)->unwanted = true;
+}
+
+bool workshop_is_unwanted(const struct workshop *workshop, uint32_t id)
+{
+	return id < workshop->items.count && workshop->items.at[id].unwanted;
+}
+
 void workshop_put_terminal(struct workshop *workshop, uint64_t device, const char *path)
 {
 	struct workshop_terminal *terminal = vec_add(&workshop->terminals);

@@ -21,6 +21,7 @@
 #include "base/fd.h"
 #include "kernel/locks.h"
 #include "kinds/files/open_file.h"
+#include "kinds/files/saved_file.h"
 #include "kinds/identity.h"
 #include "kinds/table.h"
 
@@ -81,7 +82,11 @@ static int refuse_file(const struct harvest *harvest, struct frozen_file *file, 
 {
 	struct arena arena = { 0 };
 	bool regular = S_ISREG(file->stat.st_mode);
-	(void)harvest;
+	if (saved_file_is_wanted(harvest, file) && !is_made_up(file->link)) {
+		int rc = saved_file_refuse(file, fault);
+		if (rc < 0)
+			return rc;
+	}
 	if (is_named(file, file->link) || is_made_up(file->link) || ((regular || S_ISDIR(file->stat.st_mode)) && file->stat.st_nlink == 0))
 		return 0;
 	bool found = regular && find_other_name(&arena, file);
@@ -185,6 +190,15 @@ static int capture_deleted(struct harvest *harvest, struct frozen_file *file, Ca
 	return 0;
 }
 
+static int capture_saved(struct harvest *harvest, const struct frozen_file *file, const char *path, struct fault *fault)
+{
+	char link[64];
+	if (!saved_file_is_wanted(harvest, file) || is_made_up(path))
+		return 0;
+	snprintf(link, sizeof link, "/proc/%d/fd/%d", file->pid, file->fd);
+	return saved_file_capture(harvest, link, path, fault);
+}
+
 static int capture_file(struct harvest *harvest, struct frozen_file *file, struct fault *fault)
 {
 	Cairn__RegularFile *message = HARVEST_MESSAGE(harvest, Cairn__RegularFile, cairn__regular_file__init);
@@ -201,6 +215,8 @@ static int capture_file(struct harvest *harvest, struct frozen_file *file, struc
 		return fault_set_transient(fault, FAULT_VANISHED, ESTALE, "%s: its other name is gone; try again", file->link);
 	if (rc == 0)
 		rc = capture_locks(harvest, file, message, fault);
+	if (rc == 0)
+		rc = capture_saved(harvest, file, message->path, fault);
 	if (rc == 0)
 		harvest_add(harvest, &kind_regular_file, &message->base);
 	return rc;

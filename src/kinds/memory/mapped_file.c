@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "kinds/files/saved_file.h"
 #include "kinds/identity.h"
 #include "kinds/kind.h"
 #include "kinds/memory/hidden.h"
@@ -109,8 +110,16 @@ static int capture_map(struct harvest *harvest, const struct frozen_process *pro
 			   named.st_ino != mapped.st_ino;
 	if (message->deleted)
 		harvest_contents(harvest, message->id, fd_steal(&fd), (uint64_t)mapped.st_size);
-	harvest_add(harvest, &kind_mapped_file, &message->base);
-	return 0;
+	int rc = 0;
+	if (write && !message->deleted && harvest->policy.save_files == SAVE_FILES_ALL) {
+		/* Before this record: a file that is gone is made again before it is mapped. */
+		char link[64];
+		snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+		rc = saved_file_capture(harvest, link, message->path, fault);
+	}
+	if (rc == 0)
+		harvest_add(harvest, &kind_mapped_file, &message->base);
+	return rc;
 }
 
 static int check(const ProtobufCMessage *base, struct fault *fault)

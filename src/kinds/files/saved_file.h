@@ -1,0 +1,11 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/* Contents of files that have a name (--save-files), so that a restore may roll them back. */
+#include "kinds/kind.h"
+
+/* Do the contents of this open file go along? Of one that is only read, or has no name, they do not. */
+bool saved_file_is_wanted(const struct harvest *harvest, const struct frozen_file *file);
+/* From /proc alone: can they be read, and put back? */
+int saved_file_refuse(const struct frozen_file *file, struct fault *fault);
+/* Of a file is one copy made, whoever has it open or mapped. @link: opens it (/proc/PID/fd/N ...); @path: its name. */
+int saved_file_capture(struct harvest *harvest, const char *link, const char *path, struct fault *fault);
