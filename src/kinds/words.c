@@ -50,7 +50,8 @@ const struct kind_words kind_words[] = {
 	{ &kind_sysv_semaphores, "System V semaphore sets.", "" },
 	{ &kind_sysv_queue, "System V message queues, with their messages.", "" },
 	{ &kind_pipe, "Pipes, with contents, size and packets.", "A pipe whose other end lies outside of the tree, by --outside." },
-	{ &kind_posix_queue, "POSIX message queues, with their messages.", "A queue that is to notify somebody." },
+	{ &kind_posix_queue, "POSIX message queues, with their messages and notifications.", "A notification by a thread (SIGEV_THREAD), of a process outside, or by a "
+			       "signal, whose value the kernel shows to nobody (--in-flight)." },
 	{ &kind_posix_queue_file, "Descriptors of POSIX message queues.", "" },
 	{ &kind_memfd, "Memory files, with contents, seals and huge pages.", "" },
 	{ &kind_regular_file, "Regular files and directories, by name, with offset, flags, locks and leases.", "A file that is gone or hidden, and no contents of it could be "

@@ -38,11 +38,11 @@ def finish(program):
     check(status == 0, f"the probe ended with {status}", program.text(), program.text("err"))
 
 
-def twice(name, words, refusable, permission):
+def twice(name, words, refusable, permission, options=()):
     """The usual way: two rounds, then the probe checks itself."""
     program = begin(name, *words)
     for _ in range(2):
-        result = program.checkpoint(status=None)
+        result = program.checkpoint(*options, status=None)
         if result.status == UNSUPPORTED and refusable:
             fault_line(result, UNSUPPORTED, refusable, several=True)
             unharmed(program.pid)
@@ -96,11 +96,11 @@ def notice(name, words, *_):
 DRIVERS = {"twice": twice, "blocked": blocked, "notice": notice}
 
 
-def declare(name, variant, sentence, driver, refusable, permission, serial):
+def declare(name, variant, sentence, driver, refusable, permission, serial, options):
     words = [variant] if variant else []
 
     def run():
-        DRIVERS[driver](name, words, refusable, permission)
+        DRIVERS[driver](name, words, refusable, permission, options)
     run.__name__ = f"{name}.{variant}" if variant else name
     test(sentence, serial=serial, timeout=1200 if driver == "notice" and LONG else 120, quick=driver == "twice")(run)
 
@@ -116,7 +116,7 @@ for source in sorted(HERE.glob("*.c")):
     variants = re.findall(r"variant (\S+): (.*)", head)
     for variant, sentence in variants or [(None, field("probe") or f"{source.stem}: a probe without a sentence")]:
         declare(source.stem, variant, sentence.replace("*/", "").strip(), driver, field("refusable"),
-                field("permission"), driver == "blocked" or field("alone"))
+                field("permission"), driver == "blocked" or field("alone"), (field("options") or "").split())
 
 
 if __name__ == "__main__":

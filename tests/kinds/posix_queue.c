@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* variant messages: POSIX message queues keep limits, messages with their priorities, and descriptors, also without a name */
-/* variant notify: a queue with a notification is refused by name */
+/* variant notify: a queue with a notification by a thread is refused by name */
+/* variant none: a notification is registered again by the process that waits for it */
+/* variant signal: a notification by a signal comes back with --in-flight lose, without its value */
+/* options: --in-flight lose */
 /* refusable: notified */
 #include "probe.h"
 
@@ -62,7 +65,17 @@ static void messages(void)
 	PROBE_SAME(mq_unlink(name), 0, "mq_unlink");
 }
 
-static void notify(void)
+static volatile sig_atomic_t told;
+static int told_value;
+
+static void tell(int number, siginfo_t *info, void *context)
+{
+	(void)context;
+	told = number;
+	told_value = info->si_value.sival_int;
+}
+
+static mqd_t make_queue(void)
 {
 	char name[64];
 	snprintf(name, sizeof name, "/probe-%d-notify", getpid());
@@ -70,8 +83,74 @@ static void notify(void)
 	mq_unlink(name);
 	mqd_t queue = PROBE(mq_open(name, O_RDWR | O_CREAT | O_EXCL, 0600, &limits));
 	PROBE(mq_unlink(name));
-	signal(SIGUSR1, SIG_IGN);
-	struct sigevent event = { .sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGUSR1 };
+	return queue;
+}
+
+/* Somebody is registered: another registration says so. */
+static bool is_registered(mqd_t queue)
+{
+	struct sigevent event = { .sigev_notify = SIGEV_NONE };
+	return mq_notify(queue, &event) < 0 && errno == EBUSY;
+}
+
+static void signal_(void)
+{
+	mqd_t queue = make_queue();
+	struct sigaction action = { .sa_sigaction = tell, .sa_flags = SA_SIGINFO };
+	sigaction(SIGRTMIN + 3, &action, NULL);
+	struct sigevent event = { .sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGRTMIN + 3 };
+	PROBE(mq_notify(queue, &event));
+
+	probe_save();
+
+	PROBE_TRUE(is_registered(queue), "the notification is registered");
+	PROBE_SAME(told, 0, "nothing has come yet");
+	PROBE_SAME(mq_send(queue, "x", 1, 0), 0, "send");
+	PROBE_SAME(told, SIGRTMIN + 3, "the signal");
+	PROBE_SAME(told_value, 0, "its value");
+	PROBE_SAME(mq_notify(queue, &event), 0, "registering anew");
+}
+
+/* Registered by a child, which has two descriptors of the queue; its parent has it too. */
+static void none(void)
+{
+	int ends[2];
+	char byte;
+	mqd_t queue = make_queue();
+	PROBE(pipe(ends));
+	pid_t child = PROBE(fork());
+	if (child == 0) {
+		mqd_t copy = PROBE(dup(queue));
+		struct sigevent event = { .sigev_notify = SIGEV_NONE };
+		PROBE(mq_notify(copy, &event));
+		PROBE(write(ends[1], "r", 1));
+		probe_wait();
+		exit(probe_end());
+	}
+	PROBE(read(ends[0], &byte, 1));
+
+	probe_save();
+
+	char shown[128] = "";
+	PROBE_TRUE(pread(queue, shown, sizeof shown - 1, 0) > 0, "what the queue shows");
+	const char *pid = strstr(shown, "NOTIFY_PID:");
+	PROBE_TRUE(pid != NULL, shown);
+	/* The child may have ended already, and its notification with it. */
+	if (pid && strtol(pid + 11, NULL, 10))
+		PROBE_SAME(strtol(pid + 11, NULL, 10), child, "who is told");
+	probe_join(child, "the child");
+	PROBE_TRUE(!is_registered(queue), "its notification ended with it");
+}
+
+static void thread_told(union sigval value)
+{
+	(void)value;
+}
+
+static void notify(void)
+{
+	mqd_t queue = make_queue();
+	struct sigevent event = { .sigev_notify = SIGEV_THREAD, .sigev_notify_function = thread_told };
 	PROBE(mq_notify(queue, &event));
 	probe_save();
 	PROBE_SAME(mq_send(queue, "x", 1, 0), 0, "send");
@@ -81,6 +160,10 @@ int main(int argc, char **argv)
 {
 	if (argc > 1 && !strcmp(argv[1], "notify"))
 		notify();
+	else if (argc > 1 && !strcmp(argv[1], "signal"))
+		signal_();
+	else if (argc > 1 && !strcmp(argv[1], "none"))
+		none();
 	else
 		messages();
 	return probe_end();

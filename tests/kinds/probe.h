@@ -13,7 +13,7 @@
  *
  * The head of the file names the test: a comment "probe: SENTENCE", or several of "variant WORD: SENTENCE" (the word is
  * argv[1]), "refusable: WORD" where `cairn checkpoint` may still refuse by a line that holds the word, and "permission: WORD" where
- * an ordinary user may be told that he lacks that permission; "alone: WHY" where no other test may run beside it. */
+ * an ordinary user may be told that he lacks that permission; "alone: WHY" where no other test may run beside it; "options: WORDS" for its checkpoints. */
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>

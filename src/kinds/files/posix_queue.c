@@ -4,10 +4,15 @@
  * would lose what it has taken. Descriptors are opened by name, or, without one, through the object.
  *
  * A queue outlives the program. One that is still there is taken if its limits are the same, and gets its old messages in the very last
- * step. In a private PID namespace queues lie in an IPC namespace of its own. Refused: a queue with a notification (mq_notify(3)),
- * whose value the kernel shows to nobody, and which putting messages back would set off. */
+ * step. In a private PID namespace queues lie in an IPC namespace of its own.
+ *
+ * A notification (mq_notify(3)) of a process of the tree is registered again by that process. A read of the descriptor shows who waits for it and how, but
+ * not the value that goes with a signal: to see that one would have to take the notification, so it is waited for, then --in-flight lose puts it back
+ * with the value 0. While messages lie in such a queue it is waited for, too: putting them back would set it off. Refused: SIGEV_THREAD, which glibc makes
+ * of a netlink socket and a thread of its own, and a process outside the tree. */
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +22,7 @@
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "base/log.h"
 #include "ipc.pb-c.h"
 #include "kinds/files/open_file.h"
 #include "kinds/table.h"
@@ -43,25 +49,84 @@ static int get_limits(int fd, struct limits *ret_limits)
 	return syscall(SYS_mq_getsetattr, fd, NULL, ret_limits) < 0 ? -errno : 0;
 }
 
+/* Who is told of the next message, and how. */
+struct notification {
+	unsigned long size; /* of all messages */
+	int how, signal;
+	pid_t pid;          /* 0: nobody */
+};
+
 /* "QSIZE:129 NOTIFY:2 SIGNO:0 NOTIFY_PID:8260": what a read of the descriptor shows. */
-static bool has_notification(int fd)
+static struct notification notification_of(int fd)
 {
-	char text[128];
-	ssize_t size = pread(fd, text, sizeof text - 1, 0);
-	if (size <= 0)
-		return false;
-	text[size] = 0;
-	const char *at = strstr(text, "NOTIFY_PID:");
-	return at && strtol(at + 11, NULL, 10) != 0;
+	struct notification seen = { 0 };
+	char path[64], text[128];
+	snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+	/* The program's may be for writing only. */
+	_close_ int own = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t size = pread(own >= 0 ? own : fd, text, sizeof text - 1, 0);
+	text[size > 0 ? size : 0] = 0;
+	if (sscanf(text, "QSIZE:%lu NOTIFY:%d SIGNO:%d NOTIFY_PID:%d", &seen.size, &seen.how, &seen.signal, &seen.pid) != 4)
+		seen = (struct notification){ 0 };
+	return seen;
+}
+
+static bool has_file(const struct frozen_process *process, const struct frozen_file *file)
+{
+	for (size_t i = 0; i < process->descriptors.count; i++)
+		if (process->descriptors.at[i].file == file)
+			return true;
+	return false;
+}
+
+static const struct frozen_process *find_process(const struct harvest *harvest, pid_t pid)
+{
+	for (size_t i = 0; i < harvest->processes.count; i++)
+		if (harvest->processes.at[i]->pid == pid && !harvest->processes.at[i]->zombie)
+			return harvest->processes.at[i];
+	return NULL;
+}
+
+/* The file by which @process registers again: its first of this queue. A close of any of its descriptors of the queue would have ended the notification
+ * (ipc/mqueue.c mqueue_flush_file). */
+static const struct frozen_file *registered_by(const struct harvest *harvest, const struct frozen_process *process, const struct frozen_file *file)
+{
+	for (size_t i = 0; i < harvest->files.count; i++) {
+		const struct frozen_file *other = harvest->files.at[i];
+		if (other->stat.st_dev == file->stat.st_dev && other->stat.st_ino == file->stat.st_ino && has_file(process, other))
+			return other;
+	}
+	return NULL;
+}
+
+static int refuse_notification(const struct harvest *harvest, const struct frozen_file *file, const struct notification *seen, struct fault *fault)
+{
+	const struct frozen_process *process = find_process(harvest, seen->pid);
+	if (!process || !registered_by(harvest, process, file))
+		return fault_set(fault, FAULT_UNSUPPORTED, ENOTSUP, "message queue %s: process %d, %s, waits to be notified of its next message; try again "
+				 "when it has come", file->link, seen->pid, process ? "which shares its descriptors" : "outside the tree");
+	if (seen->how != SIGEV_SIGNAL && seen->how != SIGEV_NONE)
+		return fault_set(fault, FAULT_UNSUPPORTED, ENOTSUP, "message queue %s: process %d (%s) waits to be notified of its next message by a thread of "
+				 "libc's (SIGEV_THREAD), whose socket cannot be made again; try again when the message has come", file->link, seen->pid,
+				 process->stat.command);
+	if (seen->size)
+		return fault_set_transient(fault, FAULT_UNSUPPORTED, EBUSY, "message queue %s: holds messages that cannot be seen without setting off the "
+					   "notification that process %d (%s) waits for; try again when it has received them", file->link, seen->pid,
+					   process->stat.command);
+	if (seen->how == SIGEV_SIGNAL && !harvest->policy.losing)
+		return fault_set_transient(fault, FAULT_UNSUPPORTED, EBUSY, "message queue %s: process %d (%s) waits to be notified of its next message by "
+					   "signal %d, and the kernel shows the value that goes with it (sigev_value) to nobody; try again when it has "
+					   "come, or --in-flight lose, which makes it 0", file->link, seen->pid, process->stat.command, seen->signal);
+	return 0;
 }
 
 static int refuse_file(const struct harvest *harvest, struct frozen_file *file, struct fault *fault)
 {
 	int own, rc = harvest->frozen ? frozen_file_own(file, &own, fault) : 0;
-	if (rc < 0 || !harvest->frozen || !has_notification(own))
+	if (rc < 0 || !harvest->frozen)
 		return rc;
-	return fault_set(fault, FAULT_UNSUPPORTED, ENOTSUP, "message queue %s: a process waits to be notified of its next message, and the kernel "
-			 "shows the notification to nobody; try again when it has come", file->link);
+	struct notification seen = notification_of(own);
+	return seen.pid ? refuse_notification(harvest, file, &seen, fault) : 0;
 }
 
 /* ---- messages ---- */
@@ -135,6 +200,7 @@ static int add_queue(struct harvest *harvest, uint32_t id, struct frozen_file *f
 	message->mode = file->stat.st_mode & 07777;
 	message->uid = file->stat.st_uid;
 	message->gid = file->stat.st_gid;
+	message->notifies = notification_of(own).pid != 0;
 	rc = limits.messages > 0 ? take_messages(harvest, own, &limits, message, fault) : 0;
 	if (rc == 0)
 		harvest_add(harvest, &kind_posix_queue, &message->base);
@@ -190,6 +256,15 @@ static void remove_queue(uint64_t name)
 	syscall(SYS_mq_unlink, (const char *)(uintptr_t)name + 1);
 }
 
+/* A queue with a notification was empty, and it is by its next message that the notification is set off: so not in the last step. */
+static int empty(const Cairn__PosixQueue *message, int fd, long messages, struct fault *fault)
+{
+	_free_ void *text = memory_new(message->most_bytes);
+	while (messages && syscall(SYS_mq_timedreceive, fd, text, message->most_bytes, NULL, &at_once) >= 0)
+		messages--;
+	return !messages ? 0 : fault_set(fault, FAULT_FAILED, errno, "message queue %s: empty it: %s", message->name, strerror(errno));
+}
+
 static int make(struct workshop *workshop, const ProtobufCMessage *base, struct fault *fault)
 {
 	const Cairn__PosixQueue *message = (const Cairn__PosixQueue *)base;
@@ -215,6 +290,9 @@ static int make(struct workshop *workshop, const ProtobufCMessage *base, struct 
 		close(fd);
 		return fault_set(fault, FAULT_FAILED, EEXIST, "message queue %s: there is another one of that name; try to remove it "
 				 "(/dev/mqueue), or --pids private", message->name);
+	} else if (message->notifies && empty(message, fd, now.messages, fault) < 0) {
+		close(fd);
+		return -EBUSY;
 	}
 	workshop_put(workshop, message->id, fd);
 	return 0;
@@ -253,12 +331,36 @@ static int capture_file(struct harvest *harvest, struct frozen_file *file, struc
 	bool is_new;
 	Cairn__PosixQueueFile *message = HARVEST_MESSAGE(harvest, Cairn__PosixQueueFile, cairn__posix_queue_file__init);
 	message->queue = harvest_object(harvest, file->stat.st_dev, file->stat.st_ino, &is_new);
-	int rc = is_new ? add_queue(harvest, message->queue, file, fault) : 0;
+	int own, rc = is_new ? add_queue(harvest, message->queue, file, fault) : 0;
+	if (rc == 0)
+		rc = frozen_file_own(file, &own, fault);
 	if (rc < 0)
 		return rc;
 	message->open = open_file_capture(harvest, file);
+	struct notification seen = notification_of(own);
+	const struct frozen_process *process = seen.pid ? find_process(harvest, seen.pid) : NULL;
+	if (process && registered_by(harvest, process, file) == file) {
+		message->notify_pid = (uint32_t)seen.pid;
+		message->notify_how = (uint32_t)seen.how;
+		message->notify_signal = (uint32_t)seen.signal;
+		if (seen.how == SIGEV_SIGNAL)
+			log_warn("process %d (%s), message queue %s: nobody is shown the value that goes with its notification; continuing without it",
+				 process->pid, process->stat.command, file->link);
+	}
 	harvest_add(harvest, &kind_posix_queue_file, &message->base);
 	return 0;
+}
+
+static int check_file(const ProtobufCMessage *base, struct fault *fault)
+{
+	const Cairn__PosixQueueFile *message = (const Cairn__PosixQueueFile *)base;
+	bool possible = message->queue && (message->notify_how == SIGEV_SIGNAL || message->notify_how == SIGEV_NONE) && message->notify_signal <= 64;
+	return possible ? 0 : fault_set(fault, FAULT_IMAGE, EINVAL, "a descriptor of a message queue has impossible values");
+}
+
+static uint32_t needs(const ProtobufCMessage *base)
+{
+	return ((const Cairn__PosixQueueFile *)base)->queue;
 }
 
 static int make_file(struct workshop *workshop, const ProtobufCMessage *base, struct fault *fault)
@@ -267,6 +369,18 @@ static int make_file(struct workshop *workshop, const ProtobufCMessage *base, st
 	char path[64];
 	snprintf(path, sizeof path, "/proc/self/fd/%d", workshop_fd(workshop, message->queue));
 	return open_file_make(workshop, message->open, path, false, fault);
+}
+
+static int connect_(struct newborn_thread *thread, int fd, const ProtobufCMessage *base, struct batch *batch, struct fault *fault)
+{
+	const Cairn__PosixQueueFile *message = (const Cairn__PosixQueueFile *)base;
+	(void)fault;
+	if (!message->notify_pid || workshop_task(thread->process->workshop, message->notify_pid) != thread->process->pid)
+		return 0;
+	const struct sigevent event = { .sigev_notify = (int)message->notify_how, .sigev_signo = (int)message->notify_signal };
+	batch_group(batch, 1, sizeof event);
+	batch_call(batch, mq_notify, (uint64_t)fd, batch_data(batch, &event, sizeof event).address);
+	return 0;
 }
 
 const struct kind kind_posix_queue_file = {
@@ -278,5 +392,8 @@ const struct kind kind_posix_queue_file = {
 	.probe = probe,
 	.refuse_file = refuse_file,
 	.capture_file = capture_file,
+	.needs = needs,
+	.check = check_file,
 	.make = make_file,
+	.connect = connect_,
 };
