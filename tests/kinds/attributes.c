@@ -3,6 +3,7 @@
 /* permission: CAP_SYS_PTRACE (it is not dumpable) */
 #include "probe.h"
 
+#include <linux/keyctl.h>
 #include <signal.h>
 #include <sys/personality.h>
 #include <sys/prctl.h>
@@ -20,6 +21,9 @@ int main(void)
 	int fd = PROBE(open("/proc/self/oom_score_adj", O_WRONLY));
 	PROBE(write(fd, "321", 3));
 	close(fd);
+	/* As at a login: a session keyring that only leads to the user's is no reason to refuse. */
+	if (syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL) > 0)
+		syscall(SYS_keyctl, KEYCTL_LINK, KEY_SPEC_USER_KEYRING, KEY_SPEC_SESSION_KEYRING);
 	PROBE(prctl(PR_SET_DUMPABLE, 0));
 	signal(SIGUSR2, SIG_IGN); /* the death of who restores us is none of ours */
 

@@ -4,6 +4,7 @@
 
 #include <pthread.h>
 #include <signal.h>
+#include <sys/prctl.h>
 
 #ifndef sigev_notify_thread_id
 #define sigev_notify_thread_id _sigev_un._tid
@@ -40,12 +41,16 @@ int main(void)
 	slow.it_interval.tv_nsec = 0;
 	PROBE(syscall(SYS_timer_settime, ids[2], 0, &slow, NULL));
 	PROBE(syscall(SYS_timer_settime, ids[3], 0, &fast, NULL));
+	enum { RESTORE_IDS = 77, ON = 1, GET = 2 }; /* PR_TIMER_CREATE_RESTORE_IDS, 6.15 */
+	bool by_ids = prctl(RESTORE_IDS, ON, 0, 0, 0) == 0;
 	siginfo_t info;
 	while (!sigpending(&set) && !sigismember(&set, SIGRTMIN + 4))
 		;
 
 	probe_save();
 
+	if (by_ids)
+		PROBE_SAME(prctl(RESTORE_IDS, GET, 0, 0, 0), ON, "PR_TIMER_CREATE_RESTORE_IDS");
 	PROBE_SAME(syscall(SYS_timer_gettime, ids[0], &seen), 0, "timer_gettime");
 	PROBE_SAME(seen.it_interval.tv_sec * 1000 + seen.it_interval.tv_nsec, 100007, "interval");
 	PROBE_TRUE(seen.it_value.tv_sec >= 2940 && seen.it_value.tv_sec <= 3000, "time left");

@@ -4,6 +4,7 @@
 /* variant dispatch: system calls that a program handles itself (syscall user dispatch) go to its handler, before and after */
 /* variant process: core dump filter and THP-disable with its exception are the process's */
 /* variant keyring: a thread's own keyring is refused by name */
+/* variant session_keyring: keys in a session keyring of the program's own are refused by name */
 /* variant segments: a local descriptor table is refused by name */
 /* refusable: of its own */
 #include "probe.h"
@@ -173,6 +174,17 @@ static void keyring(void)
 	PROBE_SAME(syscall(SYS_keyctl, KEYCTL_READ, id, key, sizeof key), 3, "the key");
 }
 
+static void session_keyring(void)
+{
+	if (syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL) < 0)
+		probe_skip("keyctl: %s", strerror(errno));
+	PROBE(syscall(SYS_add_key, "user", "cairn-session", "odd", 3, KEY_SPEC_SESSION_KEYRING));
+	probe_save();
+	char key[8] = "";
+	long id = syscall(SYS_keyctl, KEYCTL_SEARCH, KEY_SPEC_SESSION_KEYRING, "user", "cairn-session", 0);
+	PROBE_SAME(syscall(SYS_keyctl, KEYCTL_READ, id, key, sizeof key), 3, "the key");
+}
+
 static void segments(void)
 {
 	struct user_desc segment = { .entry_number = 3, .base_addr = 0x10000, .limit = 100, .seg_32bit = 1 }, read_[8];
@@ -185,7 +197,7 @@ static void segments(void)
 int main(int argc, char **argv)
 {
 	const struct { const char *name; void (*run)(void); } variants[] = {
-		{ "own", own }, { "tsc", tsc }, { "dispatch", dispatch }, { "process", process }, { "keyring", keyring }, { "segments", segments },
+		{ "own", own }, { "tsc", tsc }, { "dispatch", dispatch }, { "process", process }, { "keyring", keyring }, { "session_keyring", session_keyring }, { "segments", segments },
 	};
 	for (size_t i = 0; i < sizeof variants / sizeof *variants; i++)
 		if (argc > 1 && !strcmp(argv[1], variants[i].name))

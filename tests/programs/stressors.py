@@ -50,6 +50,7 @@ EXCLUDED = {
 # What may be refused by name at some moments: the word that says so.
 REFUSED = {
     "aiol": "AIO",
+    "clone": "namespace",
     "fanotify": "fanotify",
     "pidfd": "/proc/",
     "secretmem": "secret",

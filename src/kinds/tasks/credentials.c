@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A thread's credentials: ids, groups, capability sets and no_new_privs from /proc/PID/task/TID/status, securebits by prctl.
+/* A thread's credentials: ids, groups, capability sets and no_new_privs from /proc/PID/task/TID/status, securebits (of which PR_SET_KEEPCAPS is one) by prctl.
  * Put back per thread, after everything that needs privilege. The order is forced by the kernel (capabilities(7)): with
  * SECBIT_NO_SETUID_FIXUP the ids can change and the capabilities stay; ambient ones need the others first; the final capset
  * comes last. Changing ids resets dumpable and the parent-death signal (kernel/cred.c commit_creds), which are set after. */

@@ -18,6 +18,7 @@ enum {
 	PR_TIMER_CREATE_RESTORE_IDS_ = 77, /* include/uapi/linux/prctl.h, 6.16 */
 	PR_TIMER_CREATE_RESTORE_IDS_OFF_ = 0,
 	PR_TIMER_CREATE_RESTORE_IDS_ON_ = 1,
+	PR_TIMER_CREATE_RESTORE_IDS_GET_ = 2,
 	MOST_TIMERS = 100000,
 };
 
@@ -25,6 +26,7 @@ struct note {
 	struct proc_timers timers;
 	struct batch_place *times;
 	size_t *overruns;
+	size_t restores_ids;
 };
 
 static int ask(struct harvest *harvest, struct frozen_thread *thread, struct batch *batch, void **ret_note,
@@ -36,6 +38,7 @@ static int ask(struct harvest *harvest, struct frozen_thread *thread, struct bat
 	if (rc == 0)
 		rc = proc_timers_parse(text.at, &note->timers, fault);
 	text_finish(&text);
+	note->restores_ids = batch_try(batch, prctl, PR_TIMER_CREATE_RESTORE_IDS_, PR_TIMER_CREATE_RESTORE_IDS_GET_, 0, 0, 0);
 	size_t count = note->timers.timers.count;
 	note->times = ARENA_ARRAY(&harvest->arena, struct batch_place, count);
 	note->overruns = ARENA_ARRAY(&harvest->arena, size_t, count);
@@ -88,7 +91,8 @@ static int capture(struct harvest *harvest, struct frozen_thread *thread, const 
 		message->timers[i] = one;
 	}
 	vec_finish(&note->timers.timers);
-	if (count)
+	message->restores_ids = batch_result(batch, note->restores_ids) == 1;
+	if (count || message->restores_ids)
 		harvest_add(harvest, &kind_posix_timers, &message->base);
 	return 0;
 }
@@ -166,7 +170,7 @@ static int rebuild(struct newborn_thread *thread, const ProtobufCMessage *base, 
 			add_create_up_to(workshop, message->timers[i], &next, batch);
 		add_arm(message->timers[i], batch);
 	}
-	if (by_id)
+	if (by_id && !message->restores_ids)
 		batch_call(batch, prctl, PR_TIMER_CREATE_RESTORE_IDS_, PR_TIMER_CREATE_RESTORE_IDS_OFF_);
 	return 0;
 }

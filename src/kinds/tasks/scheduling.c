@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* How a thread is scheduled: policy, nice and priorities (sched_getattr(2)), affinity, I/O priority: read from outside; timer
- * slack by prctl. The parent-death signal belongs to parent_death.c, after the credentials. Only what differs from what a newborn
+/* How a thread is scheduled: policy, nice, priorities and utilization clamps (sched_getattr(2)), affinity, I/O priority: read from outside; timer
+ * slack by prctl. Refused: a core scheduling cookie of its own (PR_SCHED_CORE), which says with whom it may share a core. The parent-death signal belongs to parent_death.c, after the credentials. Only what differs from what a newborn
  * inherits from Cairn is set, so that defaults need no privilege. */
 #include <errno.h>
+#include <linux/prctl.h>
 #include <sched.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -22,7 +23,10 @@ struct attributes {
 	int32_t nice;
 	uint32_t priority;
 	uint64_t runtime, deadline, period;
+	uint32_t clamp_least, clamp_most; /* 5.3 */
 };
+/* include/uapi/linux/sched.h: do not touch policy and parameters; set the clamps. */
+enum { FLAG_KEEP_ALL = 0x18, FLAG_CLAMPS = 0x60 };
 
 enum { IOPRIO_WHO_PROCESS_ = 1, AFFINITY_SIZE = 1024 };
 
@@ -52,6 +56,16 @@ static int read_outside(pid_t tid, struct attributes *attributes, uint8_t *affin
 	return 0;
 }
 
+/* 5.14. 0: none, or one that newborns inherit from Cairn. */
+static uint64_t core_cookie(pid_t tid)
+{
+	uint64_t cookie = 0, own = 0;
+	if (prctl(PR_SCHED_CORE, PR_SCHED_CORE_GET, tid, PR_SCHED_CORE_SCOPE_THREAD, &cookie) < 0 ||
+	    prctl(PR_SCHED_CORE, PR_SCHED_CORE_GET, 0, PR_SCHED_CORE_SCOPE_THREAD, &own) < 0)
+		return 0;
+	return cookie == own ? 0 : cookie;
+}
+
 static int capture(struct harvest *harvest, struct frozen_thread *thread, const struct batch *batch, void *note,
 		   struct fault *fault)
 {
@@ -62,7 +76,12 @@ static int capture(struct harvest *harvest, struct frozen_thread *thread, const 
 	int rc = read_outside(thread->tid, &attributes, affinity, &affinity_size, &io_priority, fault);
 	if (rc < 0)
 		return rc;
+	if (core_cookie(thread->tid))
+		return fault_set(fault, FAULT_UNSUPPORTED, ENOTSUP, "thread %d: has a core scheduling cookie (PR_SCHED_CORE), which this version cannot carry; "
+				 "try to run cairn with the same one, or the program without", thread->tid);
 	message->tid = (uint32_t)thread->tid;
+	message->clamp_least = attributes.clamp_least;
+	message->clamp_most = attributes.clamp_most;
 	message->policy = attributes.policy;
 	message->nice = attributes.nice;
 	message->priority = attributes.priority;
@@ -81,7 +100,8 @@ static int capture(struct harvest *harvest, struct frozen_thread *thread, const 
 static int check(const ProtobufCMessage *base, struct fault *fault)
 {
 	const Cairn__Scheduling *message = (const Cairn__Scheduling *)base;
-	if (message->affinity.len > AFFINITY_SIZE || message->nice < -20 || message->nice > 19)
+	if (message->affinity.len > AFFINITY_SIZE || message->nice < -20 || message->nice > 19 || message->clamp_most > 1024 ||
+	    message->clamp_least > message->clamp_most)
 		return fault_set(fault, FAULT_IMAGE, EINVAL, "thread %u: impossible scheduling values", message->tid);
 	return 0;
 }
@@ -99,6 +119,20 @@ static bool mask_affinity(const Cairn__Scheduling *message, uint8_t *own, long o
 	if (less)
 		log_warn("thread %u: some of its processors do not exist here; continuing without them", message->tid);
 	return any;
+}
+
+static void add_clamps(const Cairn__Scheduling *message, const struct attributes *own, struct batch *batch)
+{
+	if (!message->clamp_most || (message->clamp_least == own->clamp_least && message->clamp_most == own->clamp_most))
+		return;
+	if (!own->clamp_most) {
+		log_warn("thread %u: this kernel has no utilization clamps (sched_setattr(2)); continuing without them", message->tid);
+		return;
+	}
+	const struct attributes want = {
+		.size = sizeof want, .flags = FLAG_KEEP_ALL | FLAG_CLAMPS, .clamp_least = message->clamp_least, .clamp_most = message->clamp_most,
+	};
+	batch_call(batch, sched_setattr, 0, batch_data(batch, &want, sizeof want).address, 0);
 }
 
 static int rebuild(struct newborn_thread *thread, const ProtobufCMessage *base, struct batch *batch,
@@ -129,6 +163,7 @@ static int rebuild(struct newborn_thread *thread, const ProtobufCMessage *base, 
 		struct batch_place place = batch_data(batch, &want, sizeof want);
 		batch_call(batch, sched_setattr, 0, place.address, 0);
 	}
+	add_clamps(message, &own, batch);
 	if (message->io_priority != (uint32_t)own_io)
 		batch_call(batch, ioprio_set, IOPRIO_WHO_PROCESS_, 0, message->io_priority);
 	batch_call(batch, prctl, PR_SET_TIMERSLACK, message->timer_slack_ns);

@@ -5,7 +5,9 @@
  * switched off while the thread stands still (capture/freeze.c) and set again when a newborn needs no more calls (rebuild/finish.c).
  * Only what differs from Cairn's own, which newborns inherit, is set.
  *
- * Not carried: a local descriptor table (modify_ldt(2)), I/O ports (ioperm(2)), masked addresses (LAM), keyrings of the thread or process. */
+ * Not carried: a local descriptor table (modify_ldt(2)), I/O ports (ioperm(2)), masked addresses (LAM), keyrings of the thread or process, and a session
+ * keyring that is not Cairn's and holds more than the user's: a newborn has Cairn's. What nobody can see: Landlock domains, who may trace it
+ * under Yama (PR_SET_PTRACER), the slack that PR_SET_TIMERSLACK 0 would give. */
 #include <errno.h>
 #include <linux/keyctl.h>
 #include <stdlib.h>
@@ -23,11 +25,12 @@
 
 /* arch/x86/include/uapi/asm/prctl.h, include/linux/sched.h */
 enum { ARCH_GET_CPUID_ = 0x1011, ARCH_SET_CPUID_ = 0x1012, PF_MEMALLOC_NOIO = 0x80000, PF_LOCAL_THROTTLE = 0x100000, CAP_SYS_RESOURCE_ = 24 };
+enum { SESSION_KEYS = 32 }; /* looked at; of more one is not the user's anyway */
 enum { SPECULATIONS = 3 }; /* PR_SPEC_STORE_BYPASS, INDIRECT_BRANCH, L1D_FLUSH */
 
 struct note {
-	size_t mce, cpuid, ldt, keyrings[2], speculation[SPECULATIONS];
-	struct batch_place tsc;
+	size_t mce, cpuid, ldt, keyrings[2], session_ring, user_ring, session_size, speculation[SPECULATIONS];
+	struct batch_place tsc, session_keys;
 };
 
 static int ask(struct harvest *harvest, struct frozen_thread *thread, struct batch *batch, void **ret_note,
@@ -48,8 +51,27 @@ static int ask(struct harvest *harvest, struct frozen_thread *thread, struct bat
 #endif
 	note->keyrings[0] = batch_try(batch, keyctl, KEYCTL_GET_KEYRING_ID, (uint64_t)(int64_t)KEY_SPEC_THREAD_KEYRING, 0);
 	note->keyrings[1] = batch_try(batch, keyctl, KEYCTL_GET_KEYRING_ID, (uint64_t)(int64_t)KEY_SPEC_PROCESS_KEYRING, 0);
+	note->session_ring = batch_try(batch, keyctl, KEYCTL_GET_KEYRING_ID, (uint64_t)(int64_t)KEY_SPEC_SESSION_KEYRING, 0);
+	note->user_ring = batch_try(batch, keyctl, KEYCTL_GET_KEYRING_ID, (uint64_t)(int64_t)KEY_SPEC_USER_KEYRING, 0);
+	note->session_keys = batch_room(batch, SESSION_KEYS * sizeof(int32_t));
+	note->session_size = batch_try(batch, keyctl, KEYCTL_READ, (uint64_t)(int64_t)KEY_SPEC_SESSION_KEYRING, note->session_keys.address,
+				       SESSION_KEYS * sizeof(int32_t));
 	*ret_note = note;
 	return 0;
+}
+
+/* A session keyring (session-keyring(7)) is Cairn's own, or at login a new one that only leads to the user's; or the program keeps keys there. */
+static bool keeps_session_keys(const struct batch *batch, const struct note *note)
+{
+	int64_t ring = batch_result(batch, note->session_ring), size = batch_result(batch, note->session_size);
+	if (ring <= 0 || size <= 0 || ring == syscall(SYS_keyctl, KEYCTL_GET_KEYRING_ID, KEY_SPEC_SESSION_KEYRING, 0))
+		return false;
+	int32_t keys[SESSION_KEYS];
+	memcpy(keys, batch_bytes(batch, note->session_keys), sizeof keys);
+	for (size_t i = 0; i < (size_t)size / sizeof *keys; i++)
+		if (i == SESSION_KEYS || keys[i] != batch_result(batch, note->user_ring))
+			return true;
+	return false;
 }
 
 static int refuse_found(const struct frozen_thread *thread, const struct batch *batch, const struct note *note, struct fault *fault)
@@ -58,6 +80,9 @@ static int refuse_found(const struct frozen_thread *thread, const struct batch *
 		if (batch_result(batch, note->keyrings[i]) > 0)
 			return fault_set(fault, FAULT_UNSUPPORTED, ENOTSUP, "thread %d: has a %s keyring of its own (keyrings(7)), whose keys the kernel does not give "
 					 "away; try again when it has none", thread->tid, i ? "process" : "thread");
+	if (keeps_session_keys(batch, note))
+		return fault_set(fault, FAULT_UNSUPPORTED, ENOTSUP, "thread %d: keeps keys in a session keyring of its own (session-keyring(7)), in which Cairn is not; try to run "
+				 "cairn in the same session", thread->tid);
 #ifdef __x86_64__
 	if (batch_result(batch, note->ldt) > 0)
 		return fault_set(fault, FAULT_UNSUPPORTED, ENOTSUP, "thread %d: has segments of its own (modify_ldt(2)), which this version cannot carry; try a "
