@@ -261,6 +261,9 @@ static void find_kind(void *context, unsigned worker, size_t item)
 /* Which kind each is of; and of a frozen tree those that are in flight in others, and what is in flight in those, and so on. */
 static int find_kinds(struct harvest *harvest, struct fault *fault)
 {
+	for (const struct kind *const *kind = kinds; *kind; kind++)
+		if ((*kind)->census)
+			(*kind)->census(harvest);
 	crew_run(harvest->files.count, find_kind, harvest);
 	for (size_t i = 0; harvest->frozen && i < harvest->files.count; i++) {
 		struct frozen_file *file = harvest->files.at[i];

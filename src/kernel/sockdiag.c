@@ -9,6 +9,7 @@
 #include <linux/sock_diag.h>
 #include <linux/unix_diag.h>
 #include <netinet/in.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -158,6 +159,47 @@ static void take_ip(uint8_t ret_ip[16], int family, const uint32_t *words)
 	}
 }
 
+static int take_ulp_name(const struct nlattr *attribute, void *context)
+{
+	struct tcp_end *end = context;
+	if (mnl_attr_get_type(attribute) == INET_ULP_INFO_NAME)
+		snprintf(end->protocol, sizeof end->protocol, "%.*s", (int)mnl_attr_get_payload_len(attribute),
+			 mnl_attr_get_str(attribute));
+	return MNL_CB_OK;
+}
+
+static int take_tcp_attribute(const struct nlattr *attribute, void *context)
+{
+	struct tcp_end *end = context;
+	const void *payload = mnl_attr_get_payload(attribute);
+	size_t size = mnl_attr_get_payload_len(attribute);
+	struct inet_diag_sockopt flags;
+	switch (mnl_attr_get_type(attribute)) {
+	case INET_DIAG_ULP_INFO:
+		return mnl_attr_parse_nested(attribute, take_ulp_name, context);
+	case INET_DIAG_CONG:
+		end->has_congestion = size <= sizeof end->congestion;
+		memcpy(end->congestion, payload, end->has_congestion ? size : 0);
+		break;
+	case INET_DIAG_TOS:
+		end->has_service = size == 1;
+		end->service = *(const uint8_t *)payload;
+		break;
+	case INET_DIAG_TCLASS:
+		end->has_class = size == 1;
+		end->class = *(const uint8_t *)payload;
+		break;
+	case INET_DIAG_SOCKOPT:
+		end->has_flags = size >= sizeof flags;
+		memcpy(&flags, payload, size < sizeof flags ? size : sizeof flags);
+		if (end->has_flags)
+			end->flags = (struct tcp_flags){ flags.recverr, flags.recverr_rfc4884, flags.freebind, flags.transparent,
+							 flags.bind_address_no_port };
+		break;
+	}
+	return MNL_CB_OK;
+}
+
 static int take_tcp(const struct nlmsghdr *header, void *context)
 {
 	struct tcp_dump *dump = context;
@@ -170,8 +212,13 @@ static int take_tcp(const struct nlmsghdr *header, void *context)
 	end->local_port = ntohs(message->id.idiag_sport);
 	end->remote_port = ntohs(message->id.idiag_dport);
 	end->inode = message->idiag_inode;
+	end->device = message->id.idiag_if;
+	end->receive_queue = message->idiag_rqueue;
+	end->send_queue = message->idiag_wqueue;
+	end->cookie = message->id.idiag_cookie[0] | (uint64_t)message->id.idiag_cookie[1] << 32;
+	end->family = message->idiag_family;
 	end->state = message->idiag_state;
-	return MNL_CB_OK;
+	return mnl_attr_parse(header, sizeof *message, take_tcp_attribute, end);
 }
 
 struct tcp_request {
@@ -179,26 +226,123 @@ struct tcp_request {
 	struct inet_diag_req_v2 request;
 };
 
-int sockdiag_tcp(struct arena *arena, struct tcp_ends *ret_ends, struct fault *fault)
+/* Sockets of IPv4, then of IPv6. */
+static int dump_inet(int protocol, uint32_t states, mnl_cb_t take, void *context)
 {
 	static const uint8_t families[] = { AF_INET, AF_INET6 };
-	struct tcp_dump dump = { 0 };
 	int rc = 0;
 	for (size_t i = 0; rc >= 0 && i < sizeof families; i++) {
 		struct tcp_request ask = {
 			.header = { .nlmsg_len = sizeof ask, .nlmsg_type = SOCK_DIAG_BY_FAMILY,
 				    .nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP, .nlmsg_seq = 1 },
-			.request = { .sdiag_family = families[i], .sdiag_protocol = IPPROTO_TCP,
-				     .idiag_states = UINT32_MAX & ~(1u << 10 /* TCP_LISTEN */) },
+			.request = { .sdiag_family = families[i], .sdiag_protocol = (uint8_t)protocol, .idiag_states = states },
 		};
-		rc = run_dump(&ask.header, take_tcp, &dump);
+		/* With what tcp_diag_get_aux gives (net/ipv4/inet_diag.c inet_sk_diag_fill). */
+		if (protocol == IPPROTO_TCP)
+			ask.request.idiag_ext = 1 << (INET_DIAG_INFO - 1) | 1 << (INET_DIAG_CONG - 1) | 1 << (INET_DIAG_TOS - 1) |
+						1 << (INET_DIAG_TCLASS - 1);
+		rc = run_dump(&ask.header, take, context);
 	}
-	if (rc >= 0) {
-		ret_ends->at = arena_copy(arena, dump.ends.at, dump.ends.count * sizeof *dump.ends.at);
-		ret_ends->count = dump.ends.count;
+	return rc < 0 ? rc : 0;
+}
+
+static int compare_addresses(const void *a, const void *b)
+{
+	const struct tcp_end *x = a, *y = b;
+	int order = memcmp(x->local, y->local, 16);
+	if (!order)
+		order = memcmp(x->remote, y->remote, 16);
+	if (!order)
+		order = (int)x->local_port - (int)y->local_port;
+	return order ? order : (int)x->remote_port - (int)y->remote_port;
+}
+
+static int compare_inodes(const void *a, const void *b)
+{
+	uint32_t x = (*(struct tcp_end *const *)a)->inode, y = (*(struct tcp_end *const *)b)->inode;
+	return (x > y) - (x < y);
+}
+
+static void sort_ends(struct arena *arena, struct tcp_ends *ends)
+{
+	if (!ends->count)
+		return;
+	qsort(ends->at, ends->count, sizeof *ends->at, compare_addresses);
+	ends->by_inode = ARENA_ARRAY(arena, struct tcp_end *, ends->count);
+	for (size_t i = 0; i < ends->count; i++)
+		if (ends->at[i].inode)
+			ends->by_inode[ends->inode_count++] = &ends->at[i];
+	if (ends->inode_count)
+		qsort(ends->by_inode, ends->inode_count, sizeof *ends->by_inode, compare_inodes);
+}
+
+int sockdiag_tcp(struct arena *arena, uint32_t states, struct tcp_ends *ret_ends, struct fault *fault)
+{
+	struct tcp_dump dump = { 0 };
+	struct tcp_ends ends = { 0 };
+	int rc = dump_inet(IPPROTO_TCP, states, take_tcp, &dump);
+	if (rc == 0) {
+		ends.at = arena_copy(arena, dump.ends.at, dump.ends.count * sizeof *dump.ends.at);
+		ends.count = dump.ends.count;
+		sort_ends(arena, &ends);
+		*ret_ends = ends;
 	}
 	vec_finish(&dump.ends);
-	return rc >= 0 ? 0 : fault_set(fault, fault_class_of(-rc), -rc, "cannot list the TCP sockets by sock_diag: %s; try a "
+	return rc == 0 ? 0 : fault_set(fault, fault_class_of(-rc), -rc, "cannot list the TCP sockets by sock_diag: %s; try a "
+				       "kernel with CONFIG_INET_DIAG", strerror(-rc));
+}
+
+const struct tcp_end *tcp_ends_find(const struct tcp_ends *ends, const struct tcp_end *addresses)
+{
+	return ends->count ? bsearch(addresses, ends->at, ends->count, sizeof *ends->at, compare_addresses) : NULL;
+}
+
+const struct tcp_end *tcp_ends_of(const struct tcp_ends *ends, uint32_t inode, uint64_t cookie)
+{
+	struct tcp_end key = { .inode = inode }, *wanted = &key;
+	struct tcp_end **found = ends->inode_count && inode ?
+		bsearch(&wanted, ends->by_inode, ends->inode_count, sizeof *ends->by_inode, compare_inodes) : NULL;
+	if (!found)
+		return NULL;
+	size_t at = (size_t)(found - ends->by_inode);
+	if ((at && ends->by_inode[at - 1]->inode == inode) ||
+	    (at + 1 < ends->inode_count && ends->by_inode[at + 1]->inode == inode))
+		return NULL;
+	return !cookie || (*found)->cookie == cookie ? *found : NULL;
+}
+
+struct udp_dump {
+	VEC(struct udp_socket) sockets;
+};
+
+static int take_udp(const struct nlmsghdr *header, void *context)
+{
+	struct udp_dump *dump = context;
+	if (header->nlmsg_type != SOCK_DIAG_BY_FAMILY || header->nlmsg_len < NLMSG_LENGTH(sizeof(struct inet_diag_msg)))
+		return MNL_CB_OK;
+	const struct inet_diag_msg *message = mnl_nlmsg_get_payload(header);
+	*vec_add(&dump->sockets) = (struct udp_socket){ message->idiag_inode, message->idiag_family };
+	return MNL_CB_OK;
+}
+
+static int compare_udp(const void *a, const void *b)
+{
+	uint32_t x = ((const struct udp_socket *)a)->inode, y = ((const struct udp_socket *)b)->inode;
+	return (x > y) - (x < y);
+}
+
+int sockdiag_udp(struct arena *arena, struct udp_sockets *ret_sockets, struct fault *fault)
+{
+	struct udp_dump dump = { 0 };
+	int rc = dump_inet(IPPROTO_UDP, UINT32_MAX, take_udp, &dump);
+	if (rc == 0) {
+		if (dump.sockets.count)
+			qsort(dump.sockets.at, dump.sockets.count, sizeof *dump.sockets.at, compare_udp);
+		ret_sockets->at = arena_copy(arena, dump.sockets.at, dump.sockets.count * sizeof *dump.sockets.at);
+		ret_sockets->count = dump.sockets.count;
+	}
+	vec_finish(&dump.sockets);
+	return rc == 0 ? 0 : fault_set(fault, fault_class_of(-rc), -rc, "cannot list the UDP sockets by sock_diag: %s; try a "
 				       "kernel with CONFIG_INET_DIAG", strerror(-rc));
 }
 

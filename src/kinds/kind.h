@@ -376,6 +376,7 @@ struct kind {
 	int (*capture_late)(struct harvest *harvest, struct fault *fault);
 
 	/* Frozen, files. probe: is this file one of ours; called by several threads, for one file by one. */
+	void (*census)(struct harvest *harvest); /* before any file is probed: what is asked of many at once */
 	bool (*probe)(const struct frozen_file *file);
 	int (*refuse_file)(const struct harvest *harvest, struct frozen_file *file, struct fault *fault);
 	bool by_deputy; /* its capture puts the file into a state that the program must not meet, even if Cairn is killed just then */

@@ -19,14 +19,14 @@
 #include "base/log.h"
 #include "kinds/sockets/socket.h"
 
-enum { WATCHED_MOST = 1 << 16, REPAIR_OFF_NO_PROBE = -1 };
+enum { WATCHED_MOST = 1 << 20 /* fs.nr_open */, REPAIR_OFF_NO_PROBE = -1 };
 
-/* In memory that both see. */
+/* In memory that both see, of which only what is used is there. */
 struct watched {
-	uint32_t count;
+	uint32_t end; /* above the highest descriptor so far */
 	struct {
-		int fd, reuse; /* fd: one more than the descriptor, 0: no more */
-	} sockets[WATCHED_MOST];
+		int is_watched, reuse;
+	} sockets[WATCHED_MOST]; /* by descriptor */
 };
 
 struct tcp_guard {
@@ -46,12 +46,12 @@ static _Noreturn void stand_guard(struct watched *watched, pid_t cairn)
 	prctl(PR_SET_PDEATHSIG, SIGUSR1);
 	if (getppid() == cairn)
 		sigwait(&death, &signal_number);
-	for (uint32_t i = 0; i < __atomic_load_n(&watched->count, __ATOMIC_ACQUIRE); i++) {
-		int fd = watched->sockets[i].fd - 1, off = REPAIR_OFF_NO_PROBE, reuse = watched->sockets[i].reuse;
-		if (fd < 0)
+	for (uint32_t fd = 0; fd < __atomic_load_n(&watched->end, __ATOMIC_ACQUIRE); fd++) {
+		int off = REPAIR_OFF_NO_PROBE, reuse = watched->sockets[fd].reuse;
+		if (!__atomic_load_n(&watched->sockets[fd].is_watched, __ATOMIC_ACQUIRE))
 			continue;
-		setsockopt(fd, IPPROTO_TCP, TCP_REPAIR, &off, sizeof off);
-		setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &reuse, sizeof reuse);
+		setsockopt((int)fd, IPPROTO_TCP, TCP_REPAIR, &off, sizeof off);
+		setsockopt((int)fd, SOL_SOCKET, SO_REUSEADDR, &reuse, sizeof reuse);
 	}
 	_exit(0);
 }
@@ -91,22 +91,19 @@ struct tcp_guard *guard_get(struct harvest *harvest)
 
 void guard_watch(struct tcp_guard *guard, int fd, int reuse)
 {
-	if (!guard)
+	if (!guard || fd >= WATCHED_MOST)
 		return;
 	struct watched *watched = guard->watched;
-	uint32_t count = watched->count;
-	/* The last one's place is free again, most of the time. */
-	uint32_t place = count && !watched->sockets[count - 1].fd ? count - 1 : count;
-	if (place >= WATCHED_MOST)
-		return;
-	watched->sockets[place].reuse = reuse;
-	__atomic_store_n(&watched->sockets[place].fd, fd + 1, __ATOMIC_RELEASE);
-	if (place == count)
-		__atomic_store_n(&watched->count, count + 1, __ATOMIC_RELEASE);
+	uint32_t end = __atomic_load_n(&watched->end, __ATOMIC_RELAXED);
+	watched->sockets[fd].reuse = reuse;
+	__atomic_store_n(&watched->sockets[fd].is_watched, 1, __ATOMIC_RELEASE);
+	while (end <= (uint32_t)fd &&
+	       !__atomic_compare_exchange_n(&watched->end, &end, (uint32_t)fd + 1, false, __ATOMIC_RELEASE, __ATOMIC_RELAXED))
+		;
 }
 
 void guard_forget(struct tcp_guard *guard, int fd)
 {
-	if (guard && guard->watched->count && guard->watched->sockets[guard->watched->count - 1].fd == fd + 1)
-		__atomic_store_n(&guard->watched->sockets[guard->watched->count - 1].fd, 0, __ATOMIC_RELEASE);
+	if (guard && fd < WATCHED_MOST)
+		__atomic_store_n(&guard->watched->sockets[fd].is_watched, 0, __ATOMIC_RELEASE);
 }

@@ -8,6 +8,6 @@ struct tcp_guard;
 
 /* The harvest's; made with the first call, gone with the harvest. NULL: there is none to be had. */
 struct tcp_guard *guard_get(struct harvest *harvest);
-/* Before TCP_REPAIR is set on @fd, and after it was taken back. @reuse: what SO_REUSEADDR was. Does nothing without a guard. */
+/* Before TCP_REPAIR is set on @fd, and after it was taken back; by any thread. @reuse: what SO_REUSEADDR was. Does nothing without a guard. */
 void guard_watch(struct tcp_guard *guard, int fd, int reuse);
 void guard_forget(struct tcp_guard *guard, int fd);

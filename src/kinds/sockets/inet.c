@@ -37,8 +37,7 @@ static bool is_udp(int protocol)
 static bool probe(const struct frozen_file *file)
 {
 	struct socket_identity identity;
-	int own;
-	return socket_is(file) && socket_identify((struct frozen_file *)(uintptr_t)file, &identity, &own, NULL) == 0 &&
+	return socket_is(file) && socket_identify((struct frozen_file *)(uintptr_t)file, &identity, NULL, NULL) == 0 &&
 	       (identity.domain == AF_INET || identity.domain == AF_INET6) &&
 	       (identity.type == SOCK_RAW || (identity.type == SOCK_DGRAM && (is_udp(identity.protocol) ||
 			identity.protocol == IPPROTO_ICMP || identity.protocol == IPPROTO_ICMPV6)));

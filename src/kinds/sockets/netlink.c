@@ -16,8 +16,7 @@ enum { GROUP_WORDS = 64, PROTOCOL_MOST = 32 };
 static bool probe(const struct frozen_file *file)
 {
 	struct socket_identity identity;
-	int own;
-	return socket_is(file) && socket_identify((struct frozen_file *)(uintptr_t)file, &identity, &own, NULL) == 0 &&
+	return socket_is(file) && socket_identify((struct frozen_file *)(uintptr_t)file, &identity, NULL, NULL) == 0 &&
 	       identity.domain == AF_NETLINK;
 }
 

@@ -85,7 +85,7 @@ const struct socket_option socket_options[] = {
 	IP4(OPTION_IP_LOCAL_PORT_RANGE, INT, OPTION_FIRST),
 	IP4(IP_TOS, INT, OPTION_MADE),
 	IP4(IP_TTL, INT, OPTION_MADE),
-	IP4(IP_HDRINCL, INT, OPTION_MADE),
+	{ IPPROTO_IP, IP_HDRINCL, 0, 0, SOCK_RAW, INT, OPTION_MADE, "IP_HDRINCL" },
 	IP4(IP_OPTIONS, OPTION_BYTES, OPTION_MADE),
 	IP4(IP_RECVOPTS, INT, OPTION_MADE),
 	IP4(IP_RETOPTS, INT, OPTION_MADE),
@@ -98,7 +98,7 @@ const struct socket_option socket_options[] = {
 	IP4(IP_PASSSEC, INT, OPTION_MADE),
 	IP4(IP_RECVORIGDSTADDR, INT, OPTION_MADE),
 	IP4(IP_MINTTL, INT, OPTION_LAST),
-	IP4(IP_NODEFRAG, INT, OPTION_MADE),
+	{ IPPROTO_IP, IP_NODEFRAG, 0, 0, SOCK_RAW, INT, OPTION_MADE, "IP_NODEFRAG" },
 	IP4(IP_CHECKSUM, INT, OPTION_MADE),
 	IP4(IP_RECVFRAGSIZE, INT, OPTION_MADE),
 	IP4(IP_MULTICAST_IF, INT, OPTION_MADE),
@@ -274,6 +274,44 @@ static ssize_t get(int fd, const struct socket_option *option, uint8_t value[OPT
 	return getsockopt(fd, option->level, option->name, value, &size) < 0 ? -1 : (ssize_t)size;
 }
 
+/* What the kernel's list of TCP sockets says of an option; false: nothing. */
+static bool is_listed(const struct tcp_end *end, const struct socket_option *option, uint8_t ret_value[OPTION_MOST], ssize_t *ret_size)
+{
+	const struct {
+		bool is_known;
+		int level, name;
+		int value;
+	} ints[] = {
+		{ end->has_service, IPPROTO_IP, IP_TOS, end->service },
+		{ end->has_class, IPPROTO_IPV6, IPV6_TCLASS, end->class },
+		{ end->has_flags, IPPROTO_IP, IP_RECVERR, end->flags.recverr },
+		{ end->has_flags, IPPROTO_IP, OPTION_IP_RECVERR_RFC4884, end->flags.recverr_rfc4884 },
+		{ end->has_flags, IPPROTO_IP, IP_FREEBIND, end->flags.freebind },
+		{ end->has_flags, IPPROTO_IP, IP_TRANSPARENT, end->flags.transparent },
+		{ end->has_flags, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, end->flags.bind_address_no_port },
+		{ end->has_flags, IPPROTO_IPV6, IPV6_FREEBIND, end->flags.freebind },
+		{ end->has_flags, IPPROTO_IPV6, IPV6_TRANSPARENT, end->flags.transparent },
+	};
+	if (option->level == IPPROTO_TCP && option->name == TCP_CONGESTION && end->has_congestion) {
+		memcpy(ret_value, end->congestion, sizeof end->congestion);
+		*ret_size = sizeof end->congestion;
+		return true;
+	}
+	/* Of a connection they say what the kernel has made of it, and are not kept (tcp.c drop_findings). */
+	if (option->level == IPPROTO_TCP && (option->name == TCP_MAXSEG || option->name == TCP_WINDOW_CLAMP) &&
+	    end->state == TCP_ESTABLISHED) {
+		*ret_size = 0;
+		return true;
+	}
+	for (size_t i = 0; i < sizeof ints / sizeof *ints; i++)
+		if (ints[i].level == option->level && ints[i].name == option->name && ints[i].is_known) {
+			memcpy(ret_value, &ints[i].value, sizeof ints[i].value);
+			*ret_size = sizeof ints[i].value;
+			return true;
+		}
+	return false;
+}
+
 /* Which of its buffers a program has set itself (SO_BUF_LOCK, 5.14); the others grow and shrink by themselves. */
 static int buffers_set(int fd)
 {
@@ -314,9 +352,10 @@ static void defaults_learn(struct harvest *harvest, const int identity[3])
 		close(fd);
 }
 
-static bool is_for_ring(const struct socket_option *option)
+/* Of a filter only whether there is one: no room for it is a question for its length (net/core/filter.c sk_get_filter). */
+static uint32_t room_for(const struct socket_option *option)
 {
-	return option->level == SOL_SOCKET && option->form != OPTION_FILTER;
+	return option->form == OPTION_FILTER ? 0 : option->form == OPTION_INT || option->form == OPTION_BUFFER ? sizeof(int) : SOCKOPT_VALUE_MOST;
 }
 
 static bool ask_ring(struct sockopt_ring *ring, const struct socket_defaults *defaults, int own, ssize_t ret_sizes[],
@@ -324,16 +363,17 @@ static bool ask_ring(struct sockopt_ring *ring, const struct socket_defaults *de
 {
 	size_t count = 0, places[SOCKOPTS_AT_ONCE];
 	for (size_t i = 0; i < socket_option_count && count < SOCKOPTS_AT_ONCE; i++) {
-		if (!defaults->values[i].data || !is_for_ring(&socket_options[i]))
+		if (!defaults->values[i].data || socket_options[i].level != SOL_SOCKET)
 			continue;
-		bool is_int = socket_options[i].form == OPTION_INT || socket_options[i].form == OPTION_BUFFER;
 		questions[count].name = socket_options[i].name;
-		questions[count].size = is_int ? sizeof(int) : SOCKOPT_VALUE_MOST;
+		questions[count].size = room_for(&socket_options[i]);
 		places[count++] = i;
 	}
 	if (sockopt_ring_ask(ring, own, questions, count) < 0)
 		return false;
 	for (size_t i = 0; i < count; i++) {
+		if (!questions[i].size && questions[i].answer)
+			continue;
 		ret_sizes[places[i]] = questions[i].answer;
 		ret_values[places[i]] = questions[i].value;
 	}
@@ -342,14 +382,13 @@ static bool ask_ring(struct sockopt_ring *ring, const struct socket_defaults *de
 
 /* @ring: NULL, or by which those that it can be asked for are read. */
 static struct socket_options_read read_options(struct arena *arena, struct sockopt_ring *ring, const struct socket_defaults *defaults,
-					       int own)
+					       int own, int locks, const struct tcp_end *end)
 {
 	Cairn__SocketOption *found[sizeof socket_options / sizeof *socket_options];
 	const uint8_t *asked[sizeof socket_options / sizeof *socket_options] = { 0 };
 	ssize_t sizes[sizeof socket_options / sizeof *socket_options];
 	struct sockopt_question questions[SOCKOPTS_AT_ONCE];
 	size_t count = 0;
-	int locks = buffers_set(own);
 	if (ring && !ask_ring(ring, defaults, own, sizes, asked, questions))
 		memset(asked, 0, sizeof asked);
 	for (size_t i = 0; i < socket_option_count; i++) {
@@ -358,7 +397,9 @@ static struct socket_options_read read_options(struct arena *arena, struct socko
 		if (!defaults->values[i].data ||
 		    (option->form == OPTION_BUFFER && !(locks & (option->name == SO_SNDBUF ? 1 : 2))))
 			continue;
-		ssize_t got = asked[i] ? sizes[i] : get(own, option, room);
+		ssize_t got = asked[i] ? sizes[i] : 0;
+		if (!asked[i] && !(end && is_listed(end, option, room, &got)))
+			got = get(own, option, room);
 		const uint8_t *value = asked[i] ? asked[i] : room;
 		size_t size = got < 0 ? 0 : (size_t)got;
 		bool same = size == defaults->values[i].len && !memcmp(value, defaults->values[i].data, size);
@@ -399,16 +440,21 @@ static void read_one_ahead(void *context, unsigned worker, size_t item)
 	if (ahead->with_rings && !ahead->workers[worker].has_tried)
 		ahead->workers[worker].ring = sockopt_ring_new();
 	ahead->workers[worker].has_tried = true;
+	const struct socket_asked *asked = socket_asked(ahead->scene, file);
 	ahead->scene->read[file->id] = read_options(&ahead->workers[worker].arena, ahead->workers[worker].ring,
-						    defaults_known(ahead->scene, file->identity), file->own);
+						    defaults_known(ahead->scene, file->identity), file->own,
+						    asked ? asked->locks : buffers_set(file->own),
+						    asked && ahead->scene->has_tcp_ends ? tcp_ends_of(&ahead->scene->tcp_ends,
+									(uint32_t)file->stat.st_ino, asked->cookie) : NULL);
 }
 
 /* Of those of which Cairn keeps a copy; there may be more than it may have. */
-static void read_ahead(struct harvest *harvest)
+void options_read_ahead(struct harvest *harvest)
 {
-	enum { MANY = 64 };
 	struct ahead ahead = { .harvest = harvest, .scene = socket_scene(harvest) };
 	size_t count = 0;
+	if (ahead.scene->read)
+		return;
 	ahead.scene->read_count = harvest->last_id + 1;
 	ahead.scene->read = ARENA_ARRAY(&harvest->arena, struct socket_options_read, ahead.scene->read_count);
 	for (size_t i = 0; i < harvest->files.count; i++)
@@ -416,7 +462,7 @@ static void read_ahead(struct harvest *harvest)
 			defaults_learn(harvest, harvest->files.at[i]->identity);
 			count++;
 		}
-	ahead.with_rings = count >= MANY;
+	ahead.with_rings = count >= SOCKETS_MANY;
 	crew_run(harvest->files.count, read_one_ahead, &ahead);
 	for (size_t i = 0; i < CREW_MOST; i++) {
 		arena_join(&harvest->arena, &ahead.workers[i].arena);
@@ -427,16 +473,27 @@ static void read_ahead(struct harvest *harvest)
 void options_capture(struct harvest *harvest, const struct frozen_file *file, int own, Cairn__Socket *message)
 {
 	struct socket_scene *scene = socket_scene(harvest);
-	if (!scene->read)
-		read_ahead(harvest);
-	assert(scene->read); /* read_ahead */
+	options_read_ahead(harvest);
+	assert(scene->read); /* options_read_ahead */
 	struct socket_options_read read = file->id < scene->read_count ? scene->read[file->id] : (struct socket_options_read){ 0 };
 	if (!read.is_read) {
 		defaults_learn(harvest, file->identity);
-		read = read_options(&harvest->arena, NULL, defaults_known(scene, file->identity), own);
+		read = read_options(&harvest->arena, NULL, defaults_known(scene, file->identity), own, buffers_set(own), NULL);
 	}
 	message->options = read.at;
 	message->n_options = read.count;
+}
+
+bool options_known(struct harvest *harvest, const struct frozen_file *file, Cairn__Socket *ret_message)
+{
+	const struct socket_scene *scene = socket_scene(harvest);
+	const struct socket_options_read *read = file->id < scene->read_count ? &scene->read[file->id] : NULL;
+	if (!read || !read->is_read)
+		return false;
+	cairn__socket__init(ret_message);
+	ret_message->options = read->at;
+	ret_message->n_options = read->count;
+	return true;
 }
 
 void options_drop(Cairn__Socket *message, int level, int name)

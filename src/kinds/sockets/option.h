@@ -31,7 +31,10 @@ const struct socket_option *socket_option_find(uint32_t level, uint32_t name); /
 
 /* The options of Cairn's own copy of @file's socket that differ from those of a fresh one. With the first, those of all sockets are read, by
  * several threads: about 90 calls for each. */
+void options_read_ahead(struct harvest *harvest);
 void options_capture(struct harvest *harvest, const struct frozen_file *file, int own, Cairn__Socket *message);
+/* Those that were read ahead, in a message that has nothing else; false: they were not. */
+bool options_known(struct harvest *harvest, const struct frozen_file *file, Cairn__Socket *ret_message);
 /* Takes one out again. */
 void options_drop(Cairn__Socket *message, int level, int name);
 int options_check(const Cairn__Socket *message, struct fault *fault);

@@ -28,7 +28,7 @@ static bool probe(const struct frozen_file *file)
 static int refuse_file(const struct harvest *harvest, struct frozen_file *file, struct fault *fault)
 {
 	struct socket_identity identity;
-	int own, rc = socket_identify(file, &identity, &own, fault);
+	int rc = socket_identify(file, &identity, NULL, fault);
 	(void)harvest;
 	frozen_file_put(file);
 	if (rc < 0)
@@ -53,6 +53,7 @@ const struct kind kind_other_socket = {
 	.tag = 74,
 	.scope = SCOPE_FILE,
 	.descriptor = &cairn__socket__descriptor,
+	.census = sockets_census,
 	.probe = probe,
 	.refuse_file = refuse_file,
 	.check = check,

@@ -22,8 +22,7 @@ enum { MEMBERSHIPS_MOST = 1024, FANOUT_PROGRAMS = 6 /* PACKET_FANOUT_CBPF and up
 static bool probe(const struct frozen_file *file)
 {
 	struct socket_identity identity;
-	int own;
-	return socket_is(file) && socket_identify((struct frozen_file *)(uintptr_t)file, &identity, &own, NULL) == 0 &&
+	return socket_is(file) && socket_identify((struct frozen_file *)(uintptr_t)file, &identity, NULL, NULL) == 0 &&
 	       identity.domain == AF_PACKET;
 }
 

@@ -30,6 +30,15 @@ int socket_scene_unix(struct harvest *harvest, struct unix_sockets **ret_sockets
 	return rc;
 }
 
+const struct tcp_ends *socket_scene_tcp(struct harvest *harvest)
+{
+	struct socket_scene *scene = socket_scene(harvest);
+	if (!scene->has_tcp_ends && sockdiag_tcp(&harvest->arena, (uint32_t)TCP_STATES_ALL, &scene->tcp_ends, NULL) < 0)
+		scene->tcp_ends = (struct tcp_ends){ 0 };
+	scene->has_tcp_ends = true;
+	return &scene->tcp_ends;
+}
+
 bool socket_is(const struct frozen_file *file)
 {
 	return S_ISSOCK(file->stat.st_mode) && !(file->info.flags & O_PATH);
@@ -62,17 +71,19 @@ struct frozen_file *socket_inside(struct harvest *harvest, uint64_t inode)
 
 int socket_identify(struct frozen_file *file, struct socket_identity *ret_identity, int *ret_own, struct fault *fault)
 {
-	int rc = frozen_file_own(file, ret_own, fault);
+	int own = -1, rc = ret_own || !file->is_identified ? frozen_file_own(file, &own, fault) : 0;
 	if (rc < 0)
 		return rc;
 	static const int names[] = { SO_DOMAIN, SO_TYPE, SO_PROTOCOL };
 	socklen_t size = sizeof(int);
 	for (size_t i = 0; i < 3 && !file->is_identified; i++)
-		if (getsockopt(*ret_own, SOL_SOCKET, names[i], &file->identity[i], &size) < 0)
+		if (getsockopt(own, SOL_SOCKET, names[i], &file->identity[i], &size) < 0)
 			return fault_set(fault, FAULT_UNSUPPORTED, ENOTSUP, "%s: does not say what it is: %s; try to checkpoint when the "
 				 "program has closed it", file->link, strerror(errno));
 	file->is_identified = true;
 	*ret_identity = (struct socket_identity){ file->identity[0], file->identity[1], file->identity[2] };
+	if (ret_own)
+		*ret_own = own;
 	return 0;
 }
 

@@ -21,6 +21,14 @@ struct socket_options_read {
 	size_t count;
 };
 
+/* What each of many sockets was asked first, all at once (census.c). */
+struct socket_asked {
+	bool is_known;
+	uint64_t cookie;
+	int locks; /* SO_BUF_LOCK */
+	uint32_t send_buffer, receive_buffer;
+};
+
 /* Learnt once per harvest. */
 struct socket_scene {
 	bool has_unix, has_packets;
@@ -29,12 +37,14 @@ struct socket_scene {
 	VEC(struct socket_defaults) defaults;
 	struct socket_options_read *read; /* by the file's id: read ahead */
 	uint32_t read_count;
+	struct socket_asked *asked; /* by the file's id */
+	uint32_t asked_count;
 	struct multicast_groups *groups;
 	struct frozen_file **by_inode; /* the tree's sockets, ascending by inode */
 	size_t by_inode_count, files_seen;
 	struct tcp_place *tcp; /* connections of the tree, ascending by their addresses */
 	size_t tcp_count, tcp_seen;
-	bool has_tcp_ends;
+	bool has_tcp_ends, has_tcp_queues;
 	struct tcp_ends tcp_ends; /* of the whole host */
 	struct tcp_pair *held; /* connections whose packets are dropped */
 	size_t held_count;
@@ -52,13 +62,20 @@ struct socket_wait {
 };
 struct socket_scene *socket_scene(struct harvest *harvest);
 int socket_scene_unix(struct harvest *harvest, struct unix_sockets **ret_sockets, struct fault *fault);
+/* The host's TCP sockets, listed with the first call. */
+const struct tcp_ends *socket_scene_tcp(struct harvest *harvest);
+/* From how many on what is asked for all of them at once costs less. */
+enum { SOCKETS_MANY = 64 };
+/* Before any file is probed: of many sockets, what each is. */
+void sockets_census(struct harvest *harvest);
+const struct socket_asked *socket_asked(const struct socket_scene *scene, const struct frozen_file *file); /* NULL: they are few */
 /* The tree's own socket with that inode, NULL: there is none. */
 struct frozen_file *socket_inside(struct harvest *harvest, uint64_t inode);
 
 struct socket_identity {
 	int domain, type, protocol;
 };
-/* SO_DOMAIN, SO_TYPE, SO_PROTOCOL of a socket, and Cairn's own copy of it. Files that are no sockets: -ENOTSOCK without a fault. */
+/* SO_DOMAIN, SO_TYPE, SO_PROTOCOL of a socket, and Cairn's own copy of it (@ret_own NULL: not wanted). */
 int socket_identify(struct frozen_file *file, struct socket_identity *ret_identity, int *ret_own, struct fault *fault);
 bool socket_is(const struct frozen_file *file);
 Cairn__Socket *socket_capture(struct harvest *harvest, const struct frozen_file *file,

@@ -21,6 +21,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/crew.h"
 #include "base/log.h"
 #include "kinds/sockets/guard.h"
@@ -30,8 +31,7 @@
 static bool probe(const struct frozen_file *file)
 {
 	struct socket_identity identity;
-	int own;
-	return socket_is(file) && socket_identify((struct frozen_file *)(uintptr_t)file, &identity, &own, NULL) == 0 &&
+	return socket_is(file) && socket_identify((struct frozen_file *)(uintptr_t)file, &identity, NULL, NULL) == 0 &&
 	       (identity.domain == AF_INET || identity.domain == AF_INET6) && identity.type == SOCK_STREAM &&
 	       (identity.protocol == IPPROTO_TCP || identity.protocol == IPPROTO_MPTCP);
 }
@@ -42,12 +42,35 @@ bool tcp_is_synchronized(uint8_t state)
 	       state == TCP_LAST_ACK || state == TCP_CLOSING;
 }
 
+static void ask_addresses(struct tcp_look *look)
+{
+	look->local_size = look->remote_size = sizeof look->local_bytes;
+	if (getsockname(look->own, (struct sockaddr *)&look->local_bytes, &look->local_size) < 0)
+		look->local_size = 0;
+	if (getpeername(look->own, (struct sockaddr *)&look->remote_bytes, &look->remote_size) < 0)
+		look->remote_size = 0;
+}
+
+static socklen_t address_of(const struct tcp_end *end, const uint8_t ip[16], uint16_t port, struct sockaddr_storage *ret_bytes)
+{
+	struct sockaddr_in four = { .sin_family = AF_INET, .sin_port = htons(port) };
+	struct sockaddr_in6 six = { .sin6_family = AF_INET6, .sin6_port = htons(port) };
+	memcpy(&four.sin_addr, ip + 12, 4);
+	memcpy(&six.sin6_addr, ip, 16);
+	if (end->family == AF_INET)
+		memcpy(ret_bytes, &four, sizeof four);
+	else
+		memcpy(ret_bytes, &six, sizeof six);
+	return end->family == AF_INET ? sizeof four : sizeof six;
+}
+
 static int polls(int own, int events)
 {
 	struct pollfd pollfd = { .fd = own, .events = (short)events };
 	return poll(&pollfd, 1, 0) > 0 ? pollfd.revents & events : 0;
 }
 
+/* What it says itself. */
 static int look_at(struct frozen_file *file, struct tcp_look *look, struct fault *fault)
 {
 	struct tcp_info info = { 0 };
@@ -61,20 +84,36 @@ static int look_at(struct frozen_file *file, struct tcp_look *look, struct fault
 		look->waiting = info.tcpi_unacked; /* tcp_get_info: of one that listens */
 		look->backlog = info.tcpi_sacked;
 	}
-	look->remote_size = sizeof look->remote_bytes;
-	if (getpeername(look->own, (struct sockaddr *)&look->remote_bytes, &look->remote_size) < 0)
-		look->remote_size = 0;
+	ask_addresses(look);
 	look->connected = look->remote_size && address_parse(&look->remote_bytes, look->remote_size, &look->remote);
-	look->local_size = sizeof look->local_bytes;
-	if (getsockname(look->own, (struct sockaddr *)&look->local_bytes, &look->local_size) < 0)
-		look->local_size = 0;
-	else
+	if (look->local_size)
 		address_parse(&look->local_bytes, look->local_size, &look->local);
 	int seen = polls(look->own, POLLRDHUP | POLLERR | POLLPRI);
 	look->ended = look->state == TCP_CLOSE && (seen & POLLRDHUP);
 	look->failed = seen & POLLERR;
 	look->urgent = seen & POLLPRI;
 	return 0;
+}
+
+/* What the kernel's list says of it; errors and urgent bytes are looked for in all of them together. */
+static void look_up(struct harvest *harvest, struct frozen_file *file, const struct tcp_end *end, struct tcp_look *look)
+{
+	*look = (struct tcp_look){ .own = file->own, .state = end->state, .is_listed = true };
+	look->identity = (struct socket_identity){ file->identity[0], file->identity[1], file->identity[2] };
+	memcpy(look->upper, end->protocol, sizeof look->upper);
+	if (end->state == TCP_LISTEN) {
+		look->waiting = end->receive_queue;
+		look->backlog = end->send_queue;
+	}
+	look->local_size = address_of(end, end->local, end->local_port, &look->local_bytes);
+	address_parse(&look->local_bytes, look->local_size, &look->local);
+	if (tcp_is_synchronized(end->state) || end->state == TCP_SYN_SENT)
+		look->remote_size = address_of(end, end->remote, end->remote_port, &look->remote_bytes);
+	/* With scopes and flow labels. */
+	if (harvest->frozen && end->family == AF_INET6 && end->state != TCP_SYN_SENT)
+		ask_addresses(look);
+	look->connected = look->remote_size && address_parse(&look->remote_bytes, look->remote_size, &look->remote) &&
+			  end->state != TCP_SYN_SENT;
 }
 
 int tcp_look(struct harvest *harvest, struct frozen_file *file, struct tcp_look **ret_look, struct fault *fault)
@@ -99,13 +138,49 @@ static int place_compare(const void *a, const void *b)
 	return order ? order : address_compare(&x->remote, &y->remote);
 }
 
+static const struct tcp_end *listed(struct harvest *harvest, const struct frozen_file *file)
+{
+	const struct socket_scene *scene = socket_scene(harvest);
+	const struct socket_asked *asked = socket_asked(scene, file);
+	if (!scene->has_tcp_ends || !file->is_identified || (harvest->frozen && !asked))
+		return NULL;
+	return tcp_ends_of(&scene->tcp_ends, (uint32_t)file->stat.st_ino, asked ? asked->cookie : 0);
+}
+
 static void look_at_one(void *context, unsigned worker, size_t item)
 {
-	struct frozen_file *file = ((const struct harvest *)context)->files.at[item];
+	struct harvest *harvest = context;
+	struct frozen_file *file = harvest->files.at[item];
 	(void)worker;
-	if (file->kind == &kind_tcp_socket) {
-		look_at(file, file->note, NULL);
-		frozen_file_put(file);
+	if (file->kind != &kind_tcp_socket)
+		return;
+	const struct tcp_end *end = listed(harvest, file);
+	if (end) {
+		look_up(harvest, file, end, file->note);
+		return;
+	}
+	look_at(file, file->note, NULL);
+	frozen_file_put(file);
+}
+
+/* Errors and urgent bytes, by one call. */
+static void poll_all(struct harvest *harvest)
+{
+	_free_ struct pollfd *all = memory_new((harvest->files.count + 1) * sizeof *all);
+	_free_ struct tcp_look **looks = memory_new((harvest->files.count + 1) * sizeof *looks);
+	size_t count = 0;
+	for (size_t i = 0; i < harvest->files.count; i++) {
+		struct frozen_file *file = harvest->files.at[i];
+		if (file->kind != &kind_tcp_socket || !file->keeps_own || file->own < 0)
+			continue;
+		all[count] = (struct pollfd){ .fd = file->own, .events = POLLERR | POLLPRI };
+		looks[count++] = file->note;
+	}
+	if (!count || poll(all, count, 0) < 0)
+		return;
+	for (size_t i = 0; i < count; i++) {
+		looks[i]->failed |= (all[i].revents & POLLERR) != 0;
+		looks[i]->urgent |= (all[i].revents & POLLPRI) != 0;
 	}
 }
 
@@ -113,15 +188,24 @@ static void look_at_one(void *context, unsigned worker, size_t item)
 static void index_tree(struct harvest *harvest)
 {
 	struct socket_scene *scene = socket_scene(harvest);
+	size_t all = 0;
 	if (scene->tcp_seen == harvest->files.count)
 		return;
 	scene->tcp_seen = harvest->files.count;
 	scene->tcp_count = 0;
 	scene->tcp = ARENA_ARRAY(&harvest->arena, struct tcp_place, harvest->files.count);
-	for (size_t i = 0; i < harvest->files.count; i++)
-		if (harvest->files.at[i]->kind == &kind_tcp_socket && !harvest->files.at[i]->note)
+	for (size_t i = 0; i < harvest->files.count; i++) {
+		if (harvest->files.at[i]->kind != &kind_tcp_socket)
+			continue;
+		if (!harvest->files.at[i]->note)
 			harvest->files.at[i]->note = ARENA_NEW(&harvest->arena, struct tcp_look);
+		all++;
+	}
+	if (all >= SOCKETS_MANY)
+		socket_scene_tcp(harvest);
 	crew_run(harvest->files.count, look_at_one, harvest);
+	if (harvest->frozen)
+		poll_all(harvest);
 	for (size_t i = 0; i < harvest->files.count; i++) {
 		struct frozen_file *file = harvest->files.at[i];
 		const struct tcp_look *look = file->kind == &kind_tcp_socket ? file->note : NULL;
@@ -144,17 +228,10 @@ struct frozen_file *tcp_inside(struct harvest *harvest, struct frozen_file *file
 
 const struct tcp_end *tcp_other_end(struct harvest *harvest, const struct tcp_look *look)
 {
-	struct socket_scene *scene = socket_scene(harvest);
-	if (!scene->has_tcp_ends && sockdiag_tcp(&harvest->arena, &scene->tcp_ends, NULL) < 0)
-		scene->tcp_ends = (struct tcp_ends){ 0 };
-	scene->has_tcp_ends = true;
-	for (size_t i = 0; i < scene->tcp_ends.count; i++) {
-		const struct tcp_end *end = &scene->tcp_ends.at[i];
-		if (end->local_port == look->remote.port && end->remote_port == look->local.port &&
-		    !memcmp(end->local, &look->remote.ip, 16) && !memcmp(end->remote, &look->local.ip, 16))
-			return end;
-	}
-	return NULL;
+	struct tcp_end key = { .local_port = look->remote.port, .remote_port = look->local.port };
+	memcpy(key.local, &look->remote.ip, 16);
+	memcpy(key.remote, &look->local.ip, 16);
+	return tcp_ends_find(socket_scene_tcp(harvest), &key);
 }
 
 /* The other end is on this host, closed, and belongs to nobody any more: nothing that speaks is lost with it. */
@@ -234,10 +311,14 @@ static int refuse_frozen(struct harvest *harvest, const struct tcp_look *look, b
 
 static int refuse_kind(struct harvest *harvest, const struct tcp_look *look, struct fault *fault)
 {
-	char protocol[16] = "";
+	char protocol[TCP_ULP_MOST] = "";
 	socklen_t size = sizeof protocol - 1;
+	if (look->is_listed)
+		memcpy(protocol, look->upper, sizeof protocol);
+	else if (getsockopt(look->own, IPPROTO_TCP, TCP_ULP, protocol, &size) < 0)
+		protocol[0] = 0;
 	/* Subflows of MPTCP have a ULP as well. */
-	if (getsockopt(look->own, IPPROTO_TCP, TCP_ULP, protocol, &size) == 0 && protocol[0] && strcmp(protocol, "mptcp"))
+	if (protocol[0] && strcmp(protocol, "mptcp"))
 		return fault_set(fault, FAULT_UNSUPPORTED, ENOTSUP, "%s: the kernel does its %s, whose state cannot be read; try to "
 				 "let the program do it itself (without kTLS)", connection_text(harvest, look), protocol);
 	bool is_mptcp = look->identity.protocol == IPPROTO_MPTCP || !strcmp(protocol, "mptcp");
@@ -252,11 +333,9 @@ static int refuse_file(const struct harvest *const_harvest, struct frozen_file *
 	struct harvest *harvest = (struct harvest *)(uintptr_t)const_harvest; /* what is learnt is kept in it */
 	index_tree(harvest);
 	struct tcp_look *look = file->note; /* index_tree has just looked */
-	int own, rc = frozen_file_own(file, &own, fault);
-	if (rc == 0) {
-		look->own = own;
+	int rc = look->is_listed && !harvest->frozen ? 0 : frozen_file_own(file, &look->own, fault);
+	if (rc == 0)
 		rc = refuse_kind(harvest, look, fault);
-	}
 	bool inside = rc == 0 && tcp_inside(harvest, file, look);
 	bool outside = rc == 0 && look->connected && tcp_is_synchronized(look->state) && !inside;
 	if (outside && !is_deserted(harvest, look))
@@ -309,16 +388,45 @@ static void settle_unsent(Cairn__TcpQueues *sender, const Cairn__TcpQueues *rece
 		sender->unsent = left;
 }
 
-static int check_pair(const struct frozen_file *other, Cairn__TcpSocket *message, struct fault *fault)
+static bool pair_fits(Cairn__TcpQueues *a, Cairn__TcpQueues *b)
 {
-	Cairn__TcpSocket *first = ((struct tcp_look *)other->note)->message;
-	if (!first || !first->queues || !first->queues->exact || !message->queues || !message->queues->exact)
+	settle_unsent(a, b);
+	settle_unsent(b, a);
+	return fits(a, b) && fits(b, a);
+}
+
+/* What was on its way between them when the one was read and not when the other was is there a moment later. */
+static int check_pair(struct harvest *harvest, const struct frozen_file *other, struct tcp_look *look, Cairn__TcpSocket *message,
+		      struct fault *fault)
+{
+	enum { TRIES = 5, PAUSE_NS = 1000000 };
+	struct tcp_look *first = other->note;
+	int rc = 0;
+	if (!first->message || !first->message->queues || !first->message->queues->exact || !message->queues->exact)
 		return 0;
-	settle_unsent(first->queues, message->queues);
-	settle_unsent(message->queues, first->queues);
-	if (fits(first->queues, message->queues) && fits(message->queues, first->queues))
-		return 0;
+	for (int i = 0; rc == 0 && i < TRIES && !pair_fits(first->message->queues, message->queues); i++) {
+		int own;
+		clock_sleep_ns(PAUSE_NS);
+		rc = frozen_file_own((struct frozen_file *)(uintptr_t)other, &own, fault);
+		first->own = own;
+		if (rc == 0)
+			rc = tcp_queues_capture(harvest, first, first->message->socket, first->message->queues, fault);
+		frozen_file_put((struct frozen_file *)(uintptr_t)other);
+		if (rc == 0)
+			rc = tcp_queues_capture(harvest, look, message->socket, message->queues, fault);
+	}
+	if (rc < 0 || pair_fits(first->message->queues, message->queues))
+		return rc;
 	return fault_set_transient(fault, FAULT_FAILED, EAGAIN, "TCP: data moved between both ends while they were read; try again");
+}
+
+static int take_queues(struct harvest *harvest, struct tcp_look *look, Cairn__TcpSocket *message, struct fault *fault)
+{
+	message->queues = look->queues;
+	if (look->queues)
+		return 0;
+	message->queues = HARVEST_MESSAGE(harvest, Cairn__TcpQueues, cairn__tcp_queues__init);
+	return tcp_queues_capture(harvest, look, message->socket, message->queues, fault);
 }
 
 static int capture_connection(struct harvest *harvest, struct frozen_file *file, struct tcp_look *look,
@@ -330,12 +438,11 @@ static int capture_connection(struct harvest *harvest, struct frozen_file *file,
 	message->peer = other ? other->id : 0;
 	message->ended = is_left;
 	message->reset = look->identity.protocol == IPPROTO_MPTCP || (!other && !is_left && harvest->policy.tcp == TCP_POLICY_CLOSE);
-	message->queues = HARVEST_MESSAGE(harvest, Cairn__TcpQueues, cairn__tcp_queues__init);
-	int rc = tcp_queues_capture(harvest, look, message, fault);
+	int rc = take_queues(harvest, look, message, fault);
 	if (rc == 0 && !other && !is_left && !message->reset && !message->queues->exact)
 		rc = fault_set(fault, FAULT_PERMISSION, EPERM, "TCP: cannot be kept without CAP_NET_ADMIN; try --tcp close");
 	if (rc == 0 && other)
-		rc = check_pair(other, message, fault);
+		rc = check_pair(harvest, other, look, message, fault);
 	return rc;
 }
 
@@ -347,17 +454,68 @@ static void drop_findings(Cairn__Socket *message)
 	options_drop(message, SOL_SOCKET, SO_INCOMING_CPU);
 }
 
+/* Of many: their queues, and what has come since the refusals to those that listen, and what errors and urgent bytes. */
+static void read_ahead(struct harvest *harvest)
+{
+	struct socket_scene *scene = socket_scene(harvest);
+	struct tcp_ends listening;
+	_free_ struct frozen_file **connected = memory_new((harvest->files.count + 1) * sizeof *connected);
+	if (scene->has_tcp_queues || !scene->asked)
+		return;
+	scene->has_tcp_queues = true;
+	for (size_t i = 0; i < harvest->files.count; i++) {
+		struct frozen_file *file = harvest->files.at[i];
+		struct tcp_look *look = file->kind == &kind_tcp_socket ? file->note : NULL;
+		connected[i] = look && look->is_listed && tcp_is_synchronized(look->state) ? file : NULL;
+	}
+	tcp_queues_ahead(harvest, connected, harvest->files.count);
+	poll_all(harvest);
+	if (sockdiag_tcp(&harvest->arena, TCP_STATES_LISTENING, &listening, NULL) < 0)
+		return;
+	for (size_t i = 0; i < harvest->files.count; i++) {
+		struct frozen_file *file = harvest->files.at[i];
+		struct tcp_look *look = file->kind == &kind_tcp_socket ? file->note : NULL;
+		const struct socket_asked *asked = look && look->is_listed && look->state == TCP_LISTEN ? socket_asked(scene, file) : NULL;
+		const struct tcp_end *end = asked ? tcp_ends_of(&listening, (uint32_t)file->stat.st_ino, asked->cookie) : NULL;
+		look = asked ? look : NULL;
+		if (look && end)
+			look->waiting = end->receive_queue, look->is_fresh = true;
+	}
+}
+
+/* The kernel goes on working: what was seen at the refusals may not be so any more. */
+static int look_again(struct harvest *harvest, struct frozen_file *file, struct tcp_look **ret_look, struct fault *fault)
+{
+	struct tcp_look *look = file->note;
+	read_ahead(harvest);
+	if (!look || (!look->queues && !look->is_fresh)) {
+		int rc = tcp_look(harvest, file, &look, fault);
+		if (rc < 0)
+			return rc;
+	}
+	assert(look); /* tcp_look */
+	*ret_look = look;
+	if (look->state != TCP_SYN_SENT || look->remote_size)
+		return 0;
+	/* getpeername(2) does not tell yet (net/ipv4/af_inet.c inet_getname). */
+	const struct tcp_end *end = tcp_ends_of(socket_scene_tcp(harvest), (uint32_t)file->stat.st_ino, 0);
+	if (!end || end->state != TCP_SYN_SENT)
+		return passing(harvest, fault, "a connection is just being made", "when it is made");
+	look->remote_size = address_of(end, end->remote, end->remote_port, &look->remote_bytes);
+	return 0;
+}
+
 static int capture_file(struct harvest *harvest, struct frozen_file *file, struct fault *fault)
 {
 	struct tcp_look *look = NULL;
 	index_tree(harvest);
 	int rc = hold_outside(harvest, fault);
 	if (rc == 0)
-		rc = tcp_look(harvest, file, &look, fault);
+		rc = look_again(harvest, file, &look, fault);
 	if (rc < 0)
 		return rc;
-	assert(look);
-	/* The kernel goes on working: a connection may have come since the refusals. */
+	assert(look); /* look_again */
+	/* A connection may have come since the refusals. */
 	rc = refuse_frozen(harvest, look, tcp_inside(harvest, file, look), fault);
 	if (rc < 0)
 		return rc;
@@ -374,8 +532,7 @@ static int capture_file(struct harvest *harvest, struct frozen_file *file, struc
 	} else if (look->ended || look->failed) {
 		message->ended = look->ended;
 		message->reset = look->failed;
-		message->queues = HARVEST_MESSAGE(harvest, Cairn__TcpQueues, cairn__tcp_queues__init);
-		rc = tcp_queues_capture(harvest, look, message, fault);
+		rc = take_queues(harvest, look, message, fault);
 	} else if (look->state == TCP_SYN_SENT) {
 		message->remote = address_keep(&harvest->arena, &look->remote_bytes, look->remote_size);
 	}
@@ -390,10 +547,9 @@ static int capture_file(struct harvest *harvest, struct frozen_file *file, struc
 static int depart(struct harvest *harvest, struct frozen_file *file, bool ends, struct fault *fault)
 {
 	struct socket_scene *scene = socket_scene(harvest);
-	const Cairn__TcpSocket *message = file->note ? ((struct tcp_look *)file->note)->message : NULL;
 	const struct linger at_once = { 1, 0 };
-	int own, reuse = 0;
-	socklen_t size = sizeof reuse;
+	const struct tcp_look *look = file->note;
+	int own;
 	if (scene->held_count && !scene->is_kept) {
 		int rc = lock_keep(harvest->policy.image_id, scene->held, scene->held_count, fault);
 		if (rc < 0)
@@ -403,11 +559,11 @@ static int depart(struct harvest *harvest, struct frozen_file *file, bool ends, 
 			log_warn("packets of %zu TCP connections to the outside are dropped until the image is restored; before SIGCONT lets the program "
 				 "go on here instead, run cairn check --repair", scene->held_count);
 	}
+	const Cairn__TcpSocket *message = look ? look->message : NULL;
 	if (!ends || !message || !message->queues || !message->remote.len || message->reset || frozen_file_own(file, &own, NULL) < 0)
 		return 0;
 	/* Own copies are closed after the processes: the last close is silent in repair mode (tcp_close), and leaves no TIME_WAIT by a reset. */
-	getsockopt(own, SOL_SOCKET, SO_REUSEADDR, &reuse, &size);
-	guard_watch(scene->guard, own, reuse);
+	guard_watch(scene->guard, own, look->reuse);
 	if (setsockopt(own, IPPROTO_TCP, TCP_REPAIR, &(int){ 1 }, sizeof(int)) < 0 && message->peer)
 		setsockopt(own, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
 	return 0;

@@ -17,9 +17,14 @@ struct tcp_look {
 	struct inet_address local, remote; /* connected */
 	struct sockaddr_storage local_bytes, remote_bytes;
 	socklen_t local_size, remote_size; /* 0: none */
+	bool is_listed;       /* from the kernel's list, with the next */
+	bool is_fresh;        /* of one that listens: looked at after the refusals */
+	char upper[TCP_ULP_MOST];
 	bool ended;    /* both directions are closed */
 	bool failed;   /* an error waits */
 	bool urgent;
+	Cairn__TcpQueues *queues;  /* read ahead; NULL: not, or in vain */
+	int reuse;                 /* SO_REUSEADDR, of one whose queues are read */
 	Cairn__TcpSocket *message; /* once it is captured */
 };
 int tcp_look(struct harvest *harvest, struct frozen_file *file, struct tcp_look **ret_look, struct fault *fault);
@@ -33,8 +38,11 @@ bool tcp_is_synchronized(uint8_t state); /* connected, or half closed */
 
 /* Is it permitted here (CAP_NET_ADMIN in the user namespace of the network namespace)? */
 bool tcp_can_repair(void);
-/* Reads them from a frozen socket, of which @message has the options already, and which is as before afterwards. -EAGAIN: it changes meanwhile (transient). */
-int tcp_queues_capture(struct harvest *harvest, const struct tcp_look *look, Cairn__TcpSocket *message, struct fault *fault);
+/* Reads them from a frozen socket that has these options, and which is as before afterwards. -EAGAIN: it changes meanwhile (transient). */
+int tcp_queues_capture(struct harvest *harvest, struct tcp_look *look, const Cairn__Socket *options, Cairn__TcpQueues *ret_queues,
+		       struct fault *fault);
+/* Of all connections in @files (@count of them, some NULL), by several threads; leaves them in their looks. */
+void tcp_queues_ahead(struct harvest *harvest, struct frozen_file *const files[], size_t count);
 int tcp_queues_check(const Cairn__TcpQueues *message, struct fault *fault);
 /* Connects a fresh socket in repair mode, in which it stays, silent: everything but what was not sent yet. */
 int tcp_queues_connect(int fd, const Cairn__TcpSocket *message, struct fault *fault);

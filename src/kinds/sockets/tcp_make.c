@@ -70,7 +70,7 @@ static void sweep_port(const ProtobufCBinaryData *local)
 	struct arena arena = { 0 };
 	struct tcp_ends ends = { 0 };
 	struct inet_address address;
-	if (address_parse(local->data, local->len, &address) && sockdiag_tcp(&arena, &ends, NULL) == 0)
+	if (address_parse(local->data, local->len, &address) && sockdiag_tcp(&arena, (uint32_t)TCP_STATES_ALL, &ends, NULL) == 0)
 		for (size_t i = 0; i < ends.count; i++)
 			if (!ends.at[i].inode && ends.at[i].local_port == address.port && ends.at[i].state == TCP_TIME_WAIT)
 				sockdiag_tcp_destroy(address.family, &ends.at[i]);

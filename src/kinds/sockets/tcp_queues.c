@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/crew.h"
 #include "base/fd.h"
 #include "base/log.h"
 #include "kinds/sockets/guard.h"
@@ -99,33 +100,40 @@ static int count(int fd, unsigned long request)
 	return ioctl(fd, request, &value) < 0 ? -errno : value;
 }
 
-/* In repair mode. The receive queue ends at the receive sequence, the send queue at the send sequence; both but for FINs. */
-static int read_queues(const struct tcp_look *look, struct arena *arena, Cairn__TcpQueues *message)
+/* In repair mode. Nothing moves while the sequence number does not. */
+static int read_received(const struct tcp_look *look, struct arena *arena, Cairn__TcpQueues *message)
 {
 	int fd = look->own;
 	uint32_t end, again;
-	int received = count(fd, SIOCINQ), rc = sequence(fd, QUEUE_RECEIVE, &end);
+	socklen_t size = sizeof again;
+	int rc = sequence(fd, QUEUE_RECEIVE, &end), received = count(fd, SIOCINQ);
 	if (rc == 0)
 		rc = peek(fd, arena, received, &message->receive);
 	if (rc < 0)
 		return rc;
 	message->receive_sequence = end - (uint32_t)message->receive.len - tcp_has_received_fin(look->state);
-	int unsent = count(fd, SIOCOUTQNSD), queued = count(fd, SIOCOUTQ) - own_fin_is_queued(look->state);
-	rc = sequence(fd, QUEUE_SEND, &end);
+	if (getsockopt(fd, IPPROTO_TCP, TCP_QUEUE_SEQ, &again, &size) < 0)
+		return -errno;
+	return again == end ? 0 : -EAGAIN;
+}
+
+/* The send queue ends at the send sequence, but for a FIN. Its program stands still, so that it only gets shorter. */
+static int read_sent(const struct tcp_look *look, struct arena *arena, Cairn__TcpQueues *message)
+{
+	int fd = look->own;
+	uint32_t end;
+	int queued = count(fd, SIOCOUTQ) - own_fin_is_queued(look->state), rc = sequence(fd, QUEUE_SEND, &end);
+	int unsent = rc == 0 && queued > 0 ? count(fd, SIOCOUTQNSD) : 0;
 	if (rc == 0)
 		rc = peek_sent(fd, arena, queued, &message->send);
 	if (rc < 0)
 		return rc;
 	message->send_sequence = end - (uint32_t)message->send.len - tcp_has_sent_fin(look->state);
 	message->unsent = unsent <= 0 ? 0 : unsent > queued ? (uint32_t)queued : (uint32_t)unsent;
-	/* Was it still while it was read? */
-	if (sequence(fd, QUEUE_RECEIVE, &again) < 0 || count(fd, SIOCINQ) != received ||
-	    count(fd, SIOCOUTQ) - own_fin_is_queued(look->state) != queued ||
-	    again != message->receive_sequence + message->receive.len + tcp_has_received_fin(look->state))
-		return -EAGAIN;
-	return 0;
+	return queued <= 0 || count(fd, SIOCOUTQ) - own_fin_is_queued(look->state) == queued ? 0 : -EAGAIN;
 }
 
+/* -ESTALE: it is not in the state any more that it was looked at in. */
 static int read_rest(const struct tcp_look *look, struct arena *arena, Cairn__TcpQueues *message)
 {
 	struct tcp_info info = { 0 };
@@ -133,11 +141,14 @@ static int read_rest(const struct tcp_look *look, struct arena *arena, Cairn__Tc
 	socklen_t size = sizeof info;
 	if (getsockopt(look->own, IPPROTO_TCP, TCP_INFO, &info, &size) < 0)
 		return -errno;
+	if (info.tcpi_state != look->state)
+		return -ESTALE;
 	message->options = info.tcpi_options;
 	message->send_scale = info.tcpi_snd_wscale;
 	message->receive_scale = info.tcpi_rcv_wscale;
 	message->mss = (uint32_t)get_int(look->own, IPPROTO_TCP, TCP_MAXSEG);
-	message->timestamp = (uint32_t)get_int(look->own, IPPROTO_TCP, TCP_TIMESTAMP);
+	if (info.tcpi_options & TCPI_OPT_TIMESTAMPS)
+		message->timestamp = (uint32_t)get_int(look->own, IPPROTO_TCP, TCP_TIMESTAMP);
 	size = sizeof window;
 	if (getsockopt(look->own, IPPROTO_TCP, TCP_REPAIR_WINDOW, &window, &size) == 0 && size == sizeof window)
 		message->window = (ProtobufCBinaryData){ sizeof window, arena_copy(arena, &window, sizeof window) };
@@ -147,19 +158,19 @@ static int read_rest(const struct tcp_look *look, struct arena *arena, Cairn__Tc
 /* The kernel's numbers (linux/sock_diag.h); SO_MEMINFO since 4.12. */
 enum { MEMORY_RECEIVE_BUFFER = 1, MEMORY_SEND_BUFFER = 3, MEMORY_COUNT = 9 };
 
-static void read_buffers(int fd, Cairn__TcpQueues *message)
+static void read_buffers(int fd, const struct socket_asked *asked, Cairn__TcpQueues *message)
 {
 	uint32_t memory[MEMORY_COUNT] = { 0 };
 	socklen_t size = sizeof memory;
-	getsockopt(fd, SOL_SOCKET, SO_MEMINFO, memory, &size);
-	message->send_buffer = memory[MEMORY_SEND_BUFFER];
-	message->receive_buffer = memory[MEMORY_RECEIVE_BUFFER];
+	if (!asked)
+		getsockopt(fd, SOL_SOCKET, SO_MEMINFO, memory, &size);
+	message->send_buffer = asked ? asked->send_buffer : memory[MEMORY_SEND_BUFFER];
+	message->receive_buffer = asked ? asked->receive_buffer : memory[MEMORY_RECEIVE_BUFFER];
 }
 
-static int capture_exact(struct harvest *harvest, const struct tcp_look *look, int reuse, Cairn__TcpQueues *message)
+static int read_exact(const struct tcp_look *look, struct tcp_guard *guard, struct arena *arena, Cairn__TcpQueues *message)
 {
-	struct tcp_guard *guard = guard_get(harvest);
-	guard_watch(guard, look->own, reuse);
+	guard_watch(guard, look->own, look->reuse);
 	int rc = set_int(look->own, TCP_REPAIR, 1);
 	if (rc < 0) {
 		guard_forget(guard, look->own);
@@ -169,36 +180,82 @@ static int capture_exact(struct harvest *harvest, const struct tcp_look *look, i
 	for (int i = 0; i < TRIES && (i == 0 || rc == -EAGAIN); i++) {
 		if (i > 2)
 			clock_sleep_ns(1000000);
-		rc = read_queues(look, &harvest->arena, message);
+		rc = read_received(look, arena, message);
+		if (rc == 0)
+			rc = read_sent(look, arena, message);
 	}
 	if (rc == 0)
-		rc = read_rest(look, &harvest->arena, message);
+		rc = read_rest(look, arena, message);
 	set_int(look->own, TCP_REPAIR, REPAIR_OFF_NO_PROBE);
-	setsockopt(look->own, SOL_SOCKET, SO_REUSEADDR, &reuse, sizeof reuse);
+	if (look->reuse) /* leaving takes it away */
+		setsockopt(look->own, SOL_SOCKET, SO_REUSEADDR, &look->reuse, sizeof look->reuse);
 	guard_forget(guard, look->own);
 	message->exact = rc == 0;
 	return rc;
 }
 
-int tcp_queues_capture(struct harvest *harvest, const struct tcp_look *look, Cairn__TcpSocket *message, struct fault *fault)
+/* 0 or a negative errno. */
+static int read_queues(const struct tcp_look *look, struct tcp_guard *guard, const struct socket_asked *asked, const Cairn__Socket *options,
+		       struct arena *arena, Cairn__TcpQueues *message)
 {
-	int own = look->own, offset = options_int(message->socket, SOL_SOCKET, SO_PEEK_OFF, -1), none = -1, rc = -EPERM;
-	int reuse = options_int(message->socket, SOL_SOCKET, SO_REUSEADDR, 0);
+	int own = look->own, offset = options_int(options, SOL_SOCKET, SO_PEEK_OFF, -1), none = -1, rc = -EPERM;
+	cairn__tcp_queues__init(message);
 	if (offset >= 0) /* 6.9: a program that peeks from an offset */
 		setsockopt(own, SOL_SOCKET, SO_PEEK_OFF, &none, sizeof none);
-	read_buffers(own, message->queues);
-	message->queues->buffer_locks = (options_int(message->socket, SOL_SOCKET, SO_SNDBUF, 0) ? 1 : 0) |
-					(options_int(message->socket, SOL_SOCKET, SO_RCVBUF, 0) ? 2 : 0);
+	read_buffers(own, asked, message);
+	message->buffer_locks = (options_int(options, SOL_SOCKET, SO_SNDBUF, 0) ? 1 : 0) |
+				(options_int(options, SOL_SOCKET, SO_RCVBUF, 0) ? 2 : 0);
 	if (tcp_is_synchronized(look->state))
-		rc = capture_exact(harvest, look, reuse, message->queues);
+		rc = read_exact(look, guard, arena, message);
 	/* Without CAP_NET_ADMIN, or when it has ended: what was received. */
 	if (rc == -EPERM)
-		rc = peek(own, &harvest->arena, count(own, SIOCINQ), &message->queues->receive);
+		rc = peek(own, arena, count(own, SIOCINQ), &message->receive);
 	if (offset >= 0)
 		setsockopt(own, SOL_SOCKET, SO_PEEK_OFF, &offset, sizeof offset);
-	if (rc == -EAGAIN)
+	return rc;
+}
+
+int tcp_queues_capture(struct harvest *harvest, struct tcp_look *look, const Cairn__Socket *options, Cairn__TcpQueues *ret_queues,
+		       struct fault *fault)
+{
+	look->reuse = options_int(options, SOL_SOCKET, SO_REUSEADDR, 0);
+	int rc = read_queues(look, guard_get(harvest), NULL, options, &harvest->arena, ret_queues);
+	if (rc == -EAGAIN || rc == -ESTALE)
 		return fault_set_transient(fault, FAULT_FAILED, EAGAIN, "TCP: its queues change while they are read; try again");
 	return rc == 0 ? 0 : fault_set(fault, fault_class_of(-rc), -rc, "TCP: its queues cannot be read: %s", strerror(-rc));
+}
+
+/* ---- of many ---- */
+
+struct ahead {
+	struct harvest *harvest;
+	struct frozen_file *const *files;
+	struct tcp_guard *guard;
+	struct arena arenas[CREW_MOST];
+};
+
+static void read_one(void *context, unsigned worker, size_t item)
+{
+	struct ahead *ahead = context;
+	const struct frozen_file *file = ahead->files[item];
+	const struct socket_asked *asked = file ? socket_asked(socket_scene(ahead->harvest), file) : NULL;
+	Cairn__Socket options;
+	struct tcp_look *look = asked ? file->note : NULL;
+	if (!look || !options_known(ahead->harvest, file, &options))
+		return;
+	look->reuse = options_int(&options, SOL_SOCKET, SO_REUSEADDR, 0);
+	Cairn__TcpQueues *queues = ARENA_NEW(&ahead->arenas[worker], Cairn__TcpQueues);
+	if (read_queues(look, ahead->guard, asked, &options, &ahead->arenas[worker], queues) == 0)
+		look->queues = queues;
+}
+
+void tcp_queues_ahead(struct harvest *harvest, struct frozen_file *const files[], size_t count)
+{
+	struct ahead ahead = { .harvest = harvest, .files = files, .guard = guard_get(harvest) };
+	options_read_ahead(harvest);
+	crew_run(count, read_one, &ahead);
+	for (size_t i = 0; i < CREW_MOST; i++)
+		arena_join(&harvest->arena, &ahead.arenas[i]);
 }
 
 /* ---- image ---- */

@@ -36,8 +36,7 @@ struct unix_look {
 static bool probe(const struct frozen_file *file)
 {
 	struct socket_identity identity;
-	int own;
-	return socket_is(file) && socket_identify((struct frozen_file *)(uintptr_t)file, &identity, &own, NULL) == 0 &&
+	return socket_is(file) && socket_identify((struct frozen_file *)(uintptr_t)file, &identity, NULL, NULL) == 0 &&
 	       identity.domain == AF_UNIX;
 }
 
@@ -50,7 +49,8 @@ static int look(struct harvest *harvest, struct frozen_file *file, struct unix_l
 	if (!file->note)
 		file->note = ARENA_NEW(&harvest->arena, struct unix_look);
 	struct unix_look *found = file->note;
-	rc = socket_identify(file, &found->identity, &found->own, fault);
+	/* A running one's copy is not asked anything. */
+	rc = socket_identify(file, &found->identity, harvest->frozen ? &found->own : NULL, fault);
 	if (rc < 0)
 		return rc;
 	found->seen = unix_sockets_find(all, (uint32_t)file->stat.st_ino);
