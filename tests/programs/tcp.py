@@ -196,7 +196,7 @@ t.s.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1)
     def start(self, address):
         self.process = subprocess.Popen([*self.words, PYTHON, "peer.py", address], stdout=open("peer.out", "wb"),
                                         stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
-        until(lambda: "port" in self.text(), "the peer's port")
+        until(lambda: "\n" in self.text(), "the peer's port")
         return int(self.text().split()[1])
 
     def text(self):
