@@ -177,6 +177,9 @@ static int take_tcp_attribute(const struct nlattr *attribute, void *context)
 	switch (mnl_attr_get_type(attribute)) {
 	case INET_DIAG_ULP_INFO:
 		return mnl_attr_parse_nested(attribute, take_ulp_name, context);
+	case INET_DIAG_MD5SIG:
+		end->is_signed = true;
+		break;
 	case INET_DIAG_CONG:
 		end->has_congestion = size <= sizeof end->congestion;
 		memcpy(end->congestion, payload, end->has_congestion ? size : 0);

@@ -61,6 +61,7 @@ struct tcp_end {
 	uint64_t cookie; /* SO_COOKIE: never used again */
 	uint8_t family, state;
 	char protocol[TCP_ULP_MOST]; /* what the kernel does on top of it (TCP_ULP); empty: nothing */
+	bool is_signed;  /* has keys of TCP_MD5SIG; CAP_NET_ADMIN sees it */
 	bool has_congestion, has_service, has_class, has_flags;
 	char congestion[TCP_ULP_MOST]; /* TCP_CONGESTION */
 	uint8_t service, class;        /* IP_TOS, IPV6_TCLASS */

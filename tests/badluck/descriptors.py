@@ -61,18 +61,62 @@ def userfaultfd():
     refused("fd = call(323, os.O_CLOEXEC | 1)\n", "userfaultfd")
 
 
-@test("sockets that are not carried are refused by name: vsock, packet ring, cryptography", quick=True)
-def sockets():
-    for make, name in (("s = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM)", "vsock"),
-                       ("s = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0); "
-                        "s.setsockopt(263, 5, b''.join(n.to_bytes(4, 'little') for n in (4096, 2, 2048, 4)))", "ring"),
-                       ("s = socket.socket(socket.AF_ALG, socket.SOCK_SEQPACKET)", "cryptography")):
-        try:
-            refused(f"try:\n    {make}\nexcept OSError as e:\n    print('skip', e, flush=True); sys.exit(0)\nfd = s.fileno()\n", name)
-        except Skip:
-            pass
-        for left in ("go", "out", "err"):
-            pathlib.Path(left).unlink(missing_ok=True)
+SOCKET = "try:\n    {}\nexcept OSError as e:\n    print('skip', e, flush=True); sys.exit(0)\nfd = s.fileno()\n"
+
+
+@test("a vsock socket is refused by name", quick=True)
+def vsock():
+    refused(SOCKET.format("s = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM)"), "vsock")
+
+
+@test("an XDP socket is refused by name", quick=True)
+def xdp():
+    refused(SOCKET.format("s = socket.socket(44, socket.SOCK_RAW)"), "xdp")
+
+
+@test("an SCTP socket is refused by name", quick=True)
+def sctp():
+    refused(SOCKET.format("s = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 132)"), "sctp")
+
+
+@test("a packet socket with a ring is refused by name", quick=True)
+def ring():
+    refused(SOCKET.format("s = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0); "
+                          "s.setsockopt(263, 5, b''.join(n.to_bytes(4, 'little') for n in (4096, 2, 2048, 4)))"), "ring")
+
+
+@test("a socket of the kernel's cryptography is refused by name", quick=True)
+def cryptography():
+    refused(SOCKET.format("s = socket.socket(socket.AF_ALG, socket.SOCK_SEQPACKET)"), "cryptography")
+
+
+@test("a connection with kTLS is refused by name", quick=True)
+def ktls():
+    refused("""
+server = socket.create_server(("127.0.0.1", 0))
+client = socket.create_connection(server.getsockname())
+peer, _ = server.accept()
+""" + SOCKET.format("s = client; s.setsockopt(socket.IPPROTO_TCP, 31, b'tls')"), "tls")
+
+
+@test("a socket with an eBPF program as its filter is refused by name", quick=True)
+def program_filter():
+    refused("""
+code = ctypes.create_string_buffer(bytes.fromhex("b700000003000000" "9500000000000000"))
+license = ctypes.create_string_buffer(b"GPL")
+words = (ctypes.c_uint64 * 16)(1 | 2 << 32, ctypes.addressof(code), ctypes.addressof(license))
+program = call(321, 5, words, 128)
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.setsockopt(socket.SOL_SOCKET, 50, program)
+os.close(program)
+fd = s.fileno()
+""", "ebpf")
+
+
+@test("TCP sockets with keys (TCP_MD5SIG) are refused by name", quick=True)
+def keys():
+    refused("import struct\n" + SOCKET.format("s = socket.create_server(('127.0.0.1', 0)); "
+            "s.setsockopt(6, 14, struct.pack('=HHI120xBBHI80s', 2, 0, 0x0100007f, 0, 0, 3, 0, b'key'))"), "md5")
 
 
 @test("a connected MPTCP socket is refused by name", quick=True)

@@ -7,7 +7,7 @@ import socket
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-from cairn_test import (FAILED, PYTHON, TIMEOUT, Skip, UNSUPPORTED, check, equal, fault_line, main, need_cairn, need_root, start, test,
+from cairn_test import (FAILED, OK, PYTHON, TIMEOUT, Skip, UNSUPPORTED, cairn, check, equal, fault_line, main, need_cairn, need_root, start, test,
                         unharmed, write)
 
 HEAD = r'''
@@ -211,6 +211,38 @@ print("got", a.recv(100).decode(), flush=True)
     program.path("go").touch()
     program.succeed()
     check("got late" in program.text(), "wrong output", program.text())
+
+
+@test("a TCP connection of the tree that is not accepted yet is no peer outside: it is waited for, refused by name, or lost if the user says so", quick=True)
+def tcp_before_accept():
+    program = client(r'''
+s = socket.create_server(("127.0.0.1", 0))
+c = socket.create_connection(s.getsockname())
+c.sendall(b"early")
+print("ready", flush=True)
+wait("go")
+try:
+    c.settimeout(10)
+    print("first", c.recv(10), flush=True)
+except OSError as error:
+    print("first", error.errno == 104, flush=True)
+s.settimeout(10)
+d = socket.create_connection(s.getsockname())
+a = s.accept()[0]
+d.sendall(b"late")
+print("got", a.recv(100).decode(), flush=True)
+''')
+    dry = cairn("check", program.pid)
+    check(dry.status == OK, "cairn check refuses what passes by itself", dry)
+    result = program.checkpoint("--timeout", "0.5", status=None, kill=False)
+    line = fault_line(result, TIMEOUT, str(program.pid), "accepted")
+    check("--in-flight lose" in line, "the remedy is not named", line)
+    unharmed(program.pid)
+    program.checkpoint("--in-flight", "lose")
+    program.restore()
+    program.path("go").touch()
+    program.succeed()
+    check("first True" in program.text() and "got late" in program.text(), "wrong output", program.text())
 
 
 def waits(script, words, after):

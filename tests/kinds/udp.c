@@ -4,6 +4,7 @@
 /* variant lite: the same of UDP-Lite */
 #include "probe.h"
 
+#include <linux/net_tstamp.h>
 #include <net/if.h>
 #include <netinet/in.h>
 #include <netinet/udp.h>
@@ -132,9 +133,11 @@ int main(int argc, char **argv)
 	struct sockaddr_storage address;
 	socklen_t size = loopback(&address, at);
 	PROBE(connect(client, (struct sockaddr *)&address, size));
-	/* Queued: empty first, of a connected sender, long, of one that is gone. */
+	/* Queued: empty first, of a connected sender, two empty ones between others, long, of one that is gone. */
 	send_to(other, at, "", 0);
 	PROBE(send(client, "second", 6, 0));
+	send_to(other, at, "", 0);
+	PROBE(send(client, "", 0, 0));
 	send_to(other, at, data, sizeof data);
 	if (!getuid()) /* another program could take its port meanwhile, and only root can speak for it then */
 		send_to(gone, at, "last words", 10);
@@ -144,6 +147,8 @@ int main(int argc, char **argv)
 	set(server, SOL_SOCKET, SO_RCVBUF, 300000 / 2);
 	set(server, SOL_SOCKET, SO_TIMESTAMPNS, 1);
 	set(server, SOL_SOCKET, SO_TIMESTAMPNS, 0);
+	set(other, SOL_SOCKET, 64 /* SO_TIMESTAMPNS_NEW */, 1);
+	set(client, SOL_SOCKET, 65 /* SO_TIMESTAMPING_NEW */, SOF_TIMESTAMPING_SOFTWARE | SOF_TIMESTAMPING_OPT_ID);
 	set(client, IPPROTO_IP, IP_TTL, 33);
 	set(client, level, family == AF_INET ? IP_RECVERR : IPV6_RECVERR, 1);
 	set(other, level, family == AF_INET ? IP_PKTINFO : IPV6_RECVPKTINFO, 1);
@@ -172,6 +177,8 @@ int main(int argc, char **argv)
 	PROBE_SAME(getpeername(server, (struct sockaddr *)&address, &size), -1, "peer of the server");
 	receive(server, "", 0, from_other, "empty datagram");
 	receive(server, "second", 6, from, "datagram of a connected one");
+	receive(server, "", 0, from_other, "empty datagram in the middle");
+	receive(server, "", 0, from, "empty datagram of a connected one");
 	receive(server, data, sizeof data, from_other, "long datagram");
 	if (!getuid())
 		receive(server, "last words", 10, from_gone, "datagram of one that is gone");
@@ -181,6 +188,9 @@ int main(int argc, char **argv)
 	receive(server, "again", 5, from, "datagram after the restore");
 	PROBE_SAME(option(server, SOL_SOCKET, SO_BROADCAST), 1, "SO_BROADCAST");
 	PROBE_SAME(option(server, SOL_SOCKET, SO_RCVBUF), 300000, "SO_RCVBUF");
+	PROBE_SAME(option(other, SOL_SOCKET, 64), 1, "SO_TIMESTAMPNS_NEW");
+	PROBE_SAME(option(other, SOL_SOCKET, SO_TIMESTAMPNS), 0, "SO_TIMESTAMPNS");
+	PROBE_SAME(option(client, SOL_SOCKET, 65), SOF_TIMESTAMPING_SOFTWARE | SOF_TIMESTAMPING_OPT_ID, "SO_TIMESTAMPING_NEW");
 	PROBE_SAME(option(client, IPPROTO_IP, IP_TTL), 33, "IP_TTL");
 	PROBE_SAME(option(client, level, family == AF_INET ? IP_RECVERR : IPV6_RECVERR), 1, "IP_RECVERR");
 	PROBE_SAME(option(other, level, family == AF_INET ? IP_PKTINFO : IPV6_RECVPKTINFO), 1, "IP_PKTINFO");

@@ -347,6 +347,36 @@ static void any_bytes_are_good_or_damaged(void **state)
 	assert_true(good > 1000 && damaged > 1000);
 }
 
+/* Sockets of these can be made on few kernels: what they are is said here instead. */
+static void sockets_that_are_not_carried_are_refused_by_name(void **state)
+{
+	(void)state;
+	static const struct {
+		int identity[3];
+		const char *name;
+	} all[] = {
+		{ { AF_INET, SOCK_STREAM, IPPROTO_SCTP }, "SCTP" }, { { AF_INET6, SOCK_SEQPACKET, IPPROTO_SCTP }, "SCTP" },
+		{ { AF_VSOCK, SOCK_STREAM, 0 }, "vsock" }, { { 44 /* AF_XDP */, SOCK_RAW, 0 }, "XDP" },
+		{ { AF_BLUETOOTH, SOCK_RAW, 1 }, "Bluetooth" }, { { AF_CAN, SOCK_RAW, 1 }, "CAN" }, { { AF_ALG, SOCK_SEQPACKET, 0 }, "AF_ALG" },
+		{ { AF_INET, SOCK_DCCP, 33 }, "protocol 33" }, { { AF_TIPC, SOCK_RDM, 0 }, "domain 30" },
+	};
+	struct harvest harvest = { .frozen = true };
+	for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+		struct frozen_file file = { .own = -1, .link = "socket:[1]", .stat = { .st_mode = S_IFSOCK }, .is_identified = true };
+		struct fault fault = { 0 };
+		const struct kind *found = NULL;
+		memcpy(file.identity, all[i].identity, sizeof file.identity);
+		for (const struct kind *const *kind = kinds; *kind && !found; kind++)
+			if ((*kind)->probe && (*kind)->scope == SCOPE_FILE && (*kind)->probe(&file))
+				found = *kind;
+		assert_ptr_equal(found, &kind_other_socket);
+		assert_true(found->refuse_file(&harvest, &file, &fault) < 0);
+		assert_int_equal(fault.class, FAULT_UNSUPPORTED);
+		assert_non_null(strstr(fault.text, all[i].name));
+		assert_non_null(strstr(fault.text, "; try "));
+	}
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
@@ -355,6 +385,7 @@ int main(void)
 		cmocka_unit_test(tcp_connections_that_cannot_be_are_damaged),
 		cmocka_unit_test(datagram_sockets_that_cannot_be_are_damaged),
 		cmocka_unit_test(packet_sockets_that_cannot_be_are_damaged),
+		cmocka_unit_test(sockets_that_are_not_carried_are_refused_by_name),
 		cmocka_unit_test(any_bytes_are_good_or_damaged),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Of many sockets, what each is. Of a running tree the kernel's lists say it, one request each, by inode: a first look, which counts for
  * refusals only. Frozen sockets are asked themselves, several things by one system call (kernel/sockopts.h). */
+#include <errno.h>
 #include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
@@ -78,14 +79,15 @@ static int value_of(const struct sockopt_question *question)
 
 static void ask_one(void *context, unsigned worker, size_t item)
 {
-	enum { DOMAIN, TYPE, PROTOCOL, LOCKS, NAME, MEMORY, COUNT };
+	enum { DOMAIN, TYPE, PROTOCOL, LOCKS, NAME, MEMORY, COUNT, FILTER = COUNT, WITH_FILTER };
 	struct asking *asking = context;
 	struct frozen_file *file = asking->harvest->files.at[item];
-	struct sockopt_question ask[COUNT] = {
+	struct sockopt_question ask[WITH_FILTER] = {
 		[DOMAIN] = { .name = SO_DOMAIN, .size = sizeof(int) }, [TYPE] = { .name = SO_TYPE, .size = sizeof(int) },
 		[PROTOCOL] = { .name = SO_PROTOCOL, .size = sizeof(int) }, [LOCKS] = { .name = BUF_LOCK, .size = sizeof(int) },
 		[NAME] = { .name = COOKIE, .size = sizeof(uint64_t) },
 		[MEMORY] = { .name = SO_MEMINFO, .size = MEMORY_COUNT * sizeof(uint32_t) },
+		[FILTER] = { .name = SO_GET_FILTER },
 	};
 	int own;
 	if (!socket_is(file) || !file->keeps_own || file->is_identified || frozen_file_own(file, &own, NULL) < 0)
@@ -93,7 +95,7 @@ static void ask_one(void *context, unsigned worker, size_t item)
 	if (!asking->has_tried[worker])
 		asking->rings[worker] = sockopt_ring_new();
 	asking->has_tried[worker] = true;
-	if (!asking->rings[worker] || sockopt_ring_ask(asking->rings[worker], own, ask, COUNT) < 0)
+	if (!asking->rings[worker] || sockopt_ring_ask(asking->rings[worker], own, ask, WITH_FILTER) < 0)
 		return;
 	for (size_t i = 0; i < COUNT; i++)
 		if (ask[i].answer != (ssize_t)ask[i].size)
@@ -105,6 +107,7 @@ static void ask_one(void *context, unsigned worker, size_t item)
 	asked->locks = value_of(&ask[LOCKS]);
 	asked->send_buffer = memory[MEMORY_SEND_BUFFER];
 	asked->receive_buffer = memory[MEMORY_RECEIVE_BUFFER];
+	asked->has_program = ask[FILTER].answer == -EACCES;
 	asked->is_known = true;
 	is(file, value_of(&ask[DOMAIN]), value_of(&ask[TYPE]), value_of(&ask[PROTOCOL]));
 }
@@ -127,6 +130,7 @@ void sockets_census(struct harvest *harvest)
 		count += socket_is(harvest->files.at[i]);
 	if (count < SOCKETS_MANY)
 		return;
+	socket_scene(harvest)->are_many = true;
 	if (harvest->frozen)
 		ask_all(harvest);
 	else

@@ -63,9 +63,9 @@ static const char *waits(int own, int protocol)
 static int refuse_file(const struct harvest *harvest, struct frozen_file *file, struct fault *fault)
 {
 	struct socket_identity identity;
-	int own, rc = 0;
+	int own, rc = socket_refuse(harvest, file, fault);
 	bool is_asked = harvest->frozen && !harvest->policy.losing;
-	if (is_asked)
+	if (rc == 0 && is_asked)
 		rc = socket_identify(file, &identity, &own, fault);
 	const char *what = is_asked && rc == 0 ? waits(own, identity.protocol) : NULL;
 	if (what)

@@ -22,7 +22,9 @@ static bool probe(const struct frozen_file *file)
 
 static int refuse_file(const struct harvest *harvest, struct frozen_file *file, struct fault *fault)
 {
-	int own, rc = harvest->frozen ? frozen_file_own(file, &own, fault) : 0;
+	int own, rc = socket_refuse(harvest, file, fault);
+	if (rc == 0 && harvest->frozen)
+		rc = frozen_file_own(file, &own, fault);
 	struct pollfd pollfd = { .fd = rc == 0 && harvest->frozen ? own : -1, .events = POLLIN };
 	if (rc == 0 && !harvest->policy.losing && poll(&pollfd, 1, 0) > 0 && (pollfd.revents & (POLLIN | POLLERR)))
 		rc = fault_set_transient(fault, FAULT_UNSUPPORTED, EBUSY,

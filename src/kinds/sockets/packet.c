@@ -64,6 +64,8 @@ static int refuse_file(const struct harvest *harvest, struct frozen_file *file, 
 	const struct packet_socket *socket = NULL;
 	int own, rc = find(harvest, file, &socket, fault);
 	if (rc == 0)
+		rc = socket_refuse(harvest, file, fault);
+	if (rc == 0)
 		rc = frozen_file_own(file, &own, fault);
 	if (rc == 0 && socket->has_ring)
 		rc = fault_set(fault, FAULT_UNSUPPORTED, ENOTSUP, "packet socket: has a ring (PACKET_RX_RING, PACKET_TX_RING), in which the "

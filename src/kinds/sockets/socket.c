@@ -87,6 +87,25 @@ int socket_identify(struct frozen_file *file, struct socket_identity *ret_identi
 	return 0;
 }
 
+int socket_refuse(const struct harvest *const_harvest, struct frozen_file *file, struct fault *fault)
+{
+	struct harvest *harvest = (struct harvest *)(uintptr_t)const_harvest; /* what is learnt is kept in it */
+	const struct socket_scene *scene = socket_scene(harvest);
+	const struct socket_asked *asked = socket_asked(scene, file);
+	socklen_t none = 0;
+	int own;
+	/* Many are asked when they stand still. */
+	if (!asked && scene->are_many && !harvest->frozen)
+		return 0;
+	int rc = asked ? 0 : frozen_file_own(file, &own, fault);
+	if (rc < 0)
+		return rc;
+	/* The kernel shows classic filters only (net/core/filter.c sk_get_filter). */
+	bool has_program = asked ? asked->has_program : getsockopt(own, SOL_SOCKET, SO_GET_FILTER, NULL, &none) < 0 && errno == EACCES;
+	return !has_program ? 0 : fault_set(fault, FAULT_UNSUPPORTED, ENOTSUP, "%s: has an eBPF program as its filter (SO_ATTACH_BPF), which cannot be "
+					    "read; try to let the program use a classic filter, or checkpoint when it has detached it", file->link);
+}
+
 Cairn__Socket *socket_capture(struct harvest *harvest, const struct frozen_file *file,
 			      const struct socket_identity *identity, int own)
 {

@@ -24,6 +24,7 @@ struct socket_options_read {
 /* What each of many sockets was asked first, all at once (census.c). */
 struct socket_asked {
 	bool is_known;
+	bool has_program; /* an eBPF program as its filter */
 	uint64_t cookie;
 	int locks; /* SO_BUF_LOCK */
 	uint32_t send_buffer, receive_buffer;
@@ -37,6 +38,7 @@ struct socket_scene {
 	VEC(struct socket_defaults) defaults;
 	struct socket_options_read *read; /* by the file's id: read ahead */
 	uint32_t read_count;
+	bool are_many;
 	struct socket_asked *asked; /* by the file's id */
 	uint32_t asked_count;
 	struct multicast_groups *groups;
@@ -49,7 +51,7 @@ struct socket_scene {
 	struct tcp_pair *held; /* connections whose packets are dropped */
 	size_t held_count;
 	bool has_hold, is_kept;
-	bool has_asked_repair, can_repair;
+	bool has_asked_repair, can_repair, has_asked_keys, can_have_keys;
 	struct tcp_guard *guard;
 	bool has_no_guard;
 	bool has_waits;
@@ -78,6 +80,8 @@ struct socket_identity {
 /* SO_DOMAIN, SO_TYPE, SO_PROTOCOL of a socket, and Cairn's own copy of it (@ret_own NULL: not wanted). */
 int socket_identify(struct frozen_file *file, struct socket_identity *ret_identity, int *ret_own, struct fault *fault);
 bool socket_is(const struct frozen_file *file);
+/* What no socket of any kind is carried with. */
+int socket_refuse(const struct harvest *harvest, struct frozen_file *file, struct fault *fault);
 Cairn__Socket *socket_capture(struct harvest *harvest, const struct frozen_file *file,
 			      const struct socket_identity *identity, int own);
 

@@ -23,10 +23,13 @@
 
 #include "base/clock.h"
 #include "base/crew.h"
+#include "base/fd.h"
 #include "base/log.h"
 #include "kinds/sockets/guard.h"
 #include "kinds/sockets/option.h"
 #include "kinds/table.h"
+
+enum { TCP_AO_INFO_ = 40 }; /* include/uapi/linux/tcp.h of 6.7 */
 
 static bool probe(const struct frozen_file *file)
 {
@@ -243,6 +246,25 @@ static bool is_deserted(struct harvest *harvest, const struct tcp_look *look)
 	return end && !end->inode;
 }
 
+static bool listens_inside(struct harvest *harvest, const struct inet_address *address)
+{
+	for (size_t i = 0; i < harvest->files.count; i++) {
+		const struct frozen_file *file = harvest->files.at[i];
+		const struct tcp_look *look = file->kind == &kind_tcp_socket ? file->note : NULL;
+		if (look && look->state == TCP_LISTEN && look->local.port == address->port &&
+		    (address_is_any(&look->local) || address_same(&look->local, address)))
+			return true;
+	}
+	return false;
+}
+
+/* The tree's own listening socket has not accepted it yet. */
+static bool is_unaccepted(struct harvest *harvest, const struct tcp_look *look)
+{
+	const struct tcp_end *end = tcp_other_end(harvest, look);
+	return end && !end->inode && end->state != TCP_TIME_WAIT && listens_inside(harvest, &look->remote);
+}
+
 /* ---- what cannot be carried ---- */
 
 static const char *connection_text(struct harvest *harvest, const struct tcp_look *look)
@@ -309,8 +331,28 @@ static int refuse_frozen(struct harvest *harvest, const struct tcp_look *look, b
 	return 0;
 }
 
-static int refuse_kind(struct harvest *harvest, const struct tcp_look *look, struct fault *fault)
+/* Keys of MD5 or TCP-AO, which belong to addresses and can be read only in part. */
+static bool is_signed(struct harvest *harvest, const struct frozen_file *file, const struct tcp_look *look)
 {
+	uint8_t state[128] = { 0 }; /* struct tcp_ao_info_opt */
+	socklen_t size = sizeof state;
+	const struct tcp_end *end = tcp_ends_of(socket_scene_tcp(harvest), (uint32_t)file->stat.st_ino, 0);
+	if (end && end->is_signed)
+		return true;
+	struct socket_scene *scene = socket_scene(harvest);
+	if (!scene->has_asked_keys) { /* 6.7: a socket without any says so, other kernels know no such option */
+		_close_ int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+		scene->can_have_keys = fd >= 0 && getsockopt(fd, IPPROTO_TCP, TCP_AO_INFO_, state, &size) < 0 && errno == ENOENT;
+		scene->has_asked_keys = true;
+	}
+	return scene->can_have_keys && look->own >= 0 && getsockopt(look->own, IPPROTO_TCP, TCP_AO_INFO_, state, &size) == 0;
+}
+
+static int refuse_kind(struct harvest *harvest, const struct frozen_file *file, const struct tcp_look *look, struct fault *fault)
+{
+	if (is_signed(harvest, file, look))
+		return fault_set(fault, FAULT_UNSUPPORTED, ENOTSUP, "TCP: its segments are signed (TCP_MD5SIG, TCP-AO), and the keys cannot be read; "
+				 "try to checkpoint when the program has closed it");
 	char protocol[TCP_ULP_MOST] = "";
 	socklen_t size = sizeof protocol - 1;
 	if (look->is_listed)
@@ -335,10 +377,17 @@ static int refuse_file(const struct harvest *const_harvest, struct frozen_file *
 	struct tcp_look *look = file->note; /* index_tree has just looked */
 	int rc = look->is_listed && !harvest->frozen ? 0 : frozen_file_own(file, &look->own, fault);
 	if (rc == 0)
-		rc = refuse_kind(harvest, look, fault);
+		rc = socket_refuse(harvest, file, fault);
+	if (rc == 0)
+		rc = refuse_kind(harvest, file, look, fault);
 	bool inside = rc == 0 && tcp_inside(harvest, file, look);
 	bool outside = rc == 0 && look->connected && tcp_is_synchronized(look->state) && !inside;
-	if (outside && !is_deserted(harvest, look))
+	/* The end that is not accepted yet waits in a listening socket, which says so when all stands still. */
+	outside = outside && !is_deserted(harvest, look);
+	bool is_between = outside && is_unaccepted(harvest, look);
+	if (is_between && harvest->frozen)
+		rc = passing(harvest, fault, "a connection of the tree's own waits to be accepted", "when the program has accepted it");
+	else if (outside && !is_between)
 		rc = refuse_outside(harvest, look, fault);
 	if (rc == 0 && harvest->frozen)
 		rc = refuse_frozen(harvest, look, inside, fault);
@@ -433,11 +482,11 @@ static int capture_connection(struct harvest *harvest, struct frozen_file *file,
 			      Cairn__TcpSocket *message, struct fault *fault)
 {
 	struct frozen_file *other = tcp_inside(harvest, file, look);
-	bool is_left = !other && is_deserted(harvest, look);
+	bool is_left = !other && is_deserted(harvest, look), is_lost = !other && !is_left && is_unaccepted(harvest, look);
 	message->remote = address_keep(&harvest->arena, &look->remote_bytes, look->remote_size);
 	message->peer = other ? other->id : 0;
 	message->ended = is_left;
-	message->reset = look->identity.protocol == IPPROTO_MPTCP || (!other && !is_left && harvest->policy.tcp == TCP_POLICY_CLOSE);
+	message->reset = look->identity.protocol == IPPROTO_MPTCP || is_lost || (!other && !is_left && harvest->policy.tcp == TCP_POLICY_CLOSE);
 	int rc = take_queues(harvest, look, message, fault);
 	if (rc == 0 && !other && !is_left && !message->reset && !message->queues->exact)
 		rc = fault_set(fault, FAULT_PERMISSION, EPERM, "TCP: cannot be kept without CAP_NET_ADMIN; try --tcp close");

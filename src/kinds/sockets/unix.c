@@ -212,6 +212,8 @@ static int refuse_file(const struct harvest *const_harvest, struct frozen_file *
 	struct unix_look *found;
 	int rc = look(harvest, file, &found, fault);
 	if (rc == 0)
+		rc = socket_refuse(harvest, file, fault);
+	if (rc == 0)
 		rc = refuse_errors(harvest, found, fault);
 	if (rc == 0 && found->seen->state == TCP_LISTEN)
 		rc = harvest->frozen ? refuse_listening(harvest, found, fault) : 0;
