@@ -393,7 +393,7 @@ struct kind {
 	int (*capture_map)(struct harvest *harvest, const struct frozen_process *process, const struct map *map,
 			   uint32_t *ret_object, struct fault *fault);
 
-	/* Image. needs: the object (0: none) of which this record wants a descriptor while it is rebuilt. check: are the values possible, and is what the record needs there; before anything exists. */
+	/* Image. needs: the object (0: none) of which this record wants a descriptor while it is rebuilt; that there is one is checked. check: are the values possible, and is what the record needs there; before anything exists. */
 	uint32_t (*needs)(const ProtobufCMessage *message);
 	int (*check)(const ProtobufCMessage *message, struct fault *fault);
 

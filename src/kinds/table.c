@@ -48,6 +48,8 @@ const struct kind *const kinds[] = {
 	&kind_sysv_semaphores,
 	&kind_sysv_queue,
 	&kind_pipe,
+	&kind_bpf_map,
+	&kind_bpf_map_file,
 	&kind_posix_queue,
 	&kind_posix_queue_file, /* before regular files */
 	&kind_memfd, /* before regular files, which would take it for one of theirs */

@@ -51,6 +51,8 @@ const struct kind_words kind_words[] = {
 	{ &kind_sysv_semaphores, "System V semaphore sets.", "" },
 	{ &kind_sysv_queue, "System V message queues, with their messages.", "" },
 	{ &kind_pipe, "Pipes, with contents, size and packets.", "A pipe whose other end lies outside of the tree, by --outside." },
+	{ &kind_bpf_map, "bpf maps of the types array and hash, with their entries.", "Maps of other types, with BTF, or that a loaded program uses." },
+	{ &kind_bpf_map_file, "Descriptors of bpf maps.", "bpf programs, links and type information, which are the kernel's." },
 	{ &kind_posix_queue, "POSIX message queues, with their messages and notifications.", "A notification by a thread (SIGEV_THREAD), of a process outside, or by a "
 			       "signal, whose value the kernel shows to nobody (--in-flight)." },
 	{ &kind_posix_queue_file, "Descriptors of POSIX message queues.", "" },

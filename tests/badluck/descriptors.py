@@ -142,12 +142,25 @@ fd = call(298, attr, 0, -1, -1, 0)
 """, "perf")
 
 
-@test("a bpf map is refused by name", quick=True)
+@test("a bpf map per processor and a bpf program are refused by name", quick=True)
 def bpf():
     refused("""
-attr = (ctypes.c_uint32 * 32)(2, 4, 8, 1)
+attr = (ctypes.c_uint32 * 32)(6, 4, 8, 1)
 fd = call(321, 0, attr, 128)
-""", "bpf")
+""", "bpf map")
+    for left in ("go", "out", "err"):
+        pathlib.Path(left).unlink(missing_ok=True)
+    refused("""
+code = (ctypes.c_uint64 * 2)(0xb7, 0x95)
+license = ctypes.create_string_buffer(b"GPL")
+attr = (ctypes.c_uint32 * 32)(1, 2, *[part for at in (ctypes.addressof(code), ctypes.addressof(license)) for part in (at & 0xffffffff, at >> 32)])
+fd = call(321, 5, attr, 128)
+""", "bpf program")
+
+
+@test("secret memory that is open and not mapped is refused by name", quick=True)
+def secret():
+    refused("fd = call(447, 0)\nos.ftruncate(fd, 4096)\n", "secret memory")
 
 
 @test("two descriptors that cannot be carried are named together, one line each", quick=True)

@@ -187,6 +187,11 @@ static int make_pipe(struct workshop *workshop, const ProtobufCMessage *base, st
 	return 0;
 }
 
+static uint32_t needs_pipe(const ProtobufCMessage *base)
+{
+	return ((const Cairn__PipeEnd *)base)->pipe;
+}
+
 static int check_end(const ProtobufCMessage *base, struct fault *fault)
 {
 	const Cairn__PipeEnd *message = (const Cairn__PipeEnd *)base;
@@ -231,6 +236,7 @@ const struct kind kind_pipe_end = {
 	.probe = probe,
 	.refuse_file = refuse_file,
 	.capture_file = capture_file,
+	.needs = needs_pipe,
 	.check = check_end,
 	.make = make_end,
 };

@@ -222,6 +222,11 @@ static int capture_file(struct harvest *harvest, struct frozen_file *file, struc
 	return rc;
 }
 
+static uint32_t needs(const ProtobufCMessage *base)
+{
+	return ((const Cairn__RegularFile *)base)->contents;
+}
+
 static int check(const ProtobufCMessage *base, struct fault *fault)
 {
 	const Cairn__RegularFile *message = (const Cairn__RegularFile *)base;
@@ -365,6 +370,7 @@ const struct kind kind_regular_file = {
 	.probe = probe,
 	.refuse_file = refuse_file,
 	.capture_file = capture_file,
+	.needs = needs,
 	.check = check,
 	.make = make,
 	.commit = commit,

@@ -204,7 +204,8 @@ const struct kind kind_shared_memory = {
 /* memfd_secret(2) */
 static bool is_secret(const struct frozen_file *file)
 {
-	return file->deleted && !strcmp(file->link, "/secretmem");
+	/* Its inode has a link by count and none by name (6.18): the name is not cut as that of a deleted file. */
+	return !strcmp(file->link, "/secretmem (deleted)") || (file->deleted && !strcmp(file->link, "/secretmem"));
 }
 
 static bool probe(const struct frozen_file *file)
@@ -236,6 +237,11 @@ static int capture_file(struct harvest *harvest, struct frozen_file *file, struc
 	return 0;
 }
 
+static uint32_t needs_memory(const ProtobufCMessage *base)
+{
+	return ((const Cairn__SharedMemoryFile *)base)->memory;
+}
+
 static int make_file(struct workshop *workshop, const ProtobufCMessage *base, struct fault *fault)
 {
 	const Cairn__SharedMemoryFile *message = (const Cairn__SharedMemoryFile *)base;
@@ -253,5 +259,6 @@ const struct kind kind_memfd = {
 	.probe = probe,
 	.refuse_file = refuse_file,
 	.capture_file = capture_file,
+	.needs = needs_memory,
 	.make = make_file,
 };

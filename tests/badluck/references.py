@@ -1,0 +1,126 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""Images whose records are whole but lie: about which file is which, and where it is. Found out before anything exists."""
+import os
+import pathlib
+import resource
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+from cairn_image import BYTES, Image, Message
+from cairn_test import FAILED, IMAGE, PYTHON, Program, Skip, cairn, check, children_of, fault_line, main, need_cairn, start, test
+
+FD_TABLE, REGULAR_FILE, PIPE_END, MEMFD = 24, 50, 51, 58
+PATH, DELETED, CONTENTS, OBJECT, ENTRIES, FILE = 2, 4, 5, 2, 2, 2  # fields of these
+NOBODY = 0x1fff
+WAIT = "\nos.write(1, b'ready\\n')\nwhile not os.path.exists('finish'): time.sleep(PACE)\n"
+
+
+def saved(code):
+    need_cairn()
+    program = start([PYTHON, "-c", "import os, time\nPACE = 0.002\n" + code + WAIT], "job")
+    program.wait_text("ready")
+    program.checkpoint()
+    return program
+
+
+def spoilt(program, tag, change, where=lambda message: True):
+    """The same image, but for one record of the kind."""
+    name = "spoilt.cairn"
+    pathlib.Path(name).write_bytes(pathlib.Path(program.image).read_bytes())
+    os.chmod(name, 0o600)
+    with Image(name) as image:
+        fitting = [record for record in image.records(tag) if where(Message(record.data))]
+        check(fitting, f"no record of kind {tag} fits")
+        message = Message(fitting[0].data)
+        change(message)
+        fitting[0].data = message.bytes()
+    return name
+
+
+def refused(image, *named, status=IMAGE):
+    others = set(children_of(os.getpid()))
+    result = cairn("restore", "-d", image)
+    line = fault_line(result, status, *named)
+    fault_line(cairn("check", image), status, *named)
+    check(not set(children_of(os.getpid())) - others, "a process remains", result)
+    return line
+
+
+FILES = ("f = os.open('file', os.O_RDWR | os.O_CREAT)\nr, w = os.pipe()\ngone = os.open('gone', os.O_RDWR | os.O_CREAT)\nos.unlink('gone')\n"
+         "memory = os.memfd_create('memory')")
+
+
+@test("an image whose descriptors point at files, pipes and contents that are missing is damaged, exit status 6", quick=True)
+def missing_ids():
+    program = saved(FILES)
+
+    def last_entry(message):
+        entries = [Message(entry) for entry in message.all(ENTRIES)]
+        entries[-1].set(FILE, NOBODY)
+        message.drop(ENTRIES)
+        for entry in entries:
+            message.add(ENTRIES, entry.bytes(), BYTES)
+    refused(spoilt(program, FD_TABLE, last_entry), "damaged", f"file {NOBODY}", "missing")
+    for tag, field in ((PIPE_END, OBJECT), (MEMFD, OBJECT), (REGULAR_FILE, CONTENTS)):
+        image = spoilt(program, tag, lambda message, at=field: message.set(at, NOBODY),
+                       lambda message, of=tag: of != REGULAR_FILE or message.get(DELETED))
+        refused(image, "damaged", f"object {NOBODY}", "missing")
+    program.restore()
+    program.finish()
+
+
+@test("paths with a zero inside, relative or empty, are damage; one that climbs by .. is a name as any other, and what is there is compared", quick=True)
+def paths():
+    program = saved(FILES)
+
+    def is_file(message):
+        return message.get(PATH, b"").endswith(b"/file")
+
+    def other_path(path):
+        return spoilt(program, REGULAR_FILE, lambda message: message.set(PATH, path), is_file)
+    path = str(program.path("file").resolve()).encode()
+    # protobuf-c ends a string at a zero: what is left is a name as any other, and no file has it.
+    refused(other_path(path[:-2] + b"\0" + path[-1:]), path[:-2].decode(), "is missing here", status=FAILED)
+    refused(other_path(b"file"), "damaged", "impossible")
+    refused(other_path(b""), "damaged", "impossible")
+    line = refused(other_path(b"/../etc/passwd"), "/etc/passwd", status=FAILED)
+    check("has changed" in line or "was modified" in line, "what is said of it", line)
+    program.restore()
+    program.finish()
+
+
+@test("10,000 descriptors of files, pipes and copies are saved and restored, each as it was")
+def ten_thousand():
+    need_cairn()
+    if resource.getrlimit(resource.RLIMIT_NOFILE)[1] < 10100:
+        raise Skip("the limit of descriptors is too low")
+    begin = ("import os, resource, time\nPACE = 0.002\nhard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]\n"
+             "resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))\nopen('file', 'wb').truncate(100000)\nfds = []\n"
+             "while len(fds) < 10000:\n"
+             "    fd = os.open('file', os.O_RDONLY)\n    os.lseek(fd, len(fds), 0)\n    fds += [fd, os.dup(fd), *os.pipe()]\n")
+    end = ("for i in range(0, 10000, 4):\n    a, b, r, w = fds[i:i + 4]\n    assert os.lseek(a, 0, 1) == i, i\n    os.lseek(a, 3, 1)\n"
+           "    assert os.lseek(b, 0, 1) == i + 3\n    os.write(w, b'%d' % i)\n    assert os.read(r, 9) == b'%d' % i\nos.write(1, b'all\\n')")
+    program = start([PYTHON, "-c", begin + WAIT + end], "job")
+    program.wait_text("ready")
+    program.round_trip()
+    program.round_trip()
+    program.finish()
+    check("all" in program.text(), "it did not get to its end", program.text(), program.text("err"))
+
+
+@test("a descriptor whose number is above the limit here is refused with the limit and the remedy, before a process exists", quick=True)
+def above_the_limit():
+    program = saved("os.dup2(0, 900)")
+
+    def few():
+        resource.setrlimit(resource.RLIMIT_NOFILE, (600, 600))
+    result = cairn("restore", "-d", "--pids", "same", program.image, preexec_fn=few)
+    fault_line(result, FAILED, "901", "600", "ulimit -Hn")
+    check(not [pid for pid in children_of(os.getpid()) if pid not in [one.pid for one in Program.running]], "a process remains", result)
+    program.restore()
+    program.finish()
+
+
+if __name__ == "__main__":
+    main()
