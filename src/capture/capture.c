@@ -109,6 +109,7 @@ int capture_survey(struct harvest *harvest, pid_t target, const struct capture_p
 			}
 		}
 		tree_refusals(harvest, refusals);
+		sharing_refuse_outside(harvest, refusals);
 		if (ret_bulletins)
 			find_bulletins(harvest, ret_bulletins);
 	}
@@ -157,6 +158,8 @@ static int ask_thread(struct harvest *harvest, struct frozen_thread *thread, boo
 		*fault = leaving;
 		rc = left;
 	}
+	if (rc == 0 && thread->guest.held_stop && !thread->process->job_stopped) /* a stopped one needs no other stop */
+		rc = fault_set_transient(fault, FAULT_VANISHED, EAGAIN, "thread %d: is just being stopped by a signal; try again", thread->tid);
 	for (unsigned k = 0; rc == 0 && kinds[k]; k++) {
 		if (is_asked(kinds[k], thread->process, leader) && kinds[k]->capture)
 			rc = kinds[k]->capture(harvest, thread, &batch, notes[k], fault);

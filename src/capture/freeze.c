@@ -223,6 +223,9 @@ static int examine_thread(struct harvest *harvest, struct frozen_thread *thread,
 	if (rc == 0 && memcmp(&before, &thread->guest.home, sizeof before))
 		rc = ptrace_set_registers(thread->tid, &thread->guest.home, fault);
 	thread->examined = rc == 0;
+	/* Nobody can block it, so that it would come in the middle of Cairn's calls. */
+	if (rc == 0 && !thread->process->job_stopped && ((thread->status.signal_pending | thread->status.shared_pending) >> (SIGSTOP - 1) & 1))
+		return fault_set_transient(fault, FAULT_VANISHED, EAGAIN, "thread %d: is just being stopped by a signal; try again", thread->tid);
 	return rc < 0 ? rc : suspend_filters(harvest, thread, fault);
 }
 
@@ -557,6 +560,8 @@ static void let_go(struct harvest *harvest, struct frozen_thread *thread)
 	if (ptrace_release(thread->tid, NULL) < 0 && ptrace_wait_stop(thread->tid, UINT64_C(1000000000), &stop, NULL) == 0 &&
 	    stop.kind != STOP_ENDED)
 		ptrace(PTRACE_DETACH, thread->tid, NULL, 0);
+	if (thread->guest.held_stop && !thread->process->job_stopped)
+		kill(thread->process->pid, SIGSTOP);
 }
 
 static void leave_foothold(struct frozen_process *process)

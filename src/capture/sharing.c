@@ -2,9 +2,11 @@
 /* Who shares what. kcmp(2) orders what it compares, so that equal ones come side by side in a sort. */
 #include "capture/sharing.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "capture/tree.h"
 #include "kernel/kcmp.h"
 
 struct member {
@@ -72,4 +74,85 @@ void sharing_find(struct harvest *harvest)
 {
 	for (enum share share = 0; share < SHARE_COUNT; share++)
 		find_one(harvest, share);
+}
+
+/* ---- with others ---- */
+
+static int compare_pids(const void *a, const void *b)
+{
+	pid_t x = *(const pid_t *)a, y = *(const pid_t *)b;
+	return (x > y) - (x < y);
+}
+
+/* Who of @list, in the order of kcmp, has the same as @pid; NULL: none, or nobody who may be asked about. */
+static const struct member *find_sharer(const members *list, pid_t pid)
+{
+	size_t low = 0, high = list->count;
+	while (low < high) {
+		const struct member *middle = &list->at[(low + high) / 2];
+		int order = kcmp_order(middle->what, pid, 0, middle->process->view, 0, NULL);
+		if (order == 0)
+			return middle;
+		if (order == -2)
+			return NULL;
+		if (order < 0)
+			high = (low + high) / 2;
+		else
+			low = (low + high) / 2 + 1;
+	}
+	return NULL;
+}
+
+/* One that was born while the tree was looked at belongs to it. */
+static bool is_below(const struct harvest *harvest, pid_t pid)
+{
+	struct proc_stat stat;
+	const pid_t root = harvest->processes.at[0]->pid, adopter = harvest->policy.adopter;
+	for (pid_t at = pid; at > 1; at = stat.parent)
+		if (at == root || (adopter && at == adopter) || proc_stat_read(at, 0, &stat, NULL) < 0)
+			return true; /* gone: nobody's */
+	return false;
+}
+
+static void refuse_sharer(const struct member *member, enum share share, pid_t outsider, struct fault_list *refusals)
+{
+	static const char *const names[SHARE_COUNT] = {
+		[SHARE_VM] = "memory (CLONE_VM)", [SHARE_FILES] = "its descriptor table (CLONE_FILES)", [SHARE_FS] = "its working directory (CLONE_FS)",
+	};
+	struct fault fault;
+	int rc = fault_set(&fault, FAULT_UNSUPPORTED, ENOTSUP, "shares %s with process %d, which is not below the target; try a target that both are "
+			   "below", names[share], outsider);
+	tree_at_process(member->process, rc, &fault);
+	fault_list_add(refusals, &fault);
+}
+
+void sharing_refuse_outside(const struct harvest *harvest, struct fault_list *refusals)
+{
+	static const enum share shares[] = { SHARE_VM, SHARE_FILES, SHARE_FS };
+	struct pid_list all = { 0 }, own = { 0 };
+	if (proc_processes(&all, NULL) < 0)
+		return;
+	for (size_t i = 0; i < harvest->processes.count; i++)
+		*vec_add(&own.pids) = harvest->processes.at[i]->pid;
+	*vec_add(&own.pids) = harvest->processes.at[0]->stat.parent;
+	*vec_add(&own.pids) = getpid(); /* a deputy shares with Cairn */
+	qsort(own.pids.at, own.pids.count, sizeof *own.pids.at, compare_pids);
+	for (size_t s = 0; s < sizeof shares / sizeof *shares; s++) {
+		members list = { 0 };
+		for (size_t i = 0; i < harvest->processes.count; i++)
+			if (may_share(harvest->processes.at[i], shares[s]))
+				*vec_add(&list) = (struct member){ harvest->processes.at[i], i, compared[shares[s]] };
+		if (list.count > 1)
+			qsort(list.at, list.count, sizeof *list.at, compare);
+		for (size_t i = 0; i < all.pids.count; i++) {
+			pid_t pid = all.pids.at[i];
+			const struct member *member = bsearch(&pid, own.pids.at, own.pids.count, sizeof pid, compare_pids) ? NULL :
+						      find_sharer(&list, pid);
+			if (member && !is_below(harvest, pid))
+				refuse_sharer(member, shares[s], pid, refusals);
+		}
+		vec_finish(&list);
+	}
+	vec_finish(&all.pids);
+	vec_finish(&own.pids);
 }

@@ -6,3 +6,6 @@
 void sharing_find(struct harvest *harvest);
 /* Memory only; also of a running tree. */
 void sharing_find_memory(struct harvest *harvest);
+/* Refuses what a running tree shares with processes outside of it: sharing begins at birth. The target's parent is left to the kind of processes, because that
+ * passes if the target is between vfork and exec. */
+void sharing_refuse_outside(const struct harvest *harvest, struct fault_list *refusals);

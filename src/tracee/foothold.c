@@ -2,6 +2,7 @@
 #include "tracee/foothold.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/ptrace.h>
@@ -116,9 +117,19 @@ int foothold_find_instruction(pid_t pid, const struct map_list *maps, uint64_t *
 			 "its executable memory holds no system call instruction; nothing can be asked of it");
 }
 
-/* Lets the thread run until it stands at entry of the system call whose instruction ends at @ip. */
-static int run_to_entry(pid_t tid, uint64_t ip, struct registers *ret_registers, struct fault *fault)
+/* The only signal that can come in a remote call, as all others are blocked, is SIGSTOP. */
+static int hold_back(struct guest *guest, int signal, struct fault *fault)
 {
+	if (signal != SIGSTOP)
+		return fault_set(fault, FAULT_FAILED, EIO, "thread %d: signal %d in a remote call", guest->tid, signal);
+	guest->held_stop = true;
+	return 0;
+}
+
+/* Lets the thread run until it stands at entry of the system call whose instruction ends at @ip. */
+static int run_to_entry(struct guest *guest, uint64_t ip, struct registers *ret_registers, struct fault *fault)
+{
+	const pid_t tid = guest->tid;
 	for (;;) {
 		struct stop stop;
 		int rc = ptrace_resume(tid, PTRACE_SYSCALL, 0, fault);
@@ -130,8 +141,10 @@ static int run_to_entry(pid_t tid, uint64_t ip, struct registers *ret_registers,
 		case STOP_ENDED:
 			return fault_set_transient(fault, FAULT_VANISHED, ESRCH, "thread %d: ended meanwhile", tid);
 		case STOP_SIGNAL:
-			return fault_set(fault, FAULT_FAILED, EIO, "thread %d: signal %d in a remote call", tid,
-					 stop.signal);
+			rc = hold_back(guest, stop.signal, fault);
+			if (rc < 0)
+				return rc;
+			break;
 		case STOP_SYSCALL:
 			rc = ptrace_get_registers(tid, ret_registers, fault);
 			if (rc < 0)
@@ -146,8 +159,9 @@ static int run_to_entry(pid_t tid, uint64_t ip, struct registers *ret_registers,
 }
 
 /* From any stop to an interrupt stop, without running another system call. */
-static int to_interrupt_stop(pid_t tid, struct fault *fault)
+static int to_interrupt_stop(struct guest *guest, struct fault *fault)
 {
+	const pid_t tid = guest->tid;
 	struct registers registers;
 	int rc = ptrace_get_registers(tid, &registers, fault);
 	if (rc < 0)
@@ -168,6 +182,7 @@ static int to_interrupt_stop(pid_t tid, struct fault *fault)
 			return 0;
 		if (stop.kind == STOP_ENDED)
 			return fault_set_transient(fault, FAULT_VANISHED, ESRCH, "thread %d: ended meanwhile", tid);
+		guest->held_stop |= stop.kind == STOP_SIGNAL && stop.signal == SIGSTOP;
 		rc = ptrace_resume(tid, PTRACE_CONT, 0, fault);
 	}
 }
@@ -217,12 +232,12 @@ static int map_area(struct foothold *foothold, struct guest *guest, struct fault
 	registers_call(&registers, __NR_mmap, map_area_args, at(foothold, stub_marker));
 	int rc = set_off(guest, &registers, fault);
 	if (rc == 0)
-		rc = run_to_entry(guest->tid, at(foothold, stub_marked), &registers, fault);
+		rc = run_to_entry(guest, at(foothold, stub_marked), &registers, fault);
 	return rc < 0 ? rc : check_area(foothold, registers_area(&registers), fault);
 }
 
 /* One call at the program's own instruction: the window. Leaves the thread after it. */
-static int call_in_window(const struct foothold *foothold, const struct guest *guest, long number,
+static int call_in_window(const struct foothold *foothold, struct guest *guest, long number,
 			  const uint64_t args[6], uint64_t *ret_result, struct fault *fault)
 {
 	struct registers registers = guest->home;
@@ -230,7 +245,7 @@ static int call_in_window(const struct foothold *foothold, const struct guest *g
 	registers_call(&registers, (uint64_t)number, args, 0);
 	int rc = set_off(guest, &registers, fault);
 	if (rc == 0)
-		rc = run_to_entry(guest->tid, foothold->instruction + REGISTERS_SYSCALL_SIZE, &registers, fault);
+		rc = run_to_entry(guest, foothold->instruction + REGISTERS_SYSCALL_SIZE, &registers, fault);
 	struct stop stop = { 0 };
 	if (rc == 0)
 		rc = ptrace_resume(guest->tid, PTRACE_SYSCALL, 0, fault);
@@ -310,8 +325,13 @@ static int stop_at_rest(const struct frozen_run *run, uint64_t end, struct fault
 			rc = ptrace_wait_stop(tid, UINT64_MAX, &stop, fault);
 		if (rc == 0 && stop.kind == STOP_ENDED)
 			rc = fault_set_transient(fault, FAULT_VANISHED, ESRCH, "thread %d: ended meanwhile", tid);
-		if (rc == 0 && stop.kind == STOP_SIGNAL)
-			rc = fault_set(fault, FAULT_FAILED, EIO, "thread %d: signal %d in a remote call", tid, stop.signal);
+		bool signal = rc == 0 && stop.kind == STOP_SIGNAL;
+		if (signal)
+			rc = hold_back(run->guest, stop.signal, fault);
+		if (signal && rc == 0)
+			rc = ptrace_resume(tid, PTRACE_CONT, 0, fault);
+		if (signal && rc == 0)
+			continue;
 		if (rc == 0)
 			rc = ptrace_get_registers(tid, &registers, fault);
 		if (rc < 0)
@@ -398,7 +418,7 @@ int foothold_leave(struct foothold *foothold, struct guest *guest, bool last, st
 	if (last && foothold->area)
 		rc = unmap_area(foothold, guest, fault);
 	if (rc == 0 && !guest->standing)
-		rc = to_interrupt_stop(guest->tid, fault);
+		rc = to_interrupt_stop(guest, fault);
 	if (rc == 0)
 		rc = ptrace_set_mask(guest->tid, guest->blocked, fault);
 	if (rc == 0)

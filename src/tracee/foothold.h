@@ -29,6 +29,7 @@ struct guest {
 	uint64_t blocked;      /* its signal mask */
 	bool inside;
 	bool standing;         /* at an interrupt stop, whatever its registers say */
+	bool held_stop;        /* a SIGSTOP came, which nobody can block: it was held back, and its process has to get it when it is let go */
 };
 
 /* Chooses the place in the space of @pid, whose threads stand at @ips. Changes nothing. A thread that is still

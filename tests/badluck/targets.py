@@ -6,7 +6,9 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 import os
+import re
 import shutil
+import subprocess
 
 from cairn_test import (BUILD, CAIRN, PERMISSION, PYTHON, UNSUPPORTED, USAGE, VANISHED, Skip, cairn, check, fault_line, main, need,
                         need_cairn, need_root, proc_status, start, test, unharmed, write)
@@ -67,7 +69,6 @@ def ancestor():
 def itself():
     need_cairn()
     # The shell's exec keeps the PID: $$ is cairn.
-    import subprocess
     done = subprocess.run(["sh", "-c", f"exec '{CAIRN}' checkpoint $$ -o image.cairn"], stderr=subprocess.PIPE,
                           stdin=subprocess.DEVNULL)
     check(done.returncode == UNSUPPORTED and done.stderr.startswith(b"cairn: ") and done.stderr.count(b"\n") == 1,
@@ -94,7 +95,6 @@ def not_permitted():
     # The program's file may lie where only root may look.
     shutil.copy(CAIRN, "cairn-copy")
     os.chmod("cairn-copy", 0o755)
-    import subprocess
     done = subprocess.run(["setpriv", "--reuid=54321", "--regid=54321", "--clear-groups", "--inh-caps=-all",
                            os.path.abspath("cairn-copy"), "checkpoint", str(program.pid), "-o", "image.cairn"],
                           stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -132,6 +132,83 @@ threading.Event().wait()
     fault_line(cairn("checkpoint", program.pid, "-o", "a.cairn"), UNSUPPORTED, "share a working directory and umask")
     unharmed(program.pid)
     program.kill()
+
+
+@test("a thread with a descriptor table of its own is refused by name, and unharmed", quick=True)
+def own_table():
+    need_cairn()
+    write("own.py", """
+import ctypes, threading
+def apart():
+    assert ctypes.CDLL(None).unshare(0x400) == 0
+    ready.release()
+    threading.Event().wait()
+ready = threading.Semaphore(0)
+threading.Thread(target=apart, daemon=True).start()
+ready.acquire()
+print("ready", flush=True)
+threading.Event().wait()
+""".lstrip())
+    program = start([PYTHON, "own.py"])
+    program.wait_text("ready")
+    fault_line(cairn("checkpoint", program.pid, "-o", "a.cairn"), UNSUPPORTED, "a descriptor table of its own")
+    unharmed(program.pid)
+    program.kill()
+
+
+@test("a 32-bit program is refused by name before it is touched", quick=True)
+def narrow():
+    need_cairn()
+    need("gcc")
+    write("narrow.s", """
+.globl _start
+_start: mov $4, %eax; mov $1, %ebx; mov $text, %ecx; mov $6, %edx; int $0x80
+again:  mov $29, %eax; int $0x80; jmp again
+.data
+text: .ascii "ready\\n"
+""".lstrip())
+    built = subprocess.run(["gcc", "-m32", "-nostdlib", "-static", "-o", "narrow", "narrow.s"], stdin=subprocess.DEVNULL, capture_output=True)
+    if built.returncode:
+        raise Skip(f"gcc -m32: {built.stderr.decode()}")
+    try:
+        subprocess.Popen(["./narrow"], stdout=subprocess.DEVNULL).kill()
+    except OSError as error:
+        raise Skip(f"32-bit programs do not run here: {error}") from error
+    program = start(["./narrow"])
+    program.wait_text("ready")
+    fault_line(cairn("checkpoint", program.pid, "-o", "a.cairn"), UNSUPPORTED, "32-bit")
+    unharmed(program.pid)
+    program.kill()
+
+
+@test("what a tree shares with a process that is not below the target is refused, with that process's PID", quick=True)
+def outside():
+    need_cairn()
+    write("outside.py", """
+import ctypes, signal, sys
+libc = ctypes.CDLL(None, use_errno=True)
+share = int(sys.argv[1], 0)
+def sibling():
+    pid = libc.syscall(56, share | signal.SIGCHLD, None, None, None, None)
+    assert pid >= 0, ctypes.get_errno()
+    if not pid:
+        while True:
+            signal.pause()
+    return pid
+first, second = sibling(), sibling()
+print("ready", first, second, flush=True)
+signal.pause()
+""".lstrip())
+    for flag, what in ((0x400, "descriptor table"), (0x200, "working directory")):
+        program = start([PYTHON, os.path.abspath("outside.py"), hex(flag)], hex(flag))
+        program.wait_lines(1)
+        first, second = re.search(r"ready (\d+) (\d+)", program.text()).groups()
+        # The parent shares too, and is passed over here: it is said where the tree stands still.
+        result = cairn("checkpoint", first, "-o", "a.cairn")
+        fault_line(result, UNSUPPORTED, what, several=True)
+        check(f"process {second}" in result.err, "the sibling is not named", result)
+        unharmed(program.pid)
+        program.kill()
 
 
 if __name__ == "__main__":

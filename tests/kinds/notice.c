@@ -2,6 +2,7 @@
 /* driver: notice */
 /* variant calls: a program that is saved again and again sees no EINTR from any blocking call, none too short, and no changed mask */
 /* variant rseq: an rseq counter per CPU loses nothing under repeated saves */
+/* variant stops: a parent that stops and continues its child all the time waits for neither in vain */
 /* variant registers: loops in assembly keep all registers under repeated saves */
 #include "probe.h"
 
@@ -325,6 +326,40 @@ static void registers_run(void)
 		pthread_join(threads[i], NULL);
 }
 
+static pid_t stopped_child;
+
+static void *stop_loop(void *argument)
+{
+	int status;
+	for (long round = 0; !over; round++) {
+		PROBE(kill(stopped_child, SIGSTOP));
+		pid_t pid = PROBE(waitpid(stopped_child, &status, WUNTRACED));
+		if (pid != stopped_child || !WIFSTOPPED(status) || WSTOPSIG(status) != SIGSTOP)
+			probe_differs("round %ld: waited for a stop, status is %#x", round, (unsigned)status);
+		PROBE(kill(stopped_child, SIGCONT));
+		pid = PROBE(waitpid(stopped_child, &status, WCONTINUED));
+		if (pid != stopped_child || !WIFCONTINUED(status))
+			probe_differs("round %ld: waited for it to go on, status is %#x", round, (unsigned)status);
+	}
+	return argument;
+}
+
+static void stops_run(void)
+{
+	stopped_child = PROBE(fork());
+	if (!stopped_child)
+		for (volatile unsigned i = 0;; i++)
+			if (i % 1000000 == 0)
+				nanosleep(&(struct timespec){ .tv_nsec = 100000 }, NULL);
+	pthread_t thread;
+	PROBE_SAME(pthread_create(&thread, NULL, stop_loop, NULL), 0, "set-up");
+	probe_save();
+	over = true;
+	pthread_join(thread, NULL);
+	kill(stopped_child, SIGKILL);
+	PROBE(waitpid(stopped_child, NULL, 0));
+}
+
 int main(int argc, char **argv)
 {
 	const char *variant = argc > 1 ? argv[1] : "calls";
@@ -332,6 +367,8 @@ int main(int argc, char **argv)
 		calls_run();
 	else if (!strcmp(variant, "rseq"))
 		rseq_run();
+	else if (!strcmp(variant, "stops"))
+		stops_run();
 	else
 		registers_run();
 	return probe_end();

@@ -43,6 +43,7 @@ EXCLUDED = {
     "uprobe": "sets probes into programs of the whole machine",
     "physpage": "asks which physical pages it has",
     "netlink-task": "compares its own count of context switches with the kernel's, which begins anew",
+    "vforkmany": "a chain of vfork children, each of which waits for the next: none can be stopped before all have ended",
     "daemon": "its daemons leave the tree, and keep pipes into it",
     "dev-shm": "fills /dev/shm, where images and other tests lie",
 }
@@ -52,10 +53,13 @@ REFUSED = {
     "aiol": "AIO",
     "clone": "namespace",
     "fanotify": "fanotify",
+    "mq": "notif",
+    "munmap": "/proc/",
     "pidfd": "/proc/",
     "secretmem": "secret",
     "sem-sysv": "SEM_UNDO",
     "userfaultfd": "userfaultfd",
+    "vm-segv": "traced",  # its processes trace each other
     "forkheavy": ":",  # everything that there is, refused kinds among it
 }
 

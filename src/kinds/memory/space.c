@@ -17,6 +17,16 @@
 #include "kinds/table.h"
 #include "memory.pb-c.h"
 
+/* Looked at before anything is touched: what a stop makes of calls of a 32-bit program is not known here. Its stack ends below 4 GiB; that of
+ * others at the top of 128 TiB. */
+static int refuse(const struct harvest *harvest, const struct frozen_process *process, struct fault *fault)
+{
+	const uint64_t stack = process->stat.start_stack;
+	(void)harvest;
+	return stack && stack >> 32 == 0 ? fault_set(fault, FAULT_UNSUPPORTED, ENOTSUP, "is a 32-bit program, which this version cannot carry; try a 64-bit build of "
+						     "it") : 0;
+}
+
 static int ask(struct harvest *harvest, struct frozen_thread *thread, struct batch *batch, void **ret_note,
 	       struct fault *fault)
 {
@@ -152,6 +162,7 @@ const struct kind kind_space = {
 	.scope = SCOPE_SPACE,
 	.descriptor = &cairn__address_space__descriptor,
 	.owner_field = "space",
+	.refuse = refuse,
 	.ask = ask,
 	.capture = capture,
 	.check = check,

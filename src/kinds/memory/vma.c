@@ -29,7 +29,7 @@ static const struct refusal {
 	const char *prefix;
 	const char *why;
 } refusals[] = {
-	{ 0, "/[aio]", "an AIO ring, which this version cannot carry" },
+	{ 0, "/[aio]", "of asynchronous I/O (io_setup), of which nobody can see whether requests are under way" },
 	{ 0, "anon_inode:[io_uring]", "an io_uring, which this version cannot carry" },
 	{ 0, "/secretmem", "secret memory, which the kernel shows to nobody" },
 	{ 0, "[uprobes]", "under a probe (uprobes)" },
