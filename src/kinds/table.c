@@ -60,6 +60,8 @@ const struct kind *const kinds[] = {
 	&kind_timerfd,
 	&kind_inotify,
 	&kind_inotify_watch,
+	&kind_fanotify,
+	&kind_fanotify_mark,
 	&kind_pidfd,
 	&kind_pty,
 	&kind_pty_master,

@@ -65,6 +65,8 @@ const struct kind_words kind_words[] = {
 	{ &kind_timerfd, "Timers of timerfd, also expired ones.", "" },
 	{ &kind_inotify, "inotify instances.", "Queued events, which can only be read destructively (--in-flight)." },
 	{ &kind_inotify_watch, "inotify watches, with their numbers.", "" },
+	{ &kind_fanotify, "fanotify groups that are notified.", "Groups that permit; queued events, which can only be read destructively (--in-flight)." },
+	{ &kind_fanotify_mark, "fanotify marks of files, mounts and file systems.", "" },
 	{ &kind_pidfd, "Descriptors of processes of the tree.", "Of a process outside." },
 	{ &kind_pty, "Pseudoterminal pairs of the tree, with what is on its way.", "" },
 	{ &kind_pty_master, "Masters of pseudoterminals.", "" },
