@@ -14,7 +14,7 @@ enum {
 	UNIT_BYTES = PAGES_MOST * PAGE,
 	EXTENTS = 512,              /* of one look at a pagemap */
 	SLICE_BYTES = 16 << 20,     /* what a thread takes at a time */
-	ROUND_SLICES = 64,          /* of one process, where they are small */
+	ROUND_SLICES = 128,         /* of one process, where they are small */
 };
 
 /* The work of one round, dealt out in slices under the lock. */

@@ -94,7 +94,18 @@ static int take_extent(struct worker *worker, const struct snapshot_source *sour
 	return kin_sift(worker, source, extent->start, extent->end, own_pages, NULL, fault);
 }
 
-static int look_through(struct worker *worker, const struct slice *slice, enum snapshot_look look, struct fault *fault)
+/* Pages of small mappings side by side are read and stored together, in one block. Not where a slice may have to be looked at again (forget), nor where what
+ * lies below a page matters. */
+static bool joins(const struct snapshot_source *source, const struct snapshot_source *next)
+{
+	return next && next->map && source->look == LOOK_ALL && next->look == LOOK_ALL && !source->map->inode && !next->map->inode &&
+	       source->pid == next->pid && source->store == next->store && source->space == next->space && source->by_force == next->by_force &&
+	       source->shift == next->shift;
+}
+
+/* @next: the source of the slice after it, NULL: none, and what was added is read now. */
+static int look_through(struct worker *worker, const struct slice *slice, const struct snapshot_source *next, enum snapshot_look look,
+			struct fault *fault)
 {
 	const struct snapshot_source *source = slice->source;
 	struct pagemap *pagemap = &worker->pagemap;
@@ -111,7 +122,7 @@ static int look_through(struct worker *worker, const struct slice *slice, enum s
 		if (rc < 0)
 			return rc;
 	}
-	return unit_flush(worker, source, fault);
+	return joins(source, next) ? 0 : unit_flush(worker, source, fault);
 }
 
 /* Was something in this slice protected, and then not stored? */
@@ -143,7 +154,7 @@ static void forget(struct worker *worker, struct mark mark)
 	worker->shares.count = mark.shares;
 }
 
-static int look_at_memory(struct worker *worker, const struct slice *slice, struct fault *fault)
+static int look_at_memory(struct worker *worker, const struct slice *slice, const struct snapshot_source *next, struct fault *fault)
 {
 	const struct snapshot_source *source = slice->source;
 	enum snapshot_look look = source->look;
@@ -152,13 +163,13 @@ static int look_at_memory(struct worker *worker, const struct slice *slice, stru
 	if (look == LOOK_LAST && is_spoiled(&worker->round->snapshot->stores.at[source->store], slice))
 		look = LOOK_ALL;
 	if (rc == 0)
-		rc = look_through(worker, slice, look, fault);
+		rc = look_through(worker, slice, next, look, fault);
 	if (rc == 0 || look == LOOK_ALL)
 		return rc;
 	/* Not under tracking (any more): the program mapped it anew, moved it, or is another by now. */
 	forget(worker, mark);
 	if (look == LOOK_LAST)
-		return rc == -EPERM ? look_through(worker, slice, LOOK_ALL, fault) : rc;
+		return rc == -EPERM ? look_through(worker, slice, NULL, LOOK_ALL, fault) : rc;
 	*vec_add(&worker->spoiled) = (struct page_range){ slice->start, slice->end };
 	return rc == -EPERM || rc == -ESRCH || rc == -ENOENT ? 0 : rc;
 }
@@ -220,7 +231,8 @@ static void *work(void *context)
 	while ((count = round_take_slices(round, slices)) > 0)
 		for (size_t i = 0; i < count; i++) {
 			struct fault fault;
-			int rc = slices[i].source->map ? look_at_memory(&worker, &slices[i], &fault) :
+			const struct snapshot_source *next = i + 1 < count ? slices[i + 1].source : NULL;
+			int rc = slices[i].source->map ? look_at_memory(&worker, &slices[i], next, &fault) :
 							 look_at_contents(&worker, &slices[i], &fault);
 			if (rc < 0)
 				round_fail(round, &fault);
