@@ -301,25 +301,38 @@ struct frozen_run {
 	struct guest *guest;
 };
 
-/* Looks whether the last call of a batch has been made, for a while: an error may have ended it before. */
-static void await_last_result(pid_t tid, uint64_t end)
+/* The microseconds of the timeval that the stub writes when it is about to rest. */
+static uint64_t rest_marker(const struct foothold *foothold)
 {
-	const uint64_t patience_ns = 200000, until = clock_now_ns() + patience_ns;
-	int64_t result = STUB_NOT_RUN;
-	while (memory_read(tid, end - sizeof result, &result, sizeof result, NULL) == 0 && result == STUB_NOT_RUN &&
-	       clock_now_ns() < until)
-		;
+	return foothold->area + BATCH_AREA - sizeof(uint64_t);
+}
+
+/* Waits for the thread to come to its rest. An interrupt before that would only put it off: on a busy machine the thread has yet to get a
+ * processor, maybe this one, so Cairn looks for as long as a batch takes elsewhere and then leaves it the processor. */
+static void await_rest(pid_t tid, uint64_t marker)
+{
+	const uint64_t spin_ns = 150000, patience_ns = 50000000, begin = clock_now_ns();
+	uint64_t nap_ns = 20000, microseconds = 0;
+	while (memory_read(tid, marker, &microseconds, sizeof microseconds, NULL) == 0 && !microseconds) {
+		uint64_t waited_ns = clock_now_ns() - begin;
+		if (waited_ns > patience_ns)
+			return;
+		if (waited_ns < spin_ns)
+			continue;
+		clock_sleep_ns(nap_ns);
+		nap_ns += nap_ns < 1000000 ? nap_ns : 0;
+	}
 }
 
 /* Stops the thread where it rests after its calls. */
-static int stop_at_rest(const struct frozen_run *run, uint64_t end, struct fault *fault)
+static int stop_at_rest(const struct frozen_run *run, struct fault *fault)
 {
 	const uint64_t rest = at(run->foothold, stub_home);
 	pid_t tid = run->guest->tid;
 	for (;;) {
 		struct registers registers;
 		struct stop stop;
-		await_last_result(tid, end);
+		await_rest(tid, rest_marker(run->foothold));
 		int rc = ptrace_interrupt(tid, fault);
 		if (rc == 0)
 			rc = ptrace_wait_stop(tid, UINT64_MAX, &stop, fault);
@@ -357,12 +370,16 @@ static int run_frozen(void *context, uint64_t first, uint64_t end, struct fault 
 	struct registers registers = run->guest->home;
 	registers_enter(&registers, at(run->foothold, stub_batch));
 	registers_batch(&registers, first, end, at(run->foothold, stub_rest), run->foothold->area);
+	const uint64_t not_yet = 0;
+	int rc = memory_write(run->guest->tid, rest_marker(run->foothold), &not_yet, sizeof not_yet, fault);
+	if (rc < 0)
+		return rc;
 	run->guest->standing = false;
-	int rc = set_off(run->guest, &registers, fault);
+	rc = set_off(run->guest, &registers, fault);
 	if (rc == 0)
 		rc = ptrace_resume(run->guest->tid, PTRACE_CONT, 0, fault);
 	if (rc == 0)
-		rc = stop_at_rest(run, end, fault);
+		rc = stop_at_rest(run, fault);
 	run->guest->standing = rc == 0;
 	return rc;
 }
