@@ -251,7 +251,7 @@ static void note_bytes(seen_objects *seen, uint64_t device, uint64_t inode, uint
 /* Bytes that will have to be copied while the tree stands still: what is not tracked, and twice what the last round found. */
 static uint64_t expect_copies(const struct save *save, const struct harvest *survey, uint64_t left_pages)
 {
-	uint64_t bytes = (UINT64_C(1) << 20) + 2 * left_pages * PAGES_SIZE;
+	uint64_t bytes = (UINT64_C(256) << 10) + 2 * left_pages * PAGES_SIZE;
 	seen_objects seen = { 0 };
 	for (size_t i = 0; i < survey->spaces.count; i++) {
 		const struct frozen_space *space = survey->spaces.at[i];

@@ -23,6 +23,7 @@ struct round {
 	struct harvest *harvest; /* NULL: none takes guards */
 	const struct snapshot_source *sources;
 	size_t count;
+	size_t expected;         /* bytes that a buffer will hold, whole pages */
 	pthread_mutex_t lock;
 	/* where it stands */
 	size_t source;

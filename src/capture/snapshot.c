@@ -207,9 +207,12 @@ static uint8_t *take_buffer(struct round *round)
 	pthread_mutex_lock(&round->lock);
 	size_t index = round->workers++;
 	if (index == snapshot->buffers.count) {
-		void *memory = mmap(NULL, UNIT_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
-		if (memory != MAP_FAILED)
+		void *memory = mmap(NULL, UNIT_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		if (memory != MAP_FAILED) {
+			/* As much as will be used, at once; where the kernel has not the call (before 5.14), page by page. */
+			madvise(memory, round->expected, MADV_POPULATE_WRITE);
 			*vec_add(&snapshot->buffers) = memory;
+		}
 	}
 	uint8_t *buffer = index < snapshot->buffers.count ? snapshot->buffers.at[index] : NULL;
 	pthread_mutex_unlock(&round->lock);
@@ -271,28 +274,30 @@ static void settle_store(struct snapshot_store *store)
 	vec_finish(&store->kept);
 }
 
-/* A thread costs a millisecond to begin and to end here: more than to copy some megabytes alone. */
-static bool is_little(const struct snapshot_source *sources, size_t count)
+/* Bytes to copy, as far as smaps says. */
+static uint64_t expect_bytes(const struct snapshot_source *sources, size_t count)
 {
-	enum { LITTLE_BYTES = 6 << 20, LITTLE_SOURCES = 1000 };
 	uint64_t bytes = 0;
-	for (size_t i = 0; i < count && count <= LITTLE_SOURCES && bytes <= LITTLE_BYTES; i++) {
+	for (size_t i = 0; i < count; i++) {
 		const struct map *map = sources[i].map;
-		bytes += map && !map->inode ? map->anonymous : sources[i].end - sources[i].start;
+		bytes += map ? map->anonymous : sources[i].end - sources[i].start;
 	}
-	return count <= LITTLE_SOURCES && bytes <= LITTLE_BYTES;
+	return bytes;
 }
 
 int snapshot_round(struct snapshot *snapshot, const struct snapshot_source *sources, size_t count,
 		   struct harvest *harvest, uint64_t *ret_pages, struct fault *fault)
 {
-	enum { MOST_THREADS = 16 };
+	/* A thread costs a millisecond to begin and to end here: more than to copy some megabytes alone. */
+	enum { MOST_THREADS = 16, LITTLE_BYTES = 6 << 20, LITTLE_SOURCES = 1000 };
+	const uint64_t expected = expect_bytes(sources, count);
 	struct round round = {
 		.snapshot = snapshot, .harvest = harvest, .sources = sources, .count = count, .lock = PTHREAD_MUTEX_INITIALIZER,
+		.expected = expected < UNIT_BYTES ? (size_t)expected / PAGE * PAGE : UNIT_BYTES,
 	};
 	pthread_t workers[MOST_THREADS];
 	unsigned started = 0, threads = snapshot->threads > MOST_THREADS ? MOST_THREADS : snapshot->threads;
-	if (is_little(sources, count))
+	if (count <= LITTLE_SOURCES && expected <= LITTLE_BYTES)
 		threads = 1;
 	while (started + 1 < threads && pthread_create(&workers[started], NULL, work, &round) == 0)
 		started++;
