@@ -16,6 +16,9 @@
  * child execs, will not do so soon; one that could run waits for a processor, which those that have stopped leave to it. */
 enum { SLEEP_PATIENCE_MS = 100, RUN_PATIENCE_MS = 3000 };
 
+/* By how much a clock of the scheduler's, which Cairn reads by running on its processor, may be misjudged: see kernel/sleep.c. */
+enum { LATE_NS = 20000000 };
+
 static bool knows_thread(const struct frozen_process *process, pid_t tid)
 {
 	/* Both lists ascend but for a wrap of the numbers: most are settled by a look at the last. */
@@ -212,7 +215,8 @@ static int examine_thread(struct harvest *harvest, struct frozen_thread *thread,
 	sleep_confirm(&thread->sleep, thread->status.voluntary_switches);
 	uint64_t since = restart_wants_time(&before) ? sleep_since(&thread->sleep, clocks) : 0;
 	const struct restart_sleep sleep = {
-		.known = since && since < thread->frozen_at_ns,
+		/* What is known of it is late rather than early: a sleep may seem to begin after the stop that ended it. */
+		.known = since && since < thread->frozen_at_ns + LATE_NS,
 		.slept_ns = since && since < thread->frozen_at_ns ? thread->frozen_at_ns - since : 0,
 		.where = thread->sleep.where,
 		.alone = thread->status.seccomp != 0,

@@ -24,8 +24,8 @@ static bool read_clock(uint32_t processor, int64_t *ret_ahead_ns)
 	if (sched_setaffinity(0, sizeof one, &one) < 0)
 		return false;
 	clock_sleep_ns(1000); /* waking up brings exec_start up to date (not sched_yield(2): see tracee/ptrace.c) */
-	uint64_t now = clock_now_ns();
 	bool known = proc_sched_read(getpid(), gettid(), &own, NULL) == 0 && own.ran_ns;
+	uint64_t now = clock_now_ns(); /* afterwards: Cairn may have been preempted in between, and no sleep may seem longer than it was */
 	sched_setaffinity(0, sizeof before, &before);
 	*ret_ahead_ns = (int64_t)(own.ran_ns - now);
 	return known;

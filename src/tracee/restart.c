@@ -76,11 +76,13 @@ static const struct interrupted_call *find(const struct interrupted_call *table,
 	return NULL;
 }
 
-/* restart_syscall(2) hides which call it goes on with; the function in which the thread slept tells. */
+/* restart_syscall(2) hides which call it goes on with; the function in which the thread slept tells. All of hrtimer_nanosleep_restart counts as part
+ * of the scheduler (__sched), which wchan leaves out: what it names is who called it. Other restart functions are not left out (kernel/time/hrtimer.c,
+ * fs/select.c do_restart_poll, kernel/futex/waitwake.c futex_wait_restart, 6.18; tests/kernel/restart_wchan.c). */
 static long number_behind(const struct registers *registers, const char *where)
 {
 	enum { HIGHEST_CLOCK = 4096 };
-	if (strstr(where, "nanosleep"))
+	if (strstr(where, "nanosleep") || strstr(where, "restart_syscall") || !strcmp(where, "do_syscall_64") || !strcmp(where, "invoke_syscall"))
 		return registers_argument(registers, 0) < HIGHEST_CLOCK ? __NR_clock_nanosleep : __NR_nanosleep;
 	if (strstr(where, "futex"))
 		return __NR_futex;

@@ -2,10 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Programs that fork, make threads or end while they are being frozen."""
 import pathlib
+import signal
 import sys
+import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-from cairn_test import (BUILD, LONG, OK, VANISHED, cairn, check, fault_line, main, need_cairn, start, test)
+from cairn_test import (BUILD, LONG, OK, VANISHED, cairn, check, fault_line, main, need_cairn, start, state, test, until)
 
 STORM = BUILD / "tests" / "badluck" / "storm"
 
@@ -75,6 +77,29 @@ def ends():
             fault_line(result, VANISHED, program.pid)
         check(program.wait() == 0, "the program did not end by itself")
     check(OK in seen and VANISHED in seen, f"only {seen} was seen")
+
+
+def in_sleep(pid, call):
+    """In that system call: clock_nanosleep or restart_syscall."""
+    return state(pid) == "S" and pathlib.Path(f"/proc/{pid}/syscall").read_text().split()[0] == str(call)
+
+
+@test("a program that was stopped and continued in the middle of a sleep, as by ^Z and fg, sleeps on after a restore, not shorter", user=True)
+def resumed_sleep():
+    need_cairn()
+    begin = time.monotonic()
+    program = start(["sleep", "6"])  # its time is relative, so the kernel goes on by restart_syscall(2)
+    until(lambda: in_sleep(program.pid, 230), "the sleep")
+    program.signal(signal.SIGSTOP)
+    until(lambda: state(program.pid) == "T", "the stop")
+    program.signal(signal.SIGCONT)
+    until(lambda: in_sleep(program.pid, 219), "the sleep again")
+    for _ in range(3):
+        program.checkpoint(kill=False)
+    program.checkpoint()
+    program.restore()
+    program.succeed()
+    check(time.monotonic() - begin >= 6, "a sleep of six seconds", time.monotonic() - begin)
 
 
 if __name__ == "__main__":
