@@ -52,6 +52,7 @@ const struct kind *const kinds[] = {
 	&kind_bpf_map_file,
 	&kind_posix_queue,
 	&kind_posix_queue_file, /* before regular files */
+	&kind_other_file, /* before regular files, which would take some of these for theirs */
 	&kind_memfd, /* before regular files, which would take it for one of theirs */
 	&kind_regular_file,
 	&kind_pipe_end,

@@ -11,6 +11,6 @@ extern const struct kind kind_space, kind_attachment, kind_vma, kind_guards, kin
 extern const struct kind kind_sysv_semaphores, kind_sysv_semaphore_use, kind_sysv_queue;
 extern const struct kind kind_deleted_file, kind_saved_file, kind_bpf_map, kind_bpf_map_file, kind_pipe;
 extern const struct kind kind_regular_file, kind_pipe_end, kind_eventfd, kind_epoll, kind_signalfd, kind_timerfd,
-	kind_device, kind_terminal, kind_posix_queue, kind_posix_queue_file, kind_pty, kind_pty_master, kind_inotify, kind_inotify_watch, kind_fanotify, kind_fanotify_mark, kind_pidfd, kind_memfd;
+	kind_device, kind_terminal, kind_posix_queue, kind_posix_queue_file, kind_pty, kind_pty_master, kind_inotify, kind_inotify_watch, kind_fanotify, kind_fanotify_mark, kind_other_file, kind_pidfd, kind_memfd;
 extern const struct kind kind_unix_socket, kind_tcp_socket, kind_inet_socket, kind_netlink_socket, kind_packet_socket,
 	kind_other_socket;

@@ -68,6 +68,8 @@ const struct kind_words kind_words[] = {
 	{ &kind_fanotify, "fanotify groups that are notified.", "Groups that permit; queued events, which can only be read destructively (--in-flight)." },
 	{ &kind_fanotify_mark, "fanotify marks of files, mounts and file systems.", "" },
 	{ &kind_pidfd, "Descriptors of processes of the tree.", "Of a process outside." },
+	{ &kind_other_file, "", "io_uring, userfaultfd, perf events, file systems being set up, Landlock rule sets, seccomp listeners, virtual machines, device "
+			      "buffers, descriptors of namespaces." },
 	{ &kind_pty, "Pseudoterminal pairs of the tree, with what is on its way.", "" },
 	{ &kind_pty_master, "Masters of pseudoterminals.", "" },
 	{ &kind_terminal, "Terminals; the caller's stands for its own.", "" },

@@ -53,7 +53,8 @@ def refused(make, *names, several=False):
 
 @test("an io_uring is refused by name", quick=True)
 def io_uring():
-    refused("params = (ctypes.c_char * 120)()\nfd = call(425, 4, params)\n", "io_uring")
+    refused("params = (ctypes.c_char * 120)()\nfd = call(425, 4, params)\n", "an io_uring (0 requests not taken, 0 completions not read, 0 files and 0 buffers "
+            "registered)")
 
 
 @test("a userfaultfd is refused by name", quick=True)
@@ -161,6 +162,19 @@ fd = call(321, 5, attr, 128)
 @test("secret memory that is open and not mapped is refused by name", quick=True)
 def secret():
     refused("fd = call(447, 0)\nos.ftruncate(fd, 4096)\n", "secret memory")
+
+
+@test("descriptors of namespaces, of file systems being set up and of Landlock rule sets are refused by name", quick=True)
+def others():
+    for make, name in (("fd = os.open('/proc/self/ns/net', os.O_RDONLY)", "a network namespace"),
+                       ("fd = call(430, b'tmpfs', 0)", "a file system that is being set up"),
+                       ("fd = call(444, (ctypes.c_uint64 * 1)(1), 8, 0)", "a landlock rule set")):
+        try:
+            refused(make + "\n", name)
+        except Skip:
+            pass
+        for left in ("go", "out", "err"):
+            pathlib.Path(left).unlink(missing_ok=True)
 
 
 @test("two descriptors that cannot be carried are named together, one line each", quick=True)
