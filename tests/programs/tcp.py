@@ -63,13 +63,11 @@ def tally(text, name):
     return int(words[2]), int(words[4])
 
 
-@test("a connection with both ends in the tree, at full speed in both directions", timeout=240)
-def inside():
+def both_inside(server):
     need_cairn()
-    write("talk.py", TALKER + r'''
-server = socket.create_server(("127.0.0.1", 0))
+    write("talk.py", TALKER + f"server = {server}" + r'''
 if os.fork() == 0:
-    name, t = "client", Talker(socket.create_connection(server.getsockname()), 1, 2)
+    name, t = "client", Talker(socket.create_connection(server.getsockname()[:2]), 1, 2)
     server.close()
 else:
     name, t = "server", Talker(server.accept()[0], 2, 1)
@@ -87,6 +85,16 @@ else:
     client, server = tally(program.text(), "client"), tally(program.text(), "server")
     equal(client, server[::-1], "blocks sent and received")
     check(client[0] > 50 and client[1] > 50, "hardly anything was sent", client)
+
+
+@test("a connection with both ends in the tree, at full speed in both directions", timeout=240)
+def inside():
+    both_inside('socket.create_server(("127.0.0.1", 0))')
+
+
+@test("over IPv6, a connection with both ends in the tree, at full speed in both directions", timeout=240)
+def inside_v6():
+    both_inside('socket.create_server(("::1", 0), family=socket.AF_INET6)')
 
 
 @test("SIGKILL of cairn at any moment of a save leaves a connection at full speed unharmed", timeout=240, serial=True)
@@ -247,8 +255,7 @@ def same_host_v6():
     through_rounds(program, peer)
 
 
-@test("a peer on another host (network namespaces joined by veth) never notices more than a pause", timeout=240)
-def other_host():
+def through_veth(here, there, bits):
     need_cairn()
     own_network()
     holder = subprocess.Popen(["unshare", "-n", "sleep", "1000"], stdin=subprocess.DEVNULL)
@@ -256,15 +263,26 @@ def other_host():
         until(lambda: os.readlink(f"/proc/{holder.pid}/ns/net") != os.readlink("/proc/self/ns/net"), "the other namespace")
         subprocess.run(["ip", "link", "add", "here", "type", "veth", "peer", "name", "there", "netns", str(holder.pid)], check=True)
         inside_words = ["nsenter", "-t", str(holder.pid), "-n"]
-        for words, name, address in (([], "here", "10.77.0.1/24"), (inside_words, "there", "10.77.0.2/24")):
-            subprocess.run([*words, "ip", "addr", "add", address, "dev", name], check=True)
+        for words, name, address in (([], "here", here), (inside_words, "there", there)):
+            # Nobody else is there who could have the address.
+            subprocess.run([*words, "ip", "addr", "add", f"{address}/{bits}", "dev", name, *(["nodad"] if ":" in address else [])], check=True)
             subprocess.run([*words, "ip", "link", "set", name, "up"], check=True)
         peer = Peer(inside_words)
-        program = outside("10.77.0.2", peer)
+        program = outside(there, peer)
         through_rounds(program, peer)
     finally:
         holder.kill()
         holder.wait()
+
+
+@test("a peer on another host (network namespaces joined by veth) never notices more than a pause", timeout=240)
+def other_host():
+    through_veth("10.77.0.1", "10.77.0.2", 24)
+
+
+@test("over IPv6, a peer on another host", timeout=240)
+def other_host_v6():
+    through_veth("fd00:77::1", "fd00:77::2", 64)
 
 
 @test("without a word, a connection to the outside is refused with both options named, and harmed by nothing", quick=True)

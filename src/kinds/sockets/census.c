@@ -9,6 +9,7 @@
 
 #include "base/crew.h"
 #include "kernel/sockopts.h"
+#include "kinds/sockets/guard.h"
 #include "kinds/sockets/socket.h"
 
 enum { BUF_LOCK = 72, COOKIE = 57 }; /* SO_BUF_LOCK, SO_COOKIE */
@@ -116,6 +117,8 @@ static void ask_all(struct harvest *harvest)
 {
 	struct socket_scene *scene = socket_scene(harvest);
 	struct asking asking = { .harvest = harvest, .scene = scene };
+	/* While there is little memory to copy: what is written after a fork(2) costs a fault per page, and word to all processors. */
+	guard_get(harvest);
 	scene->asked_count = harvest->last_id + 1;
 	scene->asked = ARENA_ARRAY(&harvest->arena, struct socket_asked, scene->asked_count);
 	crew_run(harvest->files.count, ask_one, &asking);
