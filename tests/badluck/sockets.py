@@ -187,6 +187,29 @@ print("ready", flush=True)
     check(not os.path.exists("mine"), "the socket's file is there")
 
 
+@test("a socket whose file was renamed into place after bind(2) is reached there after a restore")
+def renamed():
+    if os.getuid() != 0:
+        raise Skip("only root may ask a socket for its file")
+    program = client(r'''
+s = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+s.bind("new"); s.listen(3)
+os.rename("new", "place")
+print("ready", flush=True)
+wait("go")
+c = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+c.connect("place")
+s.settimeout(10)
+s.accept()[0].sendall(b"hello")
+print("got", c.recv(100).decode(), sorted(os.listdir(".")), flush=True)
+''')
+    for _ in range(2):
+        program.round_trip()
+    program.path("go").touch()
+    program.succeed()
+    check("got hello" in program.text() and "'new'" not in program.text() and "'place'" in program.text(), "wrong output", program.text())
+
+
 @test("data sent before it was accepted: tried again, refused by name, or lost if the user says so", quick=True)
 def before_accept():
     program = client(r'''

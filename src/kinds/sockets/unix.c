@@ -12,6 +12,7 @@
 #include <linux/magic.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -20,10 +21,13 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include "base/fd.h"
+#include "base/log.h"
 #include "kinds/sockets/message.h"
 #include "kinds/table.h"
 
 enum { RECEIVE = 1 }; /* of the shutdown bits */
+enum { SIOCUNIXFILE_ = 0x89e0 }; /* linux/un.h, which cannot be included beside sys/un.h */
 
 /* What refuse, reach and capture want to know of one. */
 struct unix_look {
@@ -297,6 +301,22 @@ static char *find_path(struct harvest *harvest, const struct frozen_file *file, 
 	return NULL;
 }
 
+/* Where the file is by now, whose name or directory was changed since: a socket knows (SIOCUNIXFILE, for CAP_NET_ADMIN). NULL: it is gone, or
+ * that is not known. */
+static char *find_moved(struct harvest *harvest, const struct unix_look *found, struct stat *ret_stat)
+{
+	char link[64], path[4096];
+	if (!found->seen->has_file || found->own < 0)
+		return NULL;
+	_close_ int file = ioctl(found->own, SIOCUNIXFILE_);
+	snprintf(link, sizeof link, "/proc/self/fd/%d", file);
+	ssize_t size = file < 0 ? -1 : readlink(link, path, sizeof path - 1);
+	if (size <= 0)
+		return NULL;
+	path[size] = 0;
+	return path[0] == '/' && is_the_file(path, found->seen, ret_stat) ? arena_string(&harvest->arena, path) : NULL;
+}
+
 static Cairn__SocketCredentials *peer_credentials(struct harvest *harvest, int own)
 {
 	struct ucred credentials;
@@ -342,6 +362,9 @@ static void capture_name(struct harvest *harvest, const struct frozen_file *file
 	message->name = (ProtobufCBinaryData){ found->seen->name_size, found->seen->name };
 	char *path = find_path(harvest, file, found->seen, &stat);
 	message->accepted = is_accepted(harvest, found, path != NULL);
+	if (!path && !message->accepted && (path = find_moved(harvest, found, &stat)))
+		log_warn("Unix socket %.*s: its file is %s by now; a restore gives it that name", (int)found->seen->name_size,
+			 (const char *)found->seen->name, path);
 	if (!path || message->accepted)
 		return;
 	message->path = path;
