@@ -12,6 +12,8 @@ from cairn_test import FAILED, IMAGE, PYTHON, Program, Skip, cairn, check, child
 
 FD_TABLE, REGULAR_FILE, PIPE_END, MEMFD = 24, 50, 51, 58
 PATH, DELETED, CONTENTS, OBJECT, ENTRIES, FILE = 2, 4, 5, 2, 2, 2  # fields of these
+SAVED_FILE, IDENTITY = 43, 3
+SIZE, NANOSECONDS, MODE = 3, 5, 6  # of a FileIdentity
 NOBODY = 0x1fff
 WAIT = "\nos.write(1, b'ready\\n')\nwhile not os.path.exists('finish'): time.sleep(PACE)\n"
 
@@ -86,6 +88,23 @@ def paths():
     refused(other_path(b""), "damaged", "impossible")
     line = refused(other_path(b"/../etc/passwd"), "/etc/passwd", status=FAILED)
     check("has changed" in line or "was modified" in line, "what is said of it", line)
+    program.restore()
+    program.finish()
+
+
+@test("impossible values in saved files are damage, exit status 6", quick=True)
+def values():
+    need_cairn()
+    program = start([PYTHON, "-c", "import os, time\nPACE = 0.002\n" + FILES + WAIT], "job")
+    program.wait_text("ready")
+    program.checkpoint("--save-files", "all")
+    refused(spoilt(program, SAVED_FILE, lambda message: message.set(PATH, b"file")), "damaged", "impossible")
+    for field, value in ((MODE, 0o40755), (SIZE, 1 << 63), (NANOSECONDS, 2000000000)):
+        def spoil(message, field=field, value=value):
+            identity = Message(message.get(IDENTITY))
+            identity.set(field, value)
+            message.set(IDENTITY, identity.bytes())
+        refused(spoilt(program, SAVED_FILE, spoil), "damaged", "impossible")
     program.restore()
     program.finish()
 

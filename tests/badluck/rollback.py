@@ -167,6 +167,38 @@ def holes():
     check("b'start\\x00' b'end' 5368709123" in program.text(), "what the file holds", program.text())
 
 
+WATCHER = """
+import ctypes, os, time
+PACE = 0.002
+libc = ctypes.CDLL(None)
+watch = libc.inotify_init1(os.O_NONBLOCK)
+os.mkdir("watched")
+file = os.open("watched/file", os.O_RDWR | os.O_CREAT)
+os.write(file, b"then")
+libc.inotify_add_watch(watch, b"watched", 0x2 | 0x8 | 0x20 | 0x100)
+libc.inotify_add_watch(watch, b"watched/file", 0x2 | 0x8 | 0x20)
+os.write(1, b"ready\\n")
+while not os.path.exists("finish"): time.sleep(PACE)
+try:
+    print("seen", os.read(watch, 4096))
+except BlockingIOError:
+    print("nothing seen", os.pread(file, 9, 0))
+"""
+
+
+@test("a program that watches a file of its own does not see that it is rolled back", quick=True)
+def watched():
+    need_cairn()
+    write("watcher.py", WATCHER)
+    program = start([PYTHON, "../watcher.py"], "job")
+    program.wait_text("ready")
+    program.checkpoint("--save-files", "all")
+    program.path("watched/file").write_text("other things")
+    program.restore("--file-changed", "rollback")
+    program.finish()
+    check("nothing seen b'then'" in program.text(), "what it saw", program.text(), program.text("err"))
+
+
 @test("a save of the contents of a file that may not be read is refused by its name, and the program runs on", user=True, quick=True)
 def unreadable():
     need_cairn()

@@ -42,8 +42,8 @@ int saved_file_refuse(const struct frozen_file *file, struct fault *fault)
 	if (statfs(link, &fs) == 0 && fs.f_type == HUGETLBFS_MAGIC)
 		return fault_set(fault, FAULT_UNSUPPORTED, ENOTSUP, "%s: is in huge pages, whose contents are not written back to a name; try without "
 				 "--save-files", file->link);
-	_close_ int fd = open(link, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-	if (fd < 0 && (errno == EACCES || errno == EPERM))
+	/* Not by opening it: whoever watches it would be told, at each try. */
+	if (faccessat(AT_FDCWD, link, R_OK, AT_EACCESS) < 0 && (errno == EACCES || errno == EPERM))
 		return fault_set(fault, FAULT_PERMISSION, errno, "%s: may not be read, so that its contents cannot go along; try as root, or without "
 				 "--save-files", file->link);
 	return 0;
@@ -186,6 +186,11 @@ static int commit(struct workshop *workshop, const ProtobufCMessage *base, struc
 		log_debug("%s: its time of modification: %s", message->path, strerror(errno));
 	log_info("restore: %s: rolled back: %lld bytes now, %llu at the checkpoint, %lld written", message->path, (long long)now.st_size,
 		 (unsigned long long)message->identity->size, (long long)written);
+	/* Their closes are events in the directory, too. */
+	workshop_put(workshop, message->id, -1);
+	workshop_put_second(workshop, message->id, -1);
+	close(from);
+	close(to);
 	return 0;
 }
 
