@@ -11,7 +11,7 @@ from cairn_image import BYTES, FIXED64, Image, Message
 from cairn_test import BUILD, IMAGE, all_pids, cairn, check, equal, fault_line, main, need_cairn, need_root, start, test
 
 PROBES = BUILD / "tests" / "kinds"
-PROCESS, THREAD, MODES, SECCOMP = 10, 11, 27, 28
+PROCESS, THREAD, SIGNALS, MODES, SECCOMP, VMA = 10, 11, 12, 27, 28, 31
 
 
 def saved(probe, variant):
@@ -71,6 +71,50 @@ def modes():
     damaged(image, MODES, 0, setter(3, 7), "machine-check policy")
     damaged(image, MODES, 0, lambda message: (message.set(8, 1), message.set(9, (0xffff800000000000).to_bytes(8, "little"), FIXED64)), "a selector in the kernel's half")
     damaged(image, MODES, 0, lambda message: message.fields.extend([[6, 0, 1]] * 5), "more kinds of speculation than there are")
+
+
+@test("signal number 200 is damage, exit status 6", quick=True)
+def signals():
+    image = saved("blocked", "sigsuspend")
+
+    def action(message):
+        first = Message(message.all(2)[0])
+        first.set(1, 200)
+        message.drop(2)
+        message.add(2, first.bytes(), BYTES)
+
+    def pending(message):
+        message.set(3, struct.pack("<iii", 200, 0, -6) + bytes(116))
+    damaged(image, SIGNALS, 0, action, "an action")
+    damaged(image, SIGNALS, 0, pending, "a pending signal")
+
+
+@test("a thread without its process or first thread is damage, exit status 6", quick=True)
+def threads():
+    image = saved("thread_modes", "own")
+    damaged(image, THREAD, 1, setter(2, 999999), "of a process that is none")
+    with Image(image) as opened:
+        first, second = [Message(record.data).get(1) for record in opened.records(THREAD)][:2]
+    damaged(image, THREAD, 0, setter(1, second), "two with one number")
+    damaged(image, THREAD, 0, setter(1, first + 3000), "no first thread")
+
+
+@test("mappings that overlap or lie in the kernel's half are damage, exit status 6", quick=True)
+def mappings():
+    image = saved("thread_modes", "own")
+    with Image(image) as opened:
+        maps = [Message(record.data) for record in opened.records(VMA)]
+
+    def address(field, value):
+        return setter(field, value.to_bytes(8, "little"), FIXED64)
+    start, end = (int.from_bytes(maps[1].get(field), "little") for field in (2, 3))
+    damaged(image, VMA, 0, address(3, start + 4096), "one that reaches into the next")
+    damaged(image, VMA, 1, address(3, start), "an empty one")
+    damaged(image, VMA, 1, address(3, start - 4096), "one that ends before it begins")
+    damaged(image, VMA, 1, address(2, start + 1), "no multiple of a page")
+    damaged(image, VMA, len(maps) - 1, address(3, 0xffff800000000000), "one into the kernel's half")
+    damaged(image, VMA, len(maps) - 1, address(3, 0x800000001000), "one over the end of the user's half")
+    check(end > start, "the mapping that was changed")
 
 
 @test("a seccomp filter that the kernel would not take is damage, exit status 6", quick=True)
