@@ -1,11 +1,12 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 """Descriptors that cannot be carried: refused by name before the program is touched."""
+import os
 import pathlib
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-from cairn_test import (PYTHON, Skip, UNSUPPORTED, cairn, check, fault_line, main, need_cairn, start, test, unharmed, write)
+from cairn_test import (PYTHON, Skip, UNSUPPORTED, cairn, check, fault_line, main, need_cairn, need_root, start, test, unharmed, write)
 
 HEAD = r'''
 import ctypes, os, socket, sys, time
@@ -175,6 +176,26 @@ def others():
             pass
         for left in ("go", "out", "err"):
             pathlib.Path(left).unlink(missing_ok=True)
+
+
+@test("a device is refused by name, and --device-reopen opens it again by its path", quick=True)
+def device():
+    need_cairn()
+    need_root()
+    code = ("import os, time\nPAUSE = 0.002\nfd = os.open('/dev/kmsg', os.O_WRONLY)\nos.dup2(fd, 44)\nos.write(1, b'ready\\n')\n"
+            "while not os.path.exists('go'): time.sleep(PAUSE)\nprint(os.readlink('/proc/self/fd/44'))\n")
+    if not os.access("/dev/kmsg", os.W_OK):
+        raise Skip("no /dev/kmsg")
+    program = start([PYTHON, "-c", code], "job")
+    program.wait_text("ready")
+    result = cairn("checkpoint", program.pid, "-o", "image.cairn")
+    fault_line(result, UNSUPPORTED, "/dev/kmsg", "--device-reopen /dev/kmsg", several=True)
+    unharmed(program.pid)
+    program.checkpoint("--device-reopen", "/dev/kmsg")
+    program.restore()
+    program.path("go").touch()
+    program.succeed()
+    check("/dev/kmsg" in program.text(), "the device is not open", program.text())
 
 
 @test("two descriptors that cannot be carried are named together, one line each", quick=True)
