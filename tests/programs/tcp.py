@@ -11,8 +11,8 @@ import sys
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-from cairn_test import (CAIRN, LONG, OK, PERMISSION, PYTHON, UNSUPPORTED, USAGE, cairn, check, equal, fault_line, main, need, need_cairn, own_network,
-                        sh, start, test, unharmed, until, write)
+from cairn_test import (CAIRN, LONG, OK, PERMISSION, PYTHON, UNSUPPORTED, USAGE, all_pids, cairn, check, equal, fault_line, main, need, need_cairn,
+                        own_network, proc_status, sh, start, test, unharmed, until, write)
 
 ROUNDS = 30 if LONG else 10
 
