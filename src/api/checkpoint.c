@@ -184,10 +184,10 @@ static void thaw(struct save *save, enum freeze_end end)
 
 /* Freezes, gathers and copies; everything is in memory or in the image's file (not yet on disk) when it ends. @known: NULL, or the look
  * just before. On success the tree stands still. */
-static int take(struct save *save, const struct harvest *known, struct fault_list *refusals, struct fault *fault)
+static int take(struct save *save, const struct harvest *known, struct fault *fault)
 {
 	const struct capture_live live = { known, &save->track };
-	int rc = capture_begin(&save->harvest, save->pid, &save->policy, &live, &save->bound, &save->frozen_at_ns, refusals, fault);
+	int rc = capture_begin(&save->harvest, save->pid, &save->policy, &live, &save->bound, &save->frozen_at_ns, &save->refusals, fault);
 	if (rc < 0)
 		return rc;
 	save->is_frozen = true;
@@ -205,13 +205,13 @@ static int take(struct save *save, const struct harvest *known, struct fault_lis
 }
 
 /* Takes the tree while its mappings' flags are known only from a look before; the look after says whether that was right. */
-static int take_live(struct save *save, const struct harvest *survey, struct fault_list *refusals, struct fault *fault)
+static int take_live(struct save *save, struct fault *fault)
 {
 	struct harvest known = { .policy = save->policy }, now = { .policy = save->policy };
 	bool is_fresh = !save->track.spaces.count; /* no rounds of copying lie between */
 	int rc = is_fresh ? 0 : tree_survey_spaces(&known, save->pid, fault);
 	if (rc == 0)
-		rc = take(save, is_fresh ? survey : &known, refusals, fault);
+		rc = take(save, is_fresh ? &save->survey : &known, fault);
 	harvest_finish(&known);
 	if (save->is_frozen)
 		thaw(save, FREEZE_RUN);
@@ -225,7 +225,7 @@ static int take_live(struct save *save, const struct harvest *survey, struct fau
 	harvest_finish(&save->harvest);
 	save->harvest = (struct harvest){ 0 };
 	rc = snapshot_give_out(&save->snapshot, fault);
-	return rc < 0 ? rc : take(save, NULL, refusals, fault);
+	return rc < 0 ? rc : take(save, NULL, fault);
 }
 
 struct seen_object {
@@ -249,8 +249,9 @@ static void note_bytes(seen_objects *seen, uint64_t device, uint64_t inode, uint
 }
 
 /* Bytes that will have to be copied while the tree stands still: what is not tracked, and twice what the last round found. */
-static uint64_t expect_copies(const struct save *save, const struct harvest *survey, uint64_t left_pages)
+static uint64_t expect_copies(const struct save *save, uint64_t left_pages)
 {
+	const struct harvest *survey = &save->survey;
 	uint64_t bytes = (UINT64_C(256) << 10) + 2 * left_pages * PAGES_SIZE;
 	seen_objects seen = { 0 };
 	for (size_t i = 0; i < survey->spaces.count; i++) {
@@ -275,8 +276,9 @@ static uint64_t expect_copies(const struct save *save, const struct harvest *sur
 }
 
 /* As far as smaps says: more is copied if the program writes meanwhile, less if the parent has it. */
-static void expect_progress(struct save *save, const struct harvest *survey)
+static void expect_progress(struct save *save)
 {
+	const struct harvest *survey = &save->survey;
 	for (size_t i = 0; i < survey->spaces.count; i++)
 		for (size_t m = 0; m < survey->spaces.at[i]->maps.maps.count; m++)
 			progress_expect(&save->progress, survey->spaces.at[i]->maps.maps.at[m].anonymous);
@@ -296,25 +298,25 @@ static void choose_tracked(struct save *save)
 		parent_seed(save->parent, &save->track, &save->snapshot);
 }
 
-static int collect(struct save *save, const struct harvest *survey, struct fault_list *refusals, struct fault *fault)
+static int collect(struct save *save, struct fault *fault)
 {
 	int rc = 0;
-	expect_progress(save, survey);
+	expect_progress(save);
 	choose_tracked(save);
 	/* What does not fit ends here: from now on nothing is registered but what the track says. */
-	track_drop(save->tracking, survey);
+	track_drop(save->tracking, &save->survey);
 	if (!save->is_live)
-		return take(save, NULL, refusals, fault);
-	rc = track_begin(&save->track, survey, save->pid, &save->deadline, fault);
+		return take(save, NULL, fault);
+	rc = track_begin(&save->track, &save->survey, save->pid, &save->deadline, fault);
 	uint64_t left = 0;
 	if (rc == 0)
 		rc = track_copy(&save->track, &save->snapshot, &left, fault);
 	if (rc < 0)
 		return rc;
-	uint64_t expected = expect_copies(save, survey, left), most = save->options->max_extra_memory;
+	uint64_t expected = expect_copies(save, left), most = save->options->max_extra_memory;
 	most = most ? most : DEFAULT_EXTRA_MEMORY;
 	snapshot_hold_back(&save->snapshot, (size_t)(expected < most ? expected : most));
-	return take_live(save, survey, refusals, fault);
+	return take_live(save, fault);
 }
 
 static enum freeze_end end_of(const struct save *save, int rc)
@@ -371,7 +373,7 @@ static int save_tree(struct save *save, struct fault *fault)
 	processor_read(&save->processor); /* while nothing stands still */
 	rc = save->parent ? parent_note(save->parent, &save->snapshot, fault) : 0;
 	if (rc == 0)
-		rc = collect(save, &save->survey, &save->refusals, fault);
+		rc = collect(save, fault);
 	if (rc == 0)
 		rc = deadline_check(&save->deadline, fault);
 	/* A program that runs on need not wait for the disk; one that is to end must not end before its image is safe. */
