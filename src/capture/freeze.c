@@ -9,261 +9,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "base/log.h"
+#include "capture/halt.h"
 #include "capture/tree.h"
-
-/* How long a thread may take to stop before the whole tree is let go and tried again. One in an uninterruptible sleep, as a vfork parent is until its
- * child execs, will not do so soon; one that could run waits for a processor, which those that have stopped leave to it. */
-enum { SLEEP_PATIENCE_MS = 100, RUN_PATIENCE_MS = 3000 };
-
-/* By how much a clock of the scheduler's, which Cairn reads by running on its processor, may be misjudged: see kernel/sleep.c. */
-enum { LATE_NS = 20000000 };
-
-static bool knows_thread(const struct frozen_process *process, pid_t tid)
-{
-	/* Both lists ascend but for a wrap of the numbers: most are settled by a look at the last. */
-	size_t count = process->threads.count;
-	if (!count || process->threads.at[count - 1]->tid == tid)
-		return count;
-	if (tid > process->highest_tid)
-		return false;
-	for (size_t i = 0; i < count; i++)
-		if (process->threads.at[i]->tid == tid)
-			return true;
-	return false;
-}
-
-/* A thread that was just listed may be gone when it is seized, or be a zombie leader. */
-static int seize_thread(struct frozen_thread *thread, struct fault *fault)
-{
-	/* Only the scheduler knows when it fell asleep, and only until it is woken. */
-	sleep_look(thread->process->pid, thread->tid, &thread->sleep);
-	int rc = ptrace_seize(thread->tid, false, fault);
-	if (rc < 0)
-		return rc;
-	thread->seized = true;
-	rc = ptrace_interrupt(thread->tid, fault);
-	struct stop stop;
-	if (rc == -ESRCH) /* its tracer has to see its end, or its process cannot */
-		thread->seized = ptrace_wait_stop(thread->tid, 10000000, &stop, NULL) < 0;
-	return rc;
-}
-
-/* Threads may have lower numbers than their leader, after a wrap or in a fresh PID namespace. */
-static void leader_first(pid_t leader, struct pid_list *list)
-{
-	for (size_t i = 1; i < list->pids.count; i++)
-		if (list->pids.at[i] == leader) {
-			memmove(&list->pids.at[1], list->pids.at, i * sizeof *list->pids.at);
-			list->pids.at[0] = leader;
-			return;
-		}
-}
-
-static int seize_new_threads(struct harvest *harvest, struct frozen_process *process, bool *ret_new,
-			     struct fault *fault)
-{
-	struct pid_list list = { 0 };
-	int rc = proc_threads(process->pid, &list, fault);
-	if (rc == 0)
-		leader_first(process->pid, &list);
-	for (size_t i = 0; rc == 0 && i < list.pids.count; i++) {
-		if (knows_thread(process, list.pids.at[i]) || (process->stat.state == 'Z' && list.pids.at[i] == process->pid))
-			continue;
-		*ret_new = true;
-		rc = seize_thread(tree_add_thread(harvest, process, list.pids.at[i]), fault);
-		/* The thread ended between the listing and the seizing. */
-		if (rc == -ESRCH) {
-			process->threads.count--;
-			rc = process->threads.count ? 0 : rc;
-		}
-	}
-	vec_finish(&list.pids);
-	return rc;
-}
-
-static int name_vfork(const struct frozen_process *process, pid_t tid, struct fault *fault)
-{
-	struct pid_list children = { 0 };
-	pid_t child = 0;
-	if (proc_children(process->pid, &children, NULL) == 0 && children.pids.count)
-		child = children.pids.at[children.pids.count - 1];
-	vec_finish(&children.pids);
-	if (child)
-		return fault_set_transient(fault, FAULT_TIMEOUT, ETIMEDOUT,
-					   "thread %d sleeps where it cannot be stopped, likely until its vfork child "
-					   "%d runs exec or ends; try again later, or a longer --timeout", tid, child);
-	return fault_set_transient(fault, FAULT_TIMEOUT, ETIMEDOUT,
-				   "thread %d sleeps where it cannot be stopped (disk or driver); try again later, or "
-				   "a longer --timeout", tid);
-}
-
-static int name_slow(const struct frozen_thread *thread, char state, struct fault *fault)
-{
-	if (state == 'Z' || state == 'X')
-		return fault_set_transient(fault, FAULT_VANISHED, EAGAIN, "thread %d: ended before others of its process", thread->tid);
-	if (state == 'D')
-		return name_vfork(thread->process, thread->tid, fault);
-	return fault_set_transient(fault, FAULT_TIMEOUT, ETIMEDOUT, "thread %d does not stop, likely because others leave it no processor; try again later, or a "
-				   "longer --timeout", thread->tid);
-}
-
-/* The next stop of a thread that is on its way to one. */
-static int await_stop(const struct frozen_thread *thread, const struct deadline *deadline, struct stop *ret_stop, struct fault *fault)
-{
-	for (int waited_ms = 0;; waited_ms += SLEEP_PATIENCE_MS) {
-		struct proc_stat stat;
-		int rc = ptrace_wait_stop(thread->tid, SLEEP_PATIENCE_MS * UINT64_C(1000000), ret_stop, fault);
-		if (rc != -ETIMEDOUT)
-			return rc;
-		char state = proc_stat_read(thread->process->pid, thread->tid, &stat, NULL) < 0 ? 'X' : stat.state;
-		if (strchr("DZX", state) || waited_ms + SLEEP_PATIENCE_MS >= RUN_PATIENCE_MS)
-			return name_slow(thread, state, fault);
-		rc = deadline_check(deadline, fault);
-		if (rc < 0)
-			return rc == -ETIMEDOUT ? name_slow(thread, state, fault) : rc;
-	}
-}
-
-static int wait_thread(struct frozen_thread *thread, const struct deadline *deadline, struct fault *fault)
-{
-	for (;;) {
-		struct stop stop;
-		int rc = await_stop(thread, deadline, &stop, fault);
-		if (rc < 0)
-			return rc;
-		switch (stop.kind) {
-		case STOP_GROUP:
-			thread->process->job_stopped = true;
-			thread->process->stop_signal = stop.signal;
-			thread->stopped = true;
-			return 0;
-		case STOP_INTERRUPT:
-			thread->stopped = true;
-			return 0;
-		case STOP_ENDED:
-			thread->seized = false;
-			return fault_set_transient(fault, FAULT_VANISHED, ESRCH, "thread %d: ended meanwhile",
-						   thread->tid);
-		default: /* a signal was on its way: it is delivered, the interrupt is still to come */
-			rc = ptrace_resume(thread->tid, PTRACE_CONT, stop.kind == STOP_SIGNAL ? stop.signal : 0, fault);
-			if (rc < 0 && rc != -ESRCH) /* killed: its end is still to come */
-				return rc;
-		}
-	}
-}
-
-/* A critical section of rseq does not survive the remote calls unnoticed: its abort handler is taken at once, as the
- * kernel would after a preemption (kernel/rseq.c rseq_ip_fixup, 6.18). */
-static int abort_rseq(struct frozen_thread *thread, struct fault *fault)
-{
-	struct { uint32_t version, flags; uint64_t start, length, abort; } section;
-	uint64_t pointer;
-	enum { RSEQ_CS_OFFSET = 8 };
-	if (!thread->rseq.address)
-		return 0;
-	int rc = memory_read(thread->tid, thread->rseq.address + RSEQ_CS_OFFSET, &pointer, sizeof pointer, fault);
-	if (rc < 0 || !pointer)
-		return rc;
-	rc = memory_read(thread->tid, pointer, &section, sizeof section, fault);
-	if (rc == 0 && registers_ip(&thread->guest.home) - section.start < section.length) {
-		log_debug("thread %d: was in an rseq critical section, goes to its abort handler", thread->tid);
-		registers_set_ip(&thread->guest.home, section.abort);
-	}
-	return rc;
-}
-
-/* What a program's own filters, or its handler of system calls (syscall user dispatch), would say to Cairn's calls. Filters that Cairn has as well let them pass (kinds/tasks/seccomp.c). Without a deputy
- * the death of Cairn would leave the thread to them in the middle of a call. */
-static int suspend_filters(const struct harvest *harvest, struct frozen_thread *thread, struct fault *fault)
-{
-	bool filtered = thread->status.seccomp && !harvest->policy.filtered;
-	struct dispatch_place dispatch;
-	int rc = ptrace_get_dispatch(thread->tid, &dispatch, fault);
-	if (rc < 0 || (!filtered && !dispatch.mode))
-		return rc;
-	if (!harvest->policy.by_deputy)
-		return fault_set(fault, FAULT_VANISHED, EXDEV, "thread %d: went under a seccomp filter while it was looked at; try again", thread->tid);
-	if (filtered)
-		rc = ptrace_suspend_seccomp(thread->tid, false, fault);
-	if (rc == 0 && dispatch.mode)
-		rc = ptrace_set_dispatch(thread->tid, &(struct dispatch_place){ 0 }, fault);
-	if (rc == 0)
-		thread->dispatch = dispatch;
-	return rc;
-}
-
-/* Everything that only the stop itself can tell, and the registers that undo what the stop did. */
-static int examine_thread(struct harvest *harvest, struct frozen_thread *thread, struct sleep_clocks *clocks, struct fault *fault)
-{
-	struct registers before;
-	int rc = proc_status_read(thread->process->pid, thread->tid, &harvest->arena, &thread->status, fault);
-	if (rc == 0)
-		rc = ptrace_get_registers(thread->tid, &before, fault);
-	if (rc == 0)
-		rc = ptrace_get_mask(thread->tid, &thread->guest.blocked, fault);
-	if (rc == 0)
-		rc = ptrace_get_rseq(thread->tid, &thread->rseq, fault);
-	if (rc < 0)
-		return rc;
-	thread->guest.home = before;
-	if (!registers_native(&before))
-		return fault_set(fault, FAULT_UNSUPPORTED, ENOTSUP,
-				 "thread %d runs 32-bit code, which this version cannot carry; try a 64-bit build of "
-				 "the program", thread->tid);
-	thread->frozen_at_ns = clock_now_ns();
-	sleep_confirm(&thread->sleep, thread->status.voluntary_switches);
-	uint64_t since = restart_wants_time(&before) ? sleep_since(&thread->sleep, clocks) : 0;
-	const struct restart_sleep sleep = {
-		/* What is known of it is late rather than early: a sleep may seem to begin after the stop that ended it. */
-		.known = since && since < thread->frozen_at_ns + LATE_NS,
-		.slept_ns = since && since < thread->frozen_at_ns ? thread->frozen_at_ns - since : 0,
-		.where = thread->sleep.where,
-		.alone = thread->status.seccomp != 0,
-	};
-	rc = restart_examine(thread->tid, &thread->guest.home, &sleep, &thread->restart, fault);
-	if (rc == 0)
-		rc = abort_rseq(thread, fault);
-	if (rc == 0 && memcmp(&before, &thread->guest.home, sizeof before))
-		rc = ptrace_set_registers(thread->tid, &thread->guest.home, fault);
-	thread->examined = rc == 0;
-	/* Nobody can block it, so that it would come in the middle of Cairn's calls. */
-	if (rc == 0 && !thread->process->job_stopped && ((thread->status.signal_pending | thread->status.shared_pending) >> (SIGSTOP - 1) & 1))
-		return fault_set_transient(fault, FAULT_VANISHED, EAGAIN, "thread %d: is just being stopped by a signal; try again", thread->tid);
-	return rc < 0 ? rc : suspend_filters(harvest, thread, fault);
-}
-
-/* Stops all threads of one process: new ones may appear until the last is stopped. */
-static int freeze_process(struct harvest *harvest, struct frozen_process *process, const struct deadline *deadline, struct fault *fault)
-{
-	size_t stopped = 0;
-	for (bool found = true; found;) {
-		found = false;
-		int rc = seize_new_threads(harvest, process, &found, fault);
-		for (; rc == 0 && stopped < process->threads.count; stopped++) {
-			rc = wait_thread(process->threads.at[stopped], deadline, fault);
-			/* A thread that ended is no part of the process any more, unless it was the leader. */
-			if (rc == -ESRCH && stopped > 0) {
-				memmove(&process->threads.at[stopped], &process->threads.at[stopped + 1],
-					(process->threads.count - stopped - 1) * sizeof *process->threads.at);
-				process->threads.count--;
-				stopped--;
-				rc = 0;
-			}
-		}
-		if (rc < 0)
-			return rc;
-	}
-	/* Clocks are read when all are stopped: see sleep_since. */
-	struct sleep_clocks clocks = { 0 };
-	int rc = 0;
-	for (size_t i = 0; rc == 0 && i < process->threads.count; i++)
-		rc = examine_thread(harvest, process->threads.at[i], &clocks, fault);
-	sleep_clocks_finish(&clocks);
-	return rc;
-}
-
-/* ---- the tree ---- */
 
 /* The tree while it is being frozen. */
 struct freezing {
@@ -363,7 +110,7 @@ static int seize_all(struct freezing *freezing, struct fault *fault)
 		bool found;
 		int rc;
 		if (!look_for_zombie(process, &rc, NULL) && rc == 0)
-			rc = seize_new_threads(freezing->harvest, process, &found, fault);
+			rc = halt_seize(freezing->harvest, process, &found, fault);
 		if (rc < 0 && rc != -ESRCH && rc != -ENOENT)
 			return tree_at_process(process, rc, fault);
 		/* A vfork child has to run on, or its parent cannot stop. */
@@ -377,20 +124,11 @@ static int seize_all(struct freezing *freezing, struct fault *fault)
 	return 0;
 }
 
-static bool has_ended(struct frozen_thread *thread, const struct deadline *deadline)
-{
-	struct fault fault; /* of what has ended nothing is said */
-	struct stop stop = { .kind = STOP_INTERRUPT };
-	if (thread->seized && !thread->stopped)
-		return wait_thread(thread, deadline, &fault) == -ESRCH;
-	return !thread->seized || (ptrace_wait_stop(thread->tid, 50000000, &stop, NULL) == 0 && stop.kind == STOP_ENDED);
-}
-
 /* All of its threads have ended. A zombie that its parent, which stands still, has not seen yet is part of the tree. */
 static int bury(struct freezing *freezing, struct frozen_process *process)
 {
 	for (; process->threads.count; process->threads.count--)
-		if (!has_ended(process->threads.at[process->threads.count - 1], freezing->deadline))
+		if (!halt_has_ended(process->threads.at[process->threads.count - 1], freezing->deadline))
 			return -ESRCH;
 	int rc;
 	process->zombie = look_for_zombie(process, &rc, NULL);
@@ -408,7 +146,7 @@ static int freeze_one(struct freezing *freezing, struct frozen_process *process,
 	if (rc == 0 && process->zombie && target)
 		rc = fault_set(fault, FAULT_VANISHED, ESRCH, "ended before it could be frozen");
 	if (rc == 0 && !process->zombie)
-		rc = freeze_process(harvest, process, freezing->deadline, fault);
+		rc = halt_process(harvest, process, freezing->deadline, fault);
 	else if (rc == 0 && process->threads.count) /* seized, and ended since */
 		rc = -ESRCH;
 	if (rc == -ESRCH && !target) {
@@ -525,49 +263,6 @@ int freeze_tree(struct harvest *harvest, pid_t root, const struct deadline *dead
 	return rc < 0 ? rc : check_whole(harvest, fault);
 }
 
-/* What a stop does to a call has to be undone for a thread as well that was stopped, or is about to stop, when the freeze failed elsewhere. Ended, or
- * in front of a signal: false, and there is nothing to undo. */
-static bool is_at_rest(struct harvest *harvest, struct frozen_thread *thread)
-{
-	struct stop stop = { .kind = STOP_INTERRUPT };
-	struct sleep_clocks clocks = { 0 };
-	if (!thread->stopped && ptrace_wait_stop(thread->tid, UINT64_C(1000000000), &stop, NULL) < 0)
-		return false;
-	if (stop.kind == STOP_SIGNAL)
-		ptrace(PTRACE_DETACH, thread->tid, NULL, (unsigned long)stop.signal);
-	if (stop.kind == STOP_SIGNAL || stop.kind == STOP_ENDED)
-		return false;
-	struct fault fault; /* it is let go in any case */
-	if (!thread->examined)
-		examine_thread(harvest, thread, &clocks, &fault);
-	sleep_clocks_finish(&clocks);
-	return true;
-}
-
-/* A relative timeout that the stop interrupted has gone on running: the program waits only for the rest. */
-static void let_go(struct harvest *harvest, struct frozen_thread *thread)
-{
-	if (!is_at_rest(harvest, thread))
-		return;
-	const struct restart *restart = &thread->restart;
-	uint64_t frozen_ns = clock_now_ns() - thread->frozen_at_ns;
-	uint64_t left_ns = restart->left_ns > frozen_ns ? restart->left_ns - frozen_ns : 0;
-	if (thread->examined && restart->timed && restart->known) {
-		struct registers registers = thread->guest.home;
-		if (restart_shorten(thread->tid, &registers, left_ns, NULL) == 0)
-			ptrace_set_registers(thread->tid, &registers, NULL);
-	}
-	if (thread->dispatch.mode)
-		ptrace_set_dispatch(thread->tid, &thread->dispatch, NULL);
-	struct stop stop;
-	/* Killed: its end is waited for. */
-	if (ptrace_release(thread->tid, NULL) < 0 && ptrace_wait_stop(thread->tid, UINT64_C(1000000000), &stop, NULL) == 0 &&
-	    stop.kind != STOP_ENDED)
-		ptrace(PTRACE_DETACH, thread->tid, NULL, 0);
-	if (thread->guest.held_stop && !thread->process->job_stopped)
-		kill(thread->process->pid, SIGSTOP);
-}
-
 static void leave_foothold(struct frozen_process *process)
 {
 	struct frozen_thread *last = NULL;
@@ -605,7 +300,7 @@ void freeze_thaw(struct harvest *harvest, enum freeze_end end)
 		for (size_t t = process->threads.count; t-- > 0;) {
 			struct frozen_thread *thread = process->threads.at[t];
 			if (thread->seized)
-				let_go(harvest, thread);
+				halt_let_go(harvest, thread);
 			thread->seized = thread->stopped = thread->examined = false;
 		}
 	}
