@@ -37,6 +37,17 @@ static struct clone_args birth_args(uint64_t flags, uint64_t exit_signal, uint64
 	};
 }
 
+/* A number is given back last when somebody ends, after /proc and kill(2) have ceased to know him (kernel/exit.c release_task, 6.18): those of a tree that
+ * was just killed, or of a thread of Cairn's own. So one that is taken is tried again for a while. */
+static bool may_be_free_soon(int64_t result, unsigned *tries)
+{
+	enum { MOST_TRIES = 1000 };
+	if (result != -EEXIST || ++*tries > MOST_TRIES)
+		return false;
+	clock_sleep_ns(1000000);
+	return true;
+}
+
 /* @pid 0: any; by clone(2), because filters that containers set let clone3 pass for nobody who may not choose. */
 static pid_t clone_with_pid(pid_t pid, uint64_t exit_signal)
 {
@@ -44,7 +55,12 @@ static pid_t clone_with_pid(pid_t pid, uint64_t exit_signal)
 	struct clone_args args = birth_args(0, exit_signal, (uint64_t)(uintptr_t)&tid);
 	if (!pid)
 		return (pid_t)syscall(SYS_clone, exit_signal, NULL, NULL, NULL, 0UL);
-	return (pid_t)syscall(SYS_clone3, &args, sizeof args);
+	unsigned tries = 0;
+	pid_t born;
+	do
+		born = (pid_t)syscall(SYS_clone3, &args, sizeof args);
+	while (born < 0 && may_be_free_soon(-errno, &tries));
+	return born;
 }
 
 static int birth_fault(struct fault *fault, pid_t pid, int error)
@@ -234,7 +250,11 @@ static int bear(struct rebuild_process *parent, struct rebuild_process *child, s
 	struct batch batch;
 	newborn_batch(&parent->newborn, &batch);
 	size_t call = add_birth(&parent->newborn, &batch, flags, flags & CLONE_PARENT ? 0 : record->exit_signal, pid);
-	int rc = newborn_run_births(newborn_leader(parent), &batch, &births, fault);
+	unsigned tries = 0;
+	int rc;
+	do
+		rc = newborn_run_births(newborn_leader(parent), &batch, &births, fault);
+	while (rc == 0 && may_be_free_soon(batch_result(&batch, call), &tries));
 	if (rc == 0 && batch_result(&batch, call) < 0)
 		rc = birth_fault(fault, pid, (int)-batch_result(&batch, call));
 	if (rc == 0 && births.pids.count != 1)
@@ -552,6 +572,23 @@ int spawn_groups(struct rebuild *rebuild, struct fault *fault)
 	return rc;
 }
 
+/* One thread whose number was taken. */
+static int bear_thread_again(struct rebuild_process *process, uint64_t flags, pid_t tid, struct pid_list *births, struct fault *fault)
+{
+	struct batch batch;
+	unsigned tries = 0;
+	int64_t result = -EEXIST;
+	int rc = 0;
+	newborn_batch(&process->newborn, &batch);
+	size_t call = add_birth(&process->newborn, &batch, flags, 0, tid);
+	while (rc == 0 && may_be_free_soon(result, &tries)) {
+		rc = newborn_run_births(newborn_leader(process), &batch, births, fault);
+		result = rc == 0 ? batch_result(&batch, call) : result;
+	}
+	batch_finish(&batch);
+	return rc == 0 && result < 0 ? birth_fault(fault, tid, (int)-result) : rc;
+}
+
 int spawn_threads(struct rebuild_process *process, struct fault *fault)
 {
 	const uint64_t flags = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM;
@@ -567,13 +604,19 @@ int spawn_threads(struct rebuild_process *process, struct fault *fault)
 		calls[i] = add_birth(&process->newborn, &batch, flags, 0, tid);
 	}
 	int rc = newborn_run_births(newborn_leader(process), &batch, &births, fault);
-	for (size_t i = 1; rc == 0 && i < process->threads.count; i++)
-		if (batch_result(&batch, calls[i]) < 0)
-			rc = birth_fault(fault, process->threads.at[i]->newborn.tid, (int)-batch_result(&batch, calls[i]));
+	for (size_t i = 1; rc == 0 && i < process->threads.count; i++) {
+		int64_t result = batch_result(&batch, calls[i]);
+		if (result == -EEXIST)
+			rc = bear_thread_again(process, flags, process->threads.at[i]->newborn.tid, &births, fault);
+		else if (result < 0)
+			rc = birth_fault(fault, process->threads.at[i]->newborn.tid, (int)-result);
+	}
 	if (rc == 0 && births.pids.count + 1 != process->threads.count)
 		rc = fault_set(fault, FAULT_FAILED, EIO, "process %d: not all births of its threads were seen", process->newborn.pid);
 	for (size_t i = 1; rc == 0 && i < process->threads.count; i++) {
-		numbers_note(process, i, process->threads.at[i]->plan->tid, births.pids.at[i - 1]);
+		/* In the order of their birth, unless they have the numbers that were asked for. */
+		const pid_t born = process->newborn.workshop->renumber ? births.pids.at[i - 1] : process->threads.at[i]->newborn.tid;
+		numbers_note(process, i, process->threads.at[i]->plan->tid, born);
 		rc = newborn_arrive(&process->threads.at[i]->newborn, fault);
 	}
 	batch_finish(&batch);

@@ -378,6 +378,45 @@ def half_theirs_v6():
     half_closed("::1", False, True)
 
 
+CONNECTING = r'''
+import errno, select, socket, sys
+c = socket.socket()
+c.setblocking(False)
+assert c.connect_ex(("192.0.2.1", int(sys.argv[1]))) == errno.EINPROGRESS
+print("ready", flush=True)
+while not select.select([], [c], [], 0.01)[1]:
+    pass
+assert c.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+c.setblocking(True)
+c.sendall(b"here at last")
+print("got", c.recv(100).decode(), flush=True)
+'''
+
+
+@test("a connection that is still being made, to a host that does not answer yet, is made after two restores", timeout=120)
+def connecting():
+    need_cairn()
+    own_network()
+    sh("ip", "address", "add", "192.0.2.2/32", "dev", "lo")
+    sh("ip", "route", "add", "192.0.2.1/32", "dev", "lo", "src", "192.0.2.2")  # where nobody is at home
+    write("client.py", CONNECTING)
+    port = 4321
+    program = start([PYTHON, "client.py", str(port)])
+    program.wait_text("ready")
+    for _ in range(2):
+        program.checkpoint("--tcp", "established")
+        program.restore()
+    check("SYN-SENT" in sh("ss", "-Htan"), "the state", sh("ss", "-Htan"))
+    sh("ip", "address", "add", "192.0.2.1/32", "dev", "lo")
+    with socket.create_server(("192.0.2.1", port)) as server:
+        server.settimeout(60)
+        peer, _ = server.accept()
+        equal(peer.recv(100), b"here at last", "what came")
+        peer.sendall(b"welcome")
+    program.succeed()
+    check("got welcome" in program.text(), "wrong output", program.text())
+
+
 CLOSED = r'''
 import errno, os, select, socket, sys, time
 c = socket.create_connection(('127.0.0.1', int(sys.argv[1])))
