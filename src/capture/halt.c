@@ -297,7 +297,7 @@ void halt_let_go(struct harvest *harvest, struct frozen_thread *thread)
 	const struct restart *restart = &thread->restart;
 	uint64_t frozen_ns = clock_now_ns() - thread->frozen_at_ns;
 	uint64_t left_ns = restart->left_ns > frozen_ns ? restart->left_ns - frozen_ns : 0;
-	if (thread->examined && restart->timed && restart->known) {
+	if (thread->examined && restart->timed && restart->known && !restart->kernel_keeps) {
 		struct registers registers = thread->guest.home;
 		if (restart_shorten(thread->tid, &registers, left_ns, NULL) == 0)
 			ptrace_set_registers(thread->tid, &registers, NULL);

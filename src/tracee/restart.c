@@ -128,7 +128,9 @@ static int examine_call(pid_t pid, struct registers *registers, long number, con
 	restart->known = sleep->known;
 	restart->left_ns = whole_ns > sleep->slept_ns ? whole_ns - sleep->slept_ns : 0;
 	/* Better an end that the kernel keeps than one that would be late by an unknown time. */
-	restart->kernel_keeps = timed && !sleep->known && !sleep->alone && registers_result(registers) == -ERESTART_RESTARTBLOCK_;
+	const bool again = registers_syscall(registers) == __NR_restart_syscall;
+	restart->number = number;
+	restart->kernel_keeps = timed && (!sleep->known || again) && !sleep->alone && registers_result(registers) == -ERESTART_RESTARTBLOCK_;
 	if (!restart->kernel_keeps) {
 		registers_set_syscall(registers, number);
 		registers_set_result(registers, -ERESTARTNOHAND_);
@@ -166,10 +168,11 @@ int restart_for_image(const struct restart *restart, struct registers *registers
 {
 	if (!restart->kernel_keeps)
 		return 0;
-	if (!restart->timed || registers_syscall(registers) == __NR_restart_syscall)
+	if (!restart->timed)
 		return fault_set_transient(fault, FAULT_UNSUPPORTED, ENOTSUP,
 					   "interrupted in system call %ld, whose time left only the kernel knows; try "
 					   "again a little later", registers_syscall(registers));
+	registers_set_syscall(registers, restart->number);
 	registers_set_result(registers, -ERESTARTNOHAND_);
 	return 0;
 }

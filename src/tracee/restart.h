@@ -14,7 +14,8 @@
  * Calls that are made again with a relative timeout are made with the time that is left: its register is set, or points to
  * a timespec below the red zone of the stack, where nothing lives while the thread sleeps. Both are registers that a function call clobbers. The time is
  * an estimate, never shorter than what is left; longer by the time that interrupts and a hypervisor took from the processor since the thread fell
- * asleep, and some 0.1 ms for each stop. */
+ * asleep, and some 0.1 ms for each stop. Of a sleep that had been stopped and continued before (restart_syscall(2)) only what passed since is known:
+ * in the program that runs on it ends in time, after a restore it may be late by what had passed before. */
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -25,7 +26,8 @@
 struct restart {
 	bool timed;       /* the call has a relative timeout, of which this is left */
 	bool known;       /* when it fell asleep is known; otherwise left_ns is the whole timeout */
-	bool kernel_keeps; /* and so its end is left to the kernel, in a program that runs on */
+	bool kernel_keeps; /* its end is left to the kernel, in a program that runs on: nobody else knows it exactly */
+	long number;       /* of the call, also behind restart_syscall(2) */
 	uint64_t left_ns;
 };
 
