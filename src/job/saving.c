@@ -72,7 +72,12 @@ void saving_ask(struct init *init, const json_t *request, int fd, int client)
 		init_answer(init, client, control_refused(CAIRN_FAILED, "too many checkpoints of this job wait for their turn; try again later"));
 		return;
 	}
-	*vec_add(&init->waiting) = (struct waiting){ json_deep_copy(request), fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 3), client };
+	int own = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 3);
+	if (fd >= 0 && own < 0) {
+		init_answer(init, client, control_refused(CAIRN_FAILED, "no descriptor is left to send the image to; try again when other checkpoints are done"));
+		return;
+	}
+	*vec_add(&init->waiting) = (struct waiting){ json_deep_copy(request), own, client };
 }
 
 static struct waiting take_waiting(struct init *init, size_t index)

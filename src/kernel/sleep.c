@@ -52,12 +52,8 @@ void sleep_look(pid_t pid, pid_t tid, struct sleep_place *ret_place)
 	struct proc_stat stat;
 	*ret_place = place;
 	/* First the number of the sleep: sleep_confirm tells whether all that is read after it is of the same one. */
-	if (proc_sched_read(pid, tid, &sched, NULL) < 0 || proc_stat_read(pid, tid, &stat, NULL) < 0)
+	if (proc_sched_read(pid, tid, &sched, NULL) < 0 || proc_stat_read(pid, tid, &stat, NULL) < 0 || stat.state != 'S')
 		return;
-	if (stat.state != 'S') {
-		ret_place->began_later = true;
-		return;
-	}
 	place = (struct sleep_place){ .ran_ns = sched.ran_ns, .switches = sched.switches, .processor = stat.processor };
 	if (proc_read_task(pid, tid, "wchan", &text, NULL) == 0 && text.size < sizeof place.where)
 		memcpy(place.where, text.at, text.size + 1);
@@ -69,13 +65,11 @@ void sleep_confirm(struct sleep_place *place, uint64_t switches)
 {
 	/* A stop is one switch more. */
 	if (place->ran_ns && switches != place->switches + 1)
-		*place = (struct sleep_place){ .began_later = true };
+		*place = (struct sleep_place){ 0 };
 }
 
 uint64_t sleep_since(const struct sleep_place *place, struct sleep_clocks *clocks)
 {
-	if (place->began_later)
-		return clock_now_ns(); /* a moment ago */
 	const struct sleep_clock *clock = place->ran_ns ? clock_of(clocks, place->processor) : NULL;
 	return clock ? place->ran_ns - (uint64_t)clock->ahead_ns : 0;
 }

@@ -20,12 +20,11 @@ struct sleep_place {
 	uint64_t switches;  /* how often it had gone to sleep by then */
 	uint32_t processor;
 	char where[48];     /* wchan: the kernel function it sleeps in; "" unknown */
-	bool began_later;   /* it was awake at the look: a sleep that a stop finds it in began after it */
 };
 /* Never fails: what cannot be known is unknown. */
 void sleep_look(pid_t pid, pid_t tid, struct sleep_place *ret_place);
 /* The thread is stopped now, for the first time since, and has gone to sleep or stopped @switches times (proc_status): was it in the sleep that was looked
- * at? If it had woken and slept anew between the look and the stop only that counts of @place. Where the scheduler does not say, it stays. */
+ * at? If it had woken and slept anew between the look and the stop nothing of @place counts. Where the scheduler does not say, it stays. */
 void sleep_confirm(struct sleep_place *place, uint64_t switches);
 /* Since when it slept, by CLOCK_MONOTONIC, 0: unknown. Never earlier than it was, if @clocks were all read after the thread
  * was stopped: the processor's clock only ever falls behind. May move the calling thread to the processor and back. */
