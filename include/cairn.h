@@ -114,6 +114,8 @@ struct cairn_restore_options {
 	double timeout_s;         /* 0: none */
 	bool leave_stopped;
 	bool lazy;                /* it runs at once, and memory is loaded behind it; where that is not possible it is loaded first */
+	bool mapped;              /* it runs at once on memory that is mapped from the image, which must not be changed as long as it runs; what cannot be mapped is loaded
+				   * first. Not with lazy. Not quite anonymous memory: see cairn-restore(1) */
 	bool ignore_changed_files;
 	bool roll_back_files;     /* what was appended since to files that are open for writing is cut off; what is in the image (save_files) is put back */
 	bool force_cpu;           /* this processor may lack what the image's had, but no register in use */

@@ -50,6 +50,9 @@ struct operation_peek {
 };
 int operation_peek(const struct cairn_restore_options *options, struct operation_peek *ret_peek, struct fault *fault);
 
+/* May memory be mapped from this image (trust.h)? */
+int operation_may_map(const char *path, struct fault *fault);
+
 struct deadline operation_deadline(double timeout_s, int signal_fd);
 unsigned operation_threads(unsigned wanted);
 /* The refusals, or the fault when there are none, become the error's lines; the status is the first one's. */

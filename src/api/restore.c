@@ -60,6 +60,7 @@ static int restore_here(struct restore *restore, struct rebuild_result *result, 
 		.any_pids = options->pids == CAIRN_PIDS_ANY,
 		.leave_stopped = options->leave_stopped,
 		.lazy = restore->lazy,
+		.mapped = options->mapped,
 		.roll_back = options->roll_back_files,
 		.close_tcp = options->close_tcp,
 		.terminal = options->terminal,
@@ -95,6 +96,8 @@ static int open_image(const struct cairn_restore_options *options, struct image_
 		return fd;
 	bool is_asked = geteuid() == 0 && !options->trust_image && strcmp(options->image, "-");
 	int rc = is_asked ? trust_check(options->image, fd, fault) : 0;
+	if (rc == 0 && options->mapped)
+		rc = trust_check_mapped(options->image, fd, fault);
 	if (rc == 0)
 		rc = image_reader_open_fd(fd_steal(&fd), options->image, ret_reader, fault);
 	/* Pages of an incremental image come from its ancestors. */
@@ -106,6 +109,12 @@ static int open_image(const struct cairn_restore_options *options, struct image_
 		rc = trust_check(path, ancestor, fault);
 	}
 	return rc;
+}
+
+int operation_may_map(const char *path, struct fault *fault)
+{
+	_close_ int fd = image_reader_descriptor(path, fault);
+	return fd < 0 ? fd : trust_check_mapped(path, fd, fault);
 }
 
 static int take_maps(const struct cairn_restore_options *options, struct path_maps *ret_maps, struct fault *fault)

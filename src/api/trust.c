@@ -189,3 +189,16 @@ int trust_check(const char *path, int fd, struct fault *fault)
 		close(walk.at);
 	return rc;
 }
+
+int trust_check_mapped(const char *path, int fd, struct fault *fault)
+{
+	struct stat file, root;
+	if (fstat(fd, &file) < 0 || stat("/", &root) < 0)
+		return fault_set(fault, FAULT_PERMISSION, errno, "%s: who could write to it cannot be told: %s", path, strerror(errno));
+	/* In a user namespace root is a number that is not known there, and so is everybody else: the Cairn outside has asked as well. */
+	bool owned = file.st_uid == geteuid() || file.st_uid == 0 || file.st_uid == root.st_uid;
+	if (owned && !(file.st_mode & 022))
+		return 0;
+	return fault_set(fault, FAULT_PERMISSION, EPERM, "%s: %s, so others could change the memory of a program that runs on it; try --lazy without "
+			 "\"=mapped\", or a copy of your own with chmod go-w", path, owned ? "is writable by others" : "belongs to another user");
+}

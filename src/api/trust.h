@@ -7,3 +7,7 @@
  * changing what its path means. The checks are of the file behind @fd; it must be the one that the path, walked through directories
  * that only root can change, leads to. */
 int trust_check(const char *path, int fd, struct fault *fault);
+
+/* Whoever may write to a file from which memory is mapped (--lazy=mapped) may write to that memory, as long as the program runs: FAULT_PERMISSION when that is
+ * anybody but root and the caller. */
+int trust_check_mapped(const char *path, int fd, struct fault *fault);

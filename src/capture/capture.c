@@ -286,7 +286,7 @@ static int gather_space(struct harvest *harvest, struct frozen_process *process,
 		log_debug("process %d: mappings changed just before the freeze: all of smaps is read while it stands still",
 			  process->pid);
 		maps_finish(&process->space->maps);
-		rc = maps_read(process->view, true, &harvest->arena, &process->space->maps, fault);
+		rc = tree_read_maps(harvest, process, true, fault);
 	}
 	return rc;
 }

@@ -28,13 +28,15 @@ enum { LOOK_ENTRIES = PAGES_MOST };
 static bool may_be_inherited(const struct map *map)
 {
 	const uint32_t others = MAP_FLAG_HUGETLB | MAP_FLAG_DONT_COPY | MAP_FLAG_WIPE_ON_FORK;
+	if (map->image_inode)
+		return snapshot_is_private(map) && !(map->flags & others);
 	return map->pages_shared && (map->anonymous || map->swapped) && snapshot_is_private(map) && !(map->flags & others);
 }
 
 static bool is_same_mapping(const struct map *a, const struct map *b)
 {
-	return may_be_inherited(b) && a->inode == b->inode && a->device == b->device && a->deleted == b->deleted &&
-	       (!a->inode || a->offset - a->start == b->offset - b->start);
+	return may_be_inherited(b) && a->inode == b->inode && a->image_inode == b->image_inode && a->device == b->device && a->deleted == b->deleted &&
+	       ((!a->inode && !a->image_inode) || a->offset - a->start == b->offset - b->start);
 }
 
 /* The first mapping of @space that overlaps [@start, @end) and may hold the same pages as @map. */
@@ -145,6 +147,15 @@ static bool is_same_frame(uint64_t own, uint64_t other)
 	return (own & ENTRY_EXISTS) && (own & ENTRY_FRAME) && ((own ^ other) & (ENTRY_EXISTS | ENTRY_FRAME)) == 0;
 }
 
+/* Neither has written to it: it is the page of the image that both have mapped. */
+static bool is_same_in_image(const struct map *map, uint64_t own, uint64_t other)
+{
+	const uint64_t swapped = UINT64_C(1) << 62, present = UINT64_C(1) << 63, of_file = UINT64_C(1) << 61;
+	bool own_copy = (own & swapped) || ((own & present) && !(own & of_file));
+	bool other_copy = (other & swapped) || ((other & present) && !(other & of_file));
+	return map->image_inode && !own_copy && !other_copy;
+}
+
 /* Only to those who may not see page frames. */
 static bool may_be_same(uint64_t own, uint64_t other)
 {
@@ -179,8 +190,8 @@ static void compare_contents(struct worker *worker, size_t slot, uint64_t start,
 }
 
 /* Sets what of @whose is not set yet, where [@start, + @pages) is the same in the @slot-th elder. */
-static void ask_elder(struct worker *worker, const struct frozen_space *elder, size_t slot, const uint64_t *own, uint64_t start, size_t pages,
-		      uint8_t *whose)
+static void ask_elder(struct worker *worker, const struct frozen_space *elder, size_t slot, const struct map *map, const uint64_t *own,
+		      uint64_t start, size_t pages, uint8_t *whose)
 {
 	uint64_t entries[LOOK_ENTRIES];
 	uint8_t same[LOOK_ENTRIES];
@@ -188,13 +199,13 @@ static void ask_elder(struct worker *worker, const struct frozen_space *elder, s
 	if (!read_entries(view_of(worker, slot, elder->pid), start, pages, entries))
 		return;
 	for (size_t i = 0; i < pages; i++) {
-		known |= !whose[i] && is_same_frame(own[i], entries[i]);
+		known |= !whose[i] && (is_same_frame(own[i], entries[i]) || is_same_in_image(map, own[i], entries[i]));
 		unsure |= (same[i] = !whose[i] && may_be_same(own[i], entries[i]));
 	}
 	if (unsure)
 		compare_contents(worker, slot, start, pages, same);
 	for (size_t i = 0; i < pages && (known || unsure); i++)
-		if (!whose[i] && (is_same_frame(own[i], entries[i]) || (unsure && same[i])))
+		if (!whose[i] && (is_same_frame(own[i], entries[i]) || is_same_in_image(map, own[i], entries[i]) || (unsure && same[i])))
 			whose[i] = (uint8_t)slot;
 }
 
@@ -219,7 +230,7 @@ static int sift(struct worker *worker, const struct snapshot_source *source, uin
 		const struct map *map;
 		for (uint64_t at = start; at < end && (map = find_overlap(source->elders[e], source->map, at, end)); at = map->end) {
 			uint64_t from = map->start > at ? map->start : at, to = map->end < end ? map->end : end;
-			ask_elder(worker, source->elders[e], e + 1, own + (from - start) / PAGE, from, (size_t)((to - from) / PAGE),
+			ask_elder(worker, source->elders[e], e + 1, map, own + (from - start) / PAGE, from, (size_t)((to - from) / PAGE),
 				  whose + (from - start) / PAGE);
 		}
 	}

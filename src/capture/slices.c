@@ -40,7 +40,7 @@ static int next_of_view(const struct round *round, const struct snapshot_source 
 static int next_of_memory(struct round *round, const struct snapshot_source *source, struct slice *slice)
 {
 	uint64_t start = round->at;
-	if (source->end - start > SLICE_BYTES && start <= INT64_MAX) {
+	if (source->end - start > SLICE_BYTES && start <= INT64_MAX && !source->map->image_inode) {
 		int rc = open_pagemap(round, source->pid);
 		if (rc == 0)
 			rc = pagemap_next(&round->pagemap, start, source->end, &start, &round->fault);

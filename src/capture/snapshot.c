@@ -103,6 +103,30 @@ static bool joins(const struct snapshot_source *source, const struct snapshot_so
 	       source->shift == next->shift;
 }
 
+/* Memory that is mapped from an image: what the page tables do not show is there as well. */
+static int look_through_mapped(struct worker *worker, const struct slice *slice, const struct snapshot_source *next, struct fault *fault)
+{
+	struct page_extent extents[EXTENTS];
+	uint64_t from = slice->start;
+	worker->pagemap.anonymous = worker->pagemap.tracked = worker->pagemap.written = worker->pagemap.protect = false;
+	for (uint64_t at = slice->start; at < slice->end;) {
+		int count = pagemap_extents(&worker->pagemap, at, slice->end, extents, EXTENTS, &at, fault);
+		int rc = count < 0 ? count : 0;
+		for (int i = 0; rc == 0 && i < count; i++) {
+			if (!(extents[i].categories & PAGE_GUARD))
+				continue;
+			rc = from < extents[i].start ? kin_sift(worker, slice->source, from, extents[i].start, copy_pages, NULL, fault) : 0;
+			from = extents[i].end;
+			if (rc == 0)
+				rc = take_extent(worker, slice->source, LOOK_ALL, &extents[i], fault);
+		}
+		if (rc < 0)
+			return rc;
+	}
+	int rc = from < slice->end ? kin_sift(worker, slice->source, from, slice->end, copy_pages, NULL, fault) : 0;
+	return rc < 0 || joins(slice->source, next) ? rc : unit_flush(worker, slice->source, fault);
+}
+
 /* @next: the source of the slice after it, NULL: none, and what was added is read now. */
 static int look_through(struct worker *worker, const struct slice *slice, const struct snapshot_source *next, enum snapshot_look look,
 			struct fault *fault)
@@ -110,6 +134,8 @@ static int look_through(struct worker *worker, const struct slice *slice, const 
 	const struct snapshot_source *source = slice->source;
 	struct pagemap *pagemap = &worker->pagemap;
 	struct page_extent extents[EXTENTS];
+	if (source->map->image_inode)
+		return look_through_mapped(worker, slice, next, fault);
 	pagemap->anonymous = !source->map->inode;
 	pagemap->tracked = look != LOOK_ALL;
 	pagemap->written = look == LOOK_WRITTEN;
@@ -280,7 +306,7 @@ static uint64_t expect_bytes(const struct snapshot_source *sources, size_t count
 	uint64_t bytes = 0;
 	for (size_t i = 0; i < count; i++) {
 		const struct map *map = sources[i].map;
-		bytes += map ? map->anonymous : sources[i].end - sources[i].start;
+		bytes += map && !map->image_inode ? map->anonymous : sources[i].end - sources[i].start;
 	}
 	return bytes;
 }
@@ -335,7 +361,7 @@ static void add_space(struct snapshot *snapshot, const struct harvest *harvest, 
 		*source = (struct snapshot_source){
 				.store = space->store, .pid = space->pid, .fd = -1, .space = space->id, .start = map->start,
 				.end = map->end, .map = map, .by_force = snapshot_needs_force(map),
-				.look = space->tracked && !map->inode ? LOOK_LAST : LOOK_ALL };
+				.look = space->tracked && !map->inode && !map->image_inode ? LOOK_LAST : LOOK_ALL };
 		kin_choose(elders, source);
 	}
 }

@@ -33,7 +33,7 @@ static bool is_worth_it(const struct frozen_process *process, const struct map *
 {
 	if (kin_is_heir(process, map))
 		return false;
-	return snapshot_is_private(map) && !map->inode && map->anonymous >= LEAST_MAP && !(map->flags & MAP_FLAG_HUGETLB);
+	return snapshot_is_private(map) && !map->inode && !map->image_inode && map->anonymous >= LEAST_MAP && !(map->flags & MAP_FLAG_HUGETLB);
 }
 
 static bool misses_writes(const struct frozen_process *process)

@@ -11,6 +11,7 @@
 
 #include "base/clock.h"
 #include "capture/files.h"
+#include "capture/mapped.h"
 
 struct frozen_process *tree_add_process(struct harvest *harvest, pid_t pid, struct frozen_process *parent)
 {
@@ -114,7 +115,15 @@ int tree_read_space(struct harvest *harvest, struct frozen_process *process, boo
 	process->space = space;
 	/* A running one: what an earlier save has left armed. Who tracks a frozen one is known by then (track_adopt). */
 	space->tracked = !harvest->frozen && tracking_find(harvest->policy.tracking, process->view, process->stat.start_time);
-	return maps_read(process->view, with_flags, &harvest->arena, &space->maps, fault);
+	return tree_read_maps(harvest, process, with_flags, fault);
+}
+
+int tree_read_maps(struct harvest *harvest, struct frozen_process *process, bool with_flags, struct fault *fault)
+{
+	int rc = maps_read(process->view, with_flags, &harvest->arena, &process->space->maps, fault);
+	if (rc == 0)
+		mapped_adopt(process->view, &process->space->maps);
+	return rc;
 }
 
 static const struct frozen_process *find_process(const struct harvest *harvest, const struct frozen_process *process)

@@ -8,6 +8,8 @@
 int tree_read_process(struct harvest *harvest, struct frozen_process *process, struct fault *fault);
 /* Adds mappings of the process as a new space; with what only smaps says of them, which costs 10 ms and more per GiB of small pages. */
 int tree_read_space(struct harvest *harvest, struct frozen_process *process, bool with_flags, struct fault *fault);
+/* The mappings alone, of the space that it has. */
+int tree_read_maps(struct harvest *harvest, struct frozen_process *process, bool with_flags, struct fault *fault);
 /* Takes what only smaps says from a look at the running tree just before. false: the mappings are not the same any more. */
 bool tree_adopt_flags(struct frozen_process *process, const struct harvest *known);
 /* Nor did it change until a look just after the program went on? madvise(2) changes it unseen in /proc/PID/maps. */

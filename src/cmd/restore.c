@@ -48,7 +48,7 @@ static const struct cmd_option options[] = {
 	{ "once", 0, CMD_FLAG, NULL, "an image that was restored once with this option is not restored again", offsetof(struct restore_options, once) },
 	{ "leave-stopped", 0, CMD_FLAG, NULL, "restore it stopped (SIGCONT lets it go on)",
 	  offsetof(struct restore_options, leave_stopped) },
-	{ "lazy", 0, CMD_CHOICE, "anonymous|mapped", "let it run at once and load memory behind it; mapped: not in this version",
+	{ "lazy", 0, CMD_CHOICE, "anonymous|mapped", "let it run at once and load memory behind it; mapped: map it from the image",
 	  offsetof(struct restore_options, lazy), true },
 	{ "eager", 0, CMD_FLAG, NULL, "load all memory first (the default)", offsetof(struct restore_options, eager) },
 	{ "force-cpu", 0, CMD_FLAG, NULL, FORCE_CPU_HELP, offsetof(struct restore_options, force_cpu) },
@@ -169,6 +169,7 @@ static int restore_as_told(const struct restore_options *given, const struct pat
 		.ignore_changed_files = given->file_changed == 1,
 		.roll_back_files = given->file_changed == 2,
 		.lazy = given->lazy == 0,
+		.mapped = given->lazy == 1,
 		.force_cpu = given->force_cpu,
 		.close_tcp = given->tcp == 1,
 		.trust_image = given->trust_image,
@@ -220,9 +221,7 @@ int cmd_restore(int argc, char **argv)
 	struct cmd_common common;
 	struct fault fault;
 	int rc = cmd_parse(&syntax, argc, argv, &given, &common, &fault);
-	if (rc == 0 && given.lazy == 1)
-		rc = fault_set(&fault, FAULT_USAGE, EINVAL, "--lazy=mapped is not in this version; try --lazy");
-	if (rc == 0 && given.lazy == 0 && given.eager)
+	if (rc == 0 && given.lazy >= 0 && given.eager)
 		rc = fault_set(&fault, FAULT_USAGE, EINVAL, "--lazy and --eager exclude each other; try one of them");
 	if (rc == 0)
 		rc = path_words_of(&given.maps, &maps, &fault);

@@ -114,6 +114,11 @@ bool image_reader_find(const struct image_reader *reader, uint32_t space, uint64
  * to @taker (NULL: nobody), in batches of one space each. Thread-safe. */
 int image_reader_pages(const struct image_reader *reader, size_t index, void *buffer, const struct page_taker *taker,
 		       struct fault *fault);
+/* Hands @take each place whose pages lie in this file as they are, with the offset of its first: neither compressed ones nor an ancestor's. Blocks' first pages
+ * are checked, contents are not. Of each block together, blocks in their order. */
+typedef void (*image_take_raw)(void *context, const struct image_place *place, uint64_t offset);
+int image_reader_raw(const struct image_reader *reader, image_take_raw take, void *context, struct fault *fault);
+int image_reader_fd(const struct image_reader *reader); /* borrowed */
 void image_reader_free(struct image_reader *reader);
 
 /* Looks for pages that an image has already, one after the other; for one thread. */

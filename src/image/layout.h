@@ -7,12 +7,13 @@
 #include <string.h>
 #include <xxhash.h>
 
+#include "base/mapped.h"
 #include "image/image.h"
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the structs below are the file's bytes as they are");
 
 /* As PNG's: the high bit and the line ends show what a text-mode transfer did to the file. */
-#define LAYOUT_MAGIC "\x89" "CAIRN\r\n"
+#define LAYOUT_MAGIC MAPPED_MARK
 #define LAYOUT_END_MAGIC "CAIRNEND"
 
 enum {

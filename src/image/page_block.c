@@ -132,6 +132,48 @@ int image_reader_pages(const struct image_reader *reader, size_t index, void *bu
 	return taker ? places_give(reader, index, &list, taker, fault) : 0;
 }
 
+/* Of the block @index, whose first page is in @first. */
+static int raw_places_give(const struct image_reader *reader, size_t index, const struct layout_pages *first, image_take_raw take, void *context,
+			   struct fault *fault)
+{
+	const struct image_block *entry = &reader->blocks.at[index];
+	for (size_t i = reader->block_starts[index]; i < reader->block_starts[index + 1]; i++) {
+		const struct image_place *place = &reader->places.at[reader->by_block[i]];
+		const struct layout_chunk *chunk = &first->chunks[place->at.chunk < IMAGE_CHUNKS ? place->at.chunk : 0];
+		uint64_t end = (uint64_t)chunk->offset + (uint64_t)chunk->pages * IMAGE_PAGE;
+		if (place->at.chunk >= first->block.count || place->at.first >= chunk->pages || place->at.pages > chunk->pages - place->at.first)
+			return reader_damaged(fault, "the map names pages that the block does not hold");
+		if (chunk->codec)
+			continue;
+		if (chunk->offset % IMAGE_PAGE || chunk->offset < IMAGE_PAGE || end > entry->length)
+			return reader_damaged(fault, "a chunk of %u pages, which its block does not hold", chunk->pages);
+		take(context, place, entry->offset + chunk->offset + (uint64_t)place->at.first * IMAGE_PAGE);
+	}
+	return 0;
+}
+
+int image_reader_raw(const struct image_reader *reader, image_take_raw take, void *context, struct fault *fault)
+{
+	struct layout_pages *first = aligned_alloc(IMAGE_PAGE, sizeof *first);
+	int rc = first ? 0 : fault_set(fault, FAULT_FAILED, ENOMEM, "no memory to read with; try to free some");
+	for (size_t index = 0; first && !rc && index < reader->blocks.count; index++) {
+		const struct image_block *entry = &reader->blocks.at[index];
+		if (entry->image)
+			continue;
+		rc = reader_read_at(reader, first, sizeof *first, entry->offset, fault);
+		if (!rc)
+			rc = reader_block_check(reader, &first->block, LAYOUT_PAGES, entry->offset, entry->length, fault);
+		if (!rc && (!first->block.count || first->block.count > IMAGE_CHUNKS))
+			rc = reader_damaged(fault, "the block holds %u chunks", first->block.count);
+		if (!rc)
+			rc = raw_places_give(reader, index, first, take, context, fault);
+		if (rc)
+			fault_at(fault, rc, "the block at 0x%llx", (unsigned long long)entry->offset);
+	}
+	free(first);
+	return rc ? fault_at(fault, rc, "%s", reader->name) : 0;
+}
+
 /* Comparing */
 
 struct image_cursor {

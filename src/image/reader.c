@@ -495,6 +495,11 @@ void image_reader_id(const struct image_reader *reader, uint8_t ret_id[16])
 	memcpy(ret_id, reader->header.id, sizeof reader->header.id);
 }
 
+int image_reader_fd(const struct image_reader *reader)
+{
+	return reader->fd;
+}
+
 void image_reader_free(struct image_reader *reader)
 {
 	if (!reader)

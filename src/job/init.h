@@ -18,7 +18,7 @@
  *	exit_after       a periodic checkpoint ends the job
  *	terminal, ours   the caller's controlling terminal, and whether he is in its foreground
  *	threads, timeout, leave_stopped, ignore_changed_files, roll_back_files, force_cpu, trust_image,
- *	path_maps [[old, new] ...], redirects [[fd, path] ...], once, lazy   as cairn_restore_options has them
+ *	path_maps [[old, new] ...], redirects [[fd, path] ...], once, lazy, mapped   as cairn_restore_options has them
  * The answer has "status", and then "root" (PID inside), "name", "processes", "threads", "pages". After it the init says
  *	{"event": "stopped"}                        the root stopped (job control); {"op": "continue"} lets it go on
  *	{"event": "message", "line": TEXT}          something for the user

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -41,6 +42,8 @@ pid_t job_outer_pid(pid_t init, pid_t inner)
 int job_spool_input(int *ret_fd, char **ret_path, struct fault *fault)
 {
 	_close_ int fd = memfd_create("cairn-image", 0);
+	if (fd >= 0)
+		fchmod(fd, 0600); /* nobody else's, should memory be mapped from it (--lazy=mapped) */
 	_free_ char *buffer = memory_new(1 << 20);
 	for (ssize_t got = 1; fd >= 0 && got != 0;) {
 		got = read(0, buffer, 1 << 20);

@@ -43,6 +43,7 @@ static json_t *spec_of(const struct cairn_restore_options *options, const struct
 	json_object_set_new(own, "redirects", redirects);
 	json_object_set_new(own, "once", json_boolean(options->once));
 	json_object_set_new(own, "lazy", json_boolean(options->lazy));
+	json_object_set_new(own, "mapped", json_boolean(options->mapped));
 	json_object_set_new(own, "force_cpu", json_boolean(options->force_cpu));
 	json_object_set_new(own, "close_tcp", json_boolean(options->close_tcp));
 	if (options->terminal)
@@ -114,6 +115,9 @@ static enum cairn_status restore_by(const struct cairn_restore_options *options,
 		log_info("restore: %s", error->count ? error->lines[0] : "");
 		cairn_error_free(error);
 	}
+	struct fault refusal;
+	if (options->mapped && operation_may_map(options->image, &refusal) < 0)
+		return operation_failed(NULL, &refusal, NULL, error);
 	log_info("restore: in a PID namespace of its own%s%s%s", feature_capability(CAP_SYS_ADMIN) ? "" : " and a user namespace",
 		 peek.offset ? " and a time namespace" : "", peek.own_network ? " and a network namespace" : "");
 	return restore_as_job(options, way, &peek, result, ret_job, error);

@@ -168,6 +168,7 @@ static json_t *restore_tree(struct init *init)
 		.redirect_count = redirect_count,
 		.once = spec_true(init, "once"),
 		.lazy = spec_true(init, "lazy"),
+		.mapped = spec_true(init, "mapped"),
 		.path_maps = maps,
 		.path_map_count = map_count,
 		.address_maps = addresses,

@@ -55,6 +55,7 @@ struct map {
 	uint64_t resident;   /* bytes in memory (smaps, Rss) */
 	uint64_t anonymous;  /* bytes of private pages in memory (smaps, Anonymous); 0 from maps */
 	uint64_t shared_bytes; /* in memory, and mapped elsewhere too (smaps, Shared_Clean and Shared_Dirty) */
+	uint64_t image_inode; /* memory of the program's own that a restore mapped from an image (base/mapped.h), at @offset of this file of @device; 0: no */
 	bool pages_shared;   /* some of its pages are mapped elsewhere too (smaps, Shared_Clean and Shared_Dirty) */
 	char unknown[16];    /* first VmFlags without a bit above */
 };

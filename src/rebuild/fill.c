@@ -288,7 +288,11 @@ static void set_targets(struct filler *filler)
 		target->pid = process->newborn.pid;
 		target->is_full = process->is_loaded && !process->heritage.seeds_of;
 		target->only = process->is_loaded ? &process->heritage.seeds : NULL;
-		target->there[0] = process->is_heir ? &process->heritage.pages : NULL;
+		if (process->is_heir)
+			target->there[0] = &process->heritage.pages;
+		/* Those that share it have nothing of their own. */
+		else if (process->mapped.runs.count)
+			target->there[0] = &process->mapped.ranges;
 	}
 }
 
@@ -317,6 +321,9 @@ static int begin_faults(struct filler *filler, const struct rebuild_process *onl
 		struct fault_space space;
 		struct fault why;
 		if (!process->plan->space || process->plan->space->owner != process->plan || pages[process->plan->space->id] < (lazy ? 1 : LEAST_PAGES))
+			continue;
+		/* Most is there: the rest is little, and in many places. */
+		if (process->mapped.runs.count)
 			continue;
 		if ((only && process != only) || process->is_loaded || process->is_heir)
 			continue;
@@ -412,7 +419,7 @@ static int fill(struct filler *filler, const struct rebuild_process *only, struc
 	int rc = begin_faults(filler, only, fault);
 	if (rc == 0 && lazy)
 		skip_blocks(filler);
-	if (rc == 0 && (has_heirs(rebuild) || filler->has_unwanted))
+	if (rc == 0 && (has_heirs(rebuild) || filler->has_unwanted || rebuild->is_mapped))
 		skip_full(filler);
 	if (rc == 0)
 		run_workers(filler);

@@ -27,6 +27,18 @@ struct heritage {
 	uint32_t seeds_of; /* space of that child, 0: none */
 };
 
+/* What of a process's memory is mapped from the image (mapped.h). Ascending. */
+struct mapped_run {
+	uint64_t start, end;
+	uint64_t offset; /* in the image */
+};
+typedef VEC(struct mapped_run) mapped_runs;
+struct mapped {
+	mapped_runs runs;
+	heritage_ranges ranges; /* the same, neighbours joined */
+	size_t next;            /* run to be mapped */
+};
+
 struct rebuild_process {
 	struct newborn_process newborn;
 	const struct plan_process *plan;
@@ -36,6 +48,7 @@ struct rebuild_process {
 	bool is_heir, bears_heirs;
 	bool is_loaded; /* it has its mappings and pages before the others */
 	struct heritage heritage;
+	struct mapped mapped;
 	bool has_signals; /* those of the process are queued already */
 };
 
@@ -47,6 +60,8 @@ struct rebuild {
 	struct workshop workshop;
 	VEC(struct rebuild_process *) processes; /* as in the plan */
 	uint64_t code, area;  /* where the stub lies in every newborn */
+	uint64_t mark;        /* and base/mapped.h's, where something is mapped from the image */
+	bool is_mapped;       /* something is */
 	int outbox, inbox;    /* the socket by which descriptors are handed over: Cairn's end, and the newborns' end */
 	int inbox_number;     /* of the inbox in the newborns: above all their own descriptors */
 	uint64_t own_rseq;    /* what a child of this process inherits */

@@ -21,6 +21,7 @@
 #include "kernel/maps.h"
 #include "kernel/vdso.h"
 #include "rebuild/heritage.h"
+#include "rebuild/mapped.h"
 #include "rebuild/pager.h"
 
 /* ---- what can be prepared before anything exists ---- */
@@ -152,6 +153,7 @@ static int choose_place(struct rebuild *rebuild, struct fault *fault)
 	rebuild->code = at + 4096;
 	rebuild->area = rebuild->code + NEWBORN_CODE_SIZE;
 	rebuild->workshop.vdso.place = rebuild->area + BATCH_AREA + 4096;
+	rebuild->mark = rebuild->workshop.vdso.place + 2 * VDSO_MOST + 4096;
 	vec_finish(&taken);
 	maps_finish(&own);
 	arena_finish(&arena);
@@ -388,9 +390,13 @@ int rebuild_prepare(const struct plan *plan, const struct image_reader *reader, 
 		add_process(rebuild, plan->processes.at[i]);
 	if (rc == 0) {
 		link_children(rebuild);
-		heritage_find(rebuild);
-		rc = map_stub(rebuild, fault);
+		rc = options->mapped ? mapped_find(rebuild, fault) : 0;
+		/* What is mapped is in memory once in any case. */
+		if (!rebuild->is_mapped)
+			heritage_find(rebuild);
 	}
+	if (rc == 0)
+		rc = map_stub(rebuild, fault);
 	if (rc == 0)
 		rc = open_inbox(rebuild, fault);
 	if (rc == 0)
@@ -497,6 +503,8 @@ void rebuild_free(struct rebuild *rebuild)
 		vec_finish(&rebuild->processes.at[i]->threads);
 		vec_finish(&rebuild->processes.at[i]->newborn.loans);
 		heritage_finish(&rebuild->processes.at[i]->heritage);
+		vec_finish(&rebuild->processes.at[i]->mapped.runs);
+		vec_finish(&rebuild->processes.at[i]->mapped.ranges);
 	}
 	vec_finish(&rebuild->processes);
 	free(rebuild->files);

@@ -11,6 +11,7 @@ struct rebuild_options {
 	bool any_pids;            /* --pids any: every task gets the number that comes */
 	bool leave_stopped;       /* --leave-stopped */
 	bool lazy;                /* memory is loaded behind the running program */
+	bool mapped;              /* memory is mapped from the image, as far as that goes; not with lazy */
 	bool close_tcp;           /* --tcp close */
 	bool roll_back;           /* --file-changed rollback */
 	const char *terminal;     /* path of the caller's controlling terminal, NULL: none */

@@ -6,18 +6,27 @@
 #include <sys/syscall.h>
 
 #include "rebuild/heritage.h"
+#include "rebuild/mapped.h"
+
+static void add_loan(struct rebuild_process *process, uint32_t object)
+{
+	struct newborn_process *table = process->newborn.table;
+	if (newborn_loan(&process->newborn, object) >= 0)
+		return;
+	struct newborn_loan *loan = vec_add(&table->loans);
+	*loan = (struct newborn_loan){ object, (int)table->loans.count - 1 };
+}
 
 static void collect_needs(struct rebuild_process *process)
 {
 	const struct plan_space *space = process->plan->space;
+	if (process->mapped.runs.count)
+		add_loan(process, MAPPED_OBJECT);
 	for (size_t i = 0; i < space->records.count; i++) {
 		const struct plan_record *record = &space->records.at[i];
 		uint32_t object = record->kind->needs ? record->kind->needs(record->message) : 0;
-		struct newborn_process *table = process->newborn.table;
-		if (!object || newborn_loan(&process->newborn, object) >= 0)
-			continue;
-		struct newborn_loan *loan = vec_add(&table->loans);
-		*loan = (struct newborn_loan){ object, (int)table->loans.count - 1 };
+		if (object)
+			add_loan(process, object);
 	}
 }
 
@@ -27,8 +36,10 @@ static int lend(struct rebuild *rebuild, struct rebuild_process *process, size_t
 	const struct newborn_process *table = process->newborn.table;
 	size_t count = table->loans.count - first;
 	_free_ int *fds = memory_new(count * sizeof *fds);
-	for (size_t i = 0; i < count; i++)
-		fds[i] = workshop_fd(&rebuild->workshop, table->loans.at[first + i].object);
+	for (size_t i = 0; i < count; i++) {
+		uint32_t object = table->loans.at[first + i].object;
+		fds[i] = object == MAPPED_OBJECT ? image_reader_fd(rebuild->reader) : workshop_fd(&rebuild->workshop, object);
+	}
 	return descriptors_send(rebuild, process, fds, count, fault);
 }
 
@@ -51,7 +62,10 @@ int space_map(struct rebuild *rebuild, struct rebuild_process *process, struct f
 		const struct plan_record *record = &space->records.at[i];
 		if (record->kind->rebuild)
 			rc = heritage_map(process, record, &batch, fault);
+		if (rc == 0)
+			rc = mapped_map(process, record, &batch, fault);
 	}
+	mapped_mark(rebuild, process, &batch);
 	if (rc == 0)
 		rc = newborn_run(leader, &batch, fault);
 	batch_finish(&batch);

@@ -8,6 +8,7 @@
  *           every page should hold.
  * sparse:   the same, but little of it at a time, and pages that do not compress.
  * shared:   the same as chaos, by a process that has its memory from another (CLONE_VM).
+ * mapped:   the same as fork, for memory that is mapped from an image: nothing is given back by madvise.
  * fork:     the same as chaos, and every now and then a child is forked that checks its own copy. */
 #include "probe.h"
 
@@ -77,7 +78,7 @@ static void check_page(size_t page)
 		probe_differs("page %zu: %llx, wanted %llx", page, (unsigned long long)got, (unsigned long long)wanted[page]);
 }
 
-static bool is_sparse;
+static bool is_sparse, is_mapped;
 
 static void write_pages(size_t page, size_t count)
 {
@@ -106,6 +107,8 @@ static void disturb(size_t most)
 	size_t size = count * PAGE_BYTES;
 	switch (random_next() % 12) {
 	case 0: /* given back: zeros */
+		if (is_mapped)
+			break;
 		madvise(at, size, MADV_DONTNEED);
 		memset(wanted + page, 0, count * sizeof *wanted);
 		break;
@@ -203,11 +206,12 @@ int main(int argc, char **argv)
 {
 	const char *what = argc > 1 ? argv[1] : "";
 	is_sparse = !strcmp(what, "sparse");
+	is_mapped = !strcmp(what, "mapped");
 	if (!strcmp(what, "shared"))
 		return share();
 	if (!strcmp(what, "sequence"))
 		sequence();
 	else
-		chaos(!strcmp(what, "fork"));
+		chaos(is_mapped || !strcmp(what, "fork"));
 	return probe_end();
 }

@@ -109,10 +109,10 @@ def private_killed():
     bereft(lambda found: found, "--pids", "private")
 
 
-@test("words of --lazy that exclude each other or are not in this version are wrong usage", quick=True)
+@test("words of --lazy that exclude each other or do not exist are wrong usage", quick=True)
 def usage():
     cairn("restore", "--lazy", "--eager", "a.cairn", status=2)
-    cairn("restore", "--lazy=mapped", "a.cairn", status=2)
+    cairn("restore", "--lazy=mapped", "--eager", "a.cairn", status=2)
     cairn("restore", "--lazy=other", "a.cairn", status=2)
 
 

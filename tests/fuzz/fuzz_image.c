@@ -26,6 +26,14 @@ static int batch_read(void *context, const struct page_batch *batch, struct faul
 	return 0;
 }
 
+/* Mapped from there, it would be memory. */
+static void raw_check(void *context, const struct image_place *place, uint64_t offset)
+{
+	uint64_t size = image_reader_size(context);
+	if (offset % IMAGE_PAGE || offset > size || (uint64_t)place->at.pages * IMAGE_PAGE > size - offset)
+		abort();
+}
+
 static void blocks_read(struct image_reader *reader)
 {
 	const struct image_record *records;
@@ -40,6 +48,7 @@ static void blocks_read(struct image_reader *reader)
 		_free_ void *buffer = aligned_alloc(IMAGE_PAGE, IMAGE_BUFFER);
 		image_reader_pages(reader, i, buffer, &taker, &fault);
 	}
+	image_reader_raw(reader, raw_check, reader, &fault);
 }
 
 static void image_read(const uint8_t *data, size_t size)

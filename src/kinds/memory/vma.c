@@ -88,16 +88,29 @@ static const char *anonymous_name(struct harvest *harvest, const struct map *map
 	return name;
 }
 
+/* A restore that maps memory from an image cuts it into pieces (base/mapped.h): they were one, and are to be one again. */
+static bool joins(const struct map *before, const struct map *map, const Cairn__Vma *message)
+{
+	return message && (before->image_inode || map->image_inode) && message->end == map->start && !before->inode && !map->inode && !before->shared &&
+	       !map->shared && message->protection == map->protection && message->flags == map->flags && !message->name[0] && strncmp(map->name, "[anon", 5) &&
+	       message->protection_key == (uint32_t)map->protection_key;
+}
+
 static int capture(struct harvest *harvest, struct frozen_thread *thread, const struct batch *batch, void *note,
 		   struct fault *fault)
 {
 	const struct frozen_space *space = thread->process->space;
+	Cairn__Vma *message = NULL;
 	(void)batch, (void)note, (void)fault;
 	for (size_t i = 0; i < space->maps.maps.count; i++) {
 		const struct map *map = &space->maps.maps.at[i];
 		if (!map_is_program(map))
 			continue;
-		Cairn__Vma *message = HARVEST_MESSAGE(harvest, Cairn__Vma, cairn__vma__init);
+		if (i && joins(map - 1, map, message)) {
+			message->end = map->end;
+			continue;
+		}
+		message = HARVEST_MESSAGE(harvest, Cairn__Vma, cairn__vma__init);
 		message->space = space->id;
 		message->start = map->start;
 		message->end = map->end;
