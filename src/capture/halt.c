@@ -2,6 +2,7 @@
 #include "capture/halt.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/ptrace.h>
@@ -195,9 +196,11 @@ static int suspend_filters(const struct harvest *harvest, struct frozen_thread *
 static int examine_thread(struct harvest *harvest, struct frozen_thread *thread, struct sleep_clocks *clocks, struct fault *fault)
 {
 	struct registers before;
-	int rc = proc_status_read(thread->process->pid, thread->tid, &harvest->arena, &thread->status, fault);
+	int rc = ptrace_get_registers(thread->tid, &before, fault);
+	/* Only now: a stop is reported before the thread has left its processor, which ptrace(2) waits for (kernel/ptrace.c ptrace_check_attach, 6.18).
+	 * Until then its switches do not count the stop, and its sleep would look like another one. */
 	if (rc == 0)
-		rc = ptrace_get_registers(thread->tid, &before, fault);
+		rc = proc_status_read(thread->process->pid, thread->tid, &harvest->arena, &thread->status, fault);
 	if (rc == 0)
 		rc = ptrace_get_mask(thread->tid, &thread->guest.blocked, fault);
 	if (rc == 0)
@@ -219,6 +222,9 @@ static int examine_thread(struct harvest *harvest, struct frozen_thread *thread,
 		.where = thread->sleep.where,
 		.alone = thread->status.seccomp != 0,
 	};
+	if (!sleep.known && restart_wants_time(&before))
+		log_debug("thread %d: since when it has slept is not known (%" PRIu64 " switches, %s)", thread->tid, thread->status.voluntary_switches,
+			  since ? "it seems later than the stop" : "not the sleep that was looked at");
 	rc = restart_examine(thread->tid, &thread->guest.home, &sleep, &thread->restart, fault);
 	if (rc == 0)
 		rc = abort_rseq(thread, fault);
