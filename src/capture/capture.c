@@ -208,13 +208,18 @@ static int capture_maps(struct harvest *harvest, struct frozen_process *process,
 	return 0;
 }
 
-int capture_find_foothold(struct frozen_process *process, struct fault *fault)
+int capture_find_foothold(struct frozen_process *process, const struct deadline *deadline, struct fault *fault)
 {
 	struct frozen_space *space = process->space;
 	_free_ uint64_t *ips = memory_new(process->threads.count * sizeof *ips);
-	for (size_t i = 0; i < process->threads.count; i++)
-		ips[i] = registers_ip(&process->threads.at[i]->guest.home);
-	return foothold_find(process->view, &space->maps, ips, process->threads.count, &space->foothold, fault);
+	for (size_t i = 0; i < process->threads.count; i++) {
+		const struct frozen_thread *thread = process->threads.at[i];
+		ips[i] = registers_ip(&thread->guest.home);
+		/* Left alone, it would be killed on its way home. */
+		if (thread->is_suspended)
+			deadline = NULL;
+	}
+	return foothold_find(process->view, &space->maps, ips, process->threads.count, deadline, &space->foothold, fault);
 }
 
 /* A first thread that has ended while others live is a zombie, whose number and end the process still has. */
@@ -233,7 +238,7 @@ static int capture_ended(struct harvest *harvest, struct frozen_process *process
 	return rc;
 }
 
-static int capture_process(struct harvest *harvest, struct frozen_process *process, struct fault *fault)
+static int capture_process(struct harvest *harvest, struct frozen_process *process, const struct deadline *deadline, struct fault *fault)
 {
 	if (process->zombie) { /* nothing can be asked of it; only its place in the tree is left */
 		struct frozen_thread *none = ARENA_NEW(&harvest->arena, struct frozen_thread);
@@ -253,7 +258,7 @@ static int capture_process(struct harvest *harvest, struct frozen_process *proce
 	if (rc == 0 && frozen_owns(process, SHARE_VM))
 		rc = capture_maps(harvest, process, fault);
 	if (rc == 0)
-		rc = capture_find_foothold(process, fault);
+		rc = capture_find_foothold(process, deadline, fault);
 	for (size_t i = 0; rc == 0 && i < process->threads.count; i++)
 		rc = ask_thread(harvest, process->threads.at[i], i == 0, i + 1 == process->threads.count, fault);
 	return rc;
@@ -328,7 +333,7 @@ static int gather(struct harvest *harvest, const struct capture_live *live, cons
 		return fault->error ? -fault->error : -ENOTSUP;
 	}
 	for (size_t i = 0; rc == 0 && i < harvest->processes.count; i++) {
-		rc = capture_process(harvest, harvest->processes.at[i], fault);
+		rc = capture_process(harvest, harvest->processes.at[i], deadline, fault);
 		if (rc < 0)
 			tree_at_process(harvest->processes.at[i], rc, fault);
 		else

@@ -20,7 +20,7 @@ bool capture_needs_deputy(const struct harvest *survey);
 /* The image is safe and the tree will not run on: what its end must not do to the outside (@ends: it is killed next). */
 int capture_depart(struct harvest *harvest, bool ends, struct fault *fault);
 /* Chooses the place for Cairn's foothold in a frozen process, whose mappings have been read. */
-int capture_find_foothold(struct frozen_process *process, struct fault *fault);
+int capture_find_foothold(struct frozen_process *process, const struct deadline *deadline, struct fault *fault);
 
 /* What a capture of a program that is to run on knows from before. */
 struct capture_live {

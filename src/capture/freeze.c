@@ -282,6 +282,7 @@ static void leave_foothold(struct frozen_process *process)
 
 void freeze_thaw(struct harvest *harvest, enum freeze_end end)
 {
+	const uint64_t patience_ns = 1000000000;
 	for (size_t i = 0; i < harvest->processes.count; i++)
 		if (end != FREEZE_KILL)
 			leave_foothold(harvest->processes.at[i]);
@@ -294,13 +295,14 @@ void freeze_thaw(struct harvest *harvest, enum freeze_end end)
 		else if (end == FREEZE_KILL)
 			kill(process->pid, SIGKILL);
 	}
+	const uint64_t until_ns = clock_now_ns() + patience_ns; /* for all of those that do not stop */
 	for (size_t i = 0; i < harvest->processes.count; i++) {
 		struct frozen_process *process = harvest->processes.at[i];
 		/* The leader last: its end is only seen when the others' have been. */
 		for (size_t t = process->threads.count; t-- > 0;) {
 			struct frozen_thread *thread = process->threads.at[t];
 			if (thread->seized)
-				halt_let_go(harvest, thread);
+				halt_let_go(harvest, thread, until_ns);
 			thread->seized = thread->stopped = thread->examined = false;
 		}
 	}

@@ -13,7 +13,7 @@
 
 /* How long a thread may take to stop before the whole tree is let go and tried again. One in an uninterruptible sleep, as a vfork parent is until its
  * child execs, will not do so soon; one that could run waits for a processor, which those that have stopped leave to it. */
-enum { SLEEP_PATIENCE_MS = 100, RUN_PATIENCE_MS = 3000 };
+enum { SLEEP_PATIENCE_MS = 100, RUN_PATIENCE_MS = 3000, LAST_PATIENCE_NS = 1000000 };
 
 /* By how much a clock of the scheduler's, which Cairn reads by running on its processor, may be misjudged: see kernel/sleep.c. */
 enum { LATE_NS = 20000000 };
@@ -93,7 +93,7 @@ static int name_vfork(const struct frozen_process *process, pid_t tid, struct fa
 					   "thread %d sleeps where it cannot be stopped, likely until its vfork child "
 					   "%d runs exec or ends; try again later, or a longer --timeout", tid, child);
 	return fault_set_transient(fault, FAULT_TIMEOUT, ETIMEDOUT,
-				   "thread %d sleeps where it cannot be stopped (disk or driver); try again later, or "
+				   "thread %d sleeps where it cannot be stopped (disk, driver, or a cgroup that was frozen); try again later, or "
 				   "a longer --timeout", tid);
 }
 
@@ -185,6 +185,7 @@ static int suspend_filters(const struct harvest *harvest, struct frozen_thread *
 		return fault_set(fault, FAULT_VANISHED, EXDEV, "thread %d: went under a seccomp filter while it was looked at; try again", thread->tid);
 	if (filtered)
 		rc = ptrace_suspend_seccomp(thread->tid, false, fault);
+	thread->is_suspended = rc == 0;
 	if (rc == 0 && dispatch.mode)
 		rc = ptrace_set_dispatch(thread->tid, &(struct dispatch_place){ 0 }, fault);
 	if (rc == 0)
@@ -278,11 +279,11 @@ bool halt_has_ended(struct frozen_thread *thread, const struct deadline *deadlin
 
 /* What a stop does to a call has to be undone for a thread as well that was stopped, or is about to stop, when the freeze failed elsewhere. Ended, or
  * in front of a signal: false, and there is nothing to undo. */
-static bool is_at_rest(struct harvest *harvest, struct frozen_thread *thread)
+static bool is_at_rest(struct harvest *harvest, struct frozen_thread *thread, uint64_t patience_ns)
 {
 	struct stop stop = { .kind = STOP_INTERRUPT };
 	struct sleep_clocks clocks = { 0 };
-	if (!thread->stopped && ptrace_wait_stop(thread->tid, UINT64_C(1000000000), &stop, NULL) < 0)
+	if (!thread->stopped && ptrace_wait_stop(thread->tid, patience_ns, &stop, NULL) < 0)
 		return false;
 	if (stop.kind == STOP_SIGNAL)
 		ptrace(PTRACE_DETACH, thread->tid, NULL, (unsigned long)stop.signal);
@@ -296,14 +297,15 @@ static bool is_at_rest(struct harvest *harvest, struct frozen_thread *thread)
 }
 
 /* A relative timeout that the stop interrupted has gone on running: the program waits only for the rest. */
-void halt_let_go(struct harvest *harvest, struct frozen_thread *thread)
+void halt_let_go(struct harvest *harvest, struct frozen_thread *thread, uint64_t until_ns)
 {
-	if (!is_at_rest(harvest, thread))
+	const uint64_t now_ns = clock_now_ns(), patience_ns = until_ns > now_ns + LAST_PATIENCE_NS ? until_ns - now_ns : LAST_PATIENCE_NS;
+	if (!is_at_rest(harvest, thread, patience_ns))
 		return;
 	const struct restart *restart = &thread->restart;
 	uint64_t frozen_ns = clock_now_ns() - thread->frozen_at_ns;
 	uint64_t left_ns = restart->left_ns > frozen_ns ? restart->left_ns - frozen_ns : 0;
-	if (thread->examined && restart->timed && restart->known && !restart->kernel_keeps) {
+	if (thread->examined && !thread->guest.adrift && restart->timed && restart->known && !restart->kernel_keeps) {
 		struct registers registers = thread->guest.home;
 		if (restart_shorten(thread->tid, &registers, left_ns, NULL) == 0)
 			ptrace_set_registers(thread->tid, &registers, NULL);
@@ -311,8 +313,8 @@ void halt_let_go(struct harvest *harvest, struct frozen_thread *thread)
 	if (thread->dispatch.mode)
 		ptrace_set_dispatch(thread->tid, &thread->dispatch, NULL);
 	struct stop stop;
-	/* Killed: its end is waited for. */
-	if (ptrace_release(thread->tid, NULL) < 0 && ptrace_wait_stop(thread->tid, UINT64_C(1000000000), &stop, NULL) == 0 &&
+	/* Killed: its end is waited for. Or adrift. */
+	if (ptrace_release(thread->tid, NULL) < 0 && ptrace_wait_stop(thread->tid, patience_ns, &stop, NULL) == 0 &&
 	    stop.kind != STOP_ENDED)
 		ptrace(PTRACE_DETACH, thread->tid, NULL, 0);
 	if (thread->guest.held_stop && !thread->process->job_stopped)

@@ -10,5 +10,5 @@ int halt_seize(struct harvest *harvest, struct frozen_process *process, bool *re
 int halt_process(struct harvest *harvest, struct frozen_process *process, const struct deadline *deadline, struct fault *fault);
 /* Has this thread, which was asked to stop, ended instead? */
 bool halt_has_ended(struct frozen_thread *thread, const struct deadline *deadline);
-/* On it goes; what the stop did to its call is undone. Never fails. */
-void halt_let_go(struct harvest *harvest, struct frozen_thread *thread);
+/* On it goes; what the stop did to its call is undone. One that has not come to its stop is waited for until @until_ns, and a little. Never fails. */
+void halt_let_go(struct harvest *harvest, struct frozen_thread *thread, uint64_t until_ns);

@@ -7,7 +7,9 @@
 #include <linux/userfaultfd.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "base/fd.h"
@@ -103,41 +105,130 @@ static struct tracked_space *find(const struct track *track, const struct frozen
 
 /* ---- the descriptor ---- */
 
-/* Makes a userfaultfd in the process, takes a copy, and closes it there. */
-static int exchange(struct frozen_process *process, int *ret_fd, struct fault *fault)
+/* Where a frozen process sends what it makes for Cairn; only its own packets count. */
+struct mailbox {
+	int fd;
+	struct sockaddr_un address;
+	socklen_t size;
+};
+
+static int mailbox_open(struct mailbox *ret_mailbox)
 {
-	struct foothold *foothold = &process->space->foothold;
-	struct guest *guest = &process->threads.at[0]->guest;
-	struct batch batch;
-	_close_ int pidfd = (int)syscall(SYS_pidfd_open, process->view, process->view == process->pid ? 0 : O_EXCL /* PIDFD_THREAD */);
-	batch_init(&batch, foothold->area);
-	batch_group(&batch, 1, 0);
-	size_t made = batch_call(&batch, userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
-	int rc = foothold_run(foothold, guest, &batch, fault);
-	int theirs = rc == 0 ? (int)batch_result(&batch, made) : -1;
-	batch_finish(&batch);
-	if (rc < 0)
-		return rc;
-	int own = (int)syscall(SYS_pidfd_getfd, pidfd, theirs, 0);
-	int error = errno;
-	batch_init(&batch, foothold->area);
-	batch_group(&batch, 1, 0);
-	batch_call(&batch, close, (uint64_t)theirs);
-	rc = foothold_run(foothold, guest, &batch, fault);
-	batch_finish(&batch);
-	if (rc == 0 && own < 0)
-		return fault_set(fault, fault_class_of(error), error, "pidfd_getfd: %s", strerror(error));
-	if (rc < 0 && own >= 0)
-		close(own);
-	*ret_fd = own;
+	const int on = 1;
+	struct mailbox mailbox = { .address.sun_family = AF_UNIX, .size = sizeof mailbox.address };
+	_close_ int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	/* The kernel chooses an abstract name. */
+	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof on) < 0 ||
+	    bind(fd, (const struct sockaddr *)&mailbox.address, sizeof mailbox.address.sun_family) < 0 ||
+	    getsockname(fd, (struct sockaddr *)&mailbox.address, &mailbox.size) < 0)
+		return -errno;
+	mailbox.fd = fd_steal(&fd);
+	*ret_mailbox = mailbox;
+	return 0;
+}
+
+/* -1: nothing, or nothing of @pid. */
+static int mailbox_take(const struct mailbox *mailbox, pid_t pid)
+{
+	union {
+		struct cmsghdr header;
+		char bytes[CMSG_SPACE(sizeof(int)) + CMSG_SPACE(sizeof(struct ucred))];
+	} control;
+	struct ucred sender = { 0 };
+	char byte;
+	struct iovec iov = { &byte, sizeof byte };
+	struct msghdr message = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control };
+	_close_ int fd = -1;
+	if (recvmsg(mailbox->fd, &message, MSG_CMSG_CLOEXEC) < 0)
+		return -1;
+	for (struct cmsghdr *one = CMSG_FIRSTHDR(&message); one; one = CMSG_NXTHDR(&message, one)) {
+		if (one->cmsg_type == SCM_RIGHTS && one->cmsg_len == CMSG_LEN(sizeof fd) && fd < 0)
+			memcpy(&fd, CMSG_DATA(one), sizeof fd);
+		else if (one->cmsg_type == SCM_CREDENTIALS)
+			memcpy(&sender, CMSG_DATA(one), sizeof sender);
+	}
+	return sender.pid == pid ? fd_steal(&fd) : -1;
+}
+
+/* The two numbers that descriptors of the process will get next. */
+static int next_numbers(const struct frozen_process *process, int ret_numbers[2], struct fault *fault)
+{
+	struct pid_list list = { 0 };
+	int rc = proc_descriptors(process->view, &list, fault);
+	for (int n = 0, number = 0; rc == 0 && n < 2; number++) {
+		bool used = false;
+		for (size_t i = 0; i < list.pids.count; i++)
+			used |= list.pids.at[i] == number;
+		if (!used)
+			ret_numbers[n++] = number;
+	}
+	vec_finish(&list.pids);
 	return rc;
 }
 
-static int take_userfaultfd(struct harvest *harvest, struct frozen_process *process, int *ret_fd, struct fault *fault)
+/* A group that runs to its end whatever fails, and without Cairn too: the process never keeps what it makes for Cairn. */
+static void ask_for_userfaultfd(struct batch *batch, const struct mailbox *mailbox, const int numbers[2])
+{
+	union {
+		struct cmsghdr header;
+		char bytes[CMSG_SPACE(sizeof(int))];
+	} control = { .header = { .cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS } };
+	memcpy(CMSG_DATA(&control.header), &numbers[1], sizeof numbers[1]);
+	batch_group(batch, 5, 1024);
+	struct batch_place address = batch_data(batch, &mailbox->address, mailbox->size);
+	struct batch_place rights = batch_data(batch, &control, sizeof control), byte = batch_data(batch, "u", 1);
+	const struct iovec iov = { (void *)(uintptr_t)byte.address, 1 };
+	struct batch_place vector = batch_data(batch, &iov, sizeof iov);
+	const struct msghdr message = {
+		.msg_name = (void *)(uintptr_t)address.address, .msg_namelen = mailbox->size,
+		.msg_iov = (void *)(uintptr_t)vector.address, .msg_iovlen = 1,
+		.msg_control = (void *)(uintptr_t)rights.address, .msg_controllen = sizeof control,
+	};
+	struct batch_place packet = batch_data(batch, &message, sizeof message);
+	batch_try(batch, socket, AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	batch_try(batch, userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
+	batch_try(batch, sendmsg, (uint64_t)numbers[0], packet.address, MSG_DONTWAIT | MSG_NOSIGNAL);
+	batch_try(batch, close, (uint64_t)numbers[1]);
+	batch_try(batch, close, (uint64_t)numbers[0]);
+}
+
+/* A userfaultfd that the process makes, sends, and closes. */
+static int exchange(struct frozen_process *process, int *ret_fd, struct fault *fault)
+{
+	struct mailbox mailbox = { .fd = -1 };
+	struct batch batch;
+	int numbers[2], rc = next_numbers(process, numbers, fault);
+	if (rc < 0)
+		return rc;
+	rc = mailbox_open(&mailbox);
+	_close_ int box = mailbox.fd;
+	if (rc < 0)
+		return fault_set(fault, fault_class_of(-rc), -rc, "a socket for its userfaultfd: %s", strerror(-rc));
+	batch_init(&batch, process->space->foothold.area);
+	ask_for_userfaultfd(&batch, &mailbox, numbers);
+	rc = foothold_run(&process->space->foothold, &process->threads.at[0]->guest, &batch, fault);
+	int own = mailbox_take(&mailbox, process->pid);
+	for (size_t call = 0; rc == 0 && own < 0 && call < 3; call++) {
+		int64_t result = batch_result(&batch, call);
+		if (result < 0)
+			rc = fault_set(fault, fault_class_of((int)-result), (int)-result, "%s: %s", batch.pieces.at[0].names[call], strerror((int)-result));
+	}
+	batch_finish(&batch);
+	if (rc == 0 && own < 0)
+		rc = fault_set(fault, FAULT_FAILED, EIO, "its userfaultfd did not arrive");
+	if (rc < 0 && own >= 0)
+		close(own);
+	if (rc == 0)
+		*ret_fd = own;
+	return rc;
+}
+
+static int take_userfaultfd(struct harvest *harvest, struct frozen_process *process, const struct deadline *deadline, int *ret_fd,
+			    struct fault *fault)
 {
 	int rc = tree_read_space(harvest, process, false, fault);
 	if (rc == 0)
-		rc = capture_find_foothold(process, fault);
+		rc = capture_find_foothold(process, deadline, fault);
 	if (rc == 0)
 		rc = foothold_enter(&process->space->foothold, &process->threads.at[0]->guest, fault);
 	if (rc == 0)
@@ -162,9 +253,10 @@ static int take_all(struct track *track, const struct harvest *survey, pid_t roo
 		if (!space || space->userfaultfd >= 0)
 			continue;
 		struct fault why;
-		if (take_userfaultfd(&harvest, process, &space->userfaultfd, &why) < 0)
+		if (take_userfaultfd(&harvest, process, deadline, &space->userfaultfd, &why) < 0)
 			log_debug("process %d: its writes are not tracked: %s; continuing with a copy while it stands still",
 				  process->pid, why.text);
+		rc = deadline_check(deadline, fault);
 	}
 	freeze_thaw(&harvest, FREEZE_RUN);
 	harvest_finish(&harvest);

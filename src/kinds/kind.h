@@ -138,6 +138,7 @@ struct frozen_thread {
 	size_t xstate_size;
 	struct rseq_place rseq;
 	struct dispatch_place dispatch; /* switched off while it is frozen */
+	bool is_suspended; /* that, or its seccomp filters are suspended */
 	uint64_t frozen_at_ns; /* clock_now_ns() of its stop */
 	bool ended;                /* the first thread of a process whose others live; only its identity is left */
 	bool seized, stopped, examined;

@@ -69,10 +69,10 @@ static bool is_candidate(const struct map *map)
 	return is_private_text(map) || !strcmp(map->name, "[vdso]");
 }
 
-int foothold_find(pid_t pid, const struct map_list *maps, const uint64_t *ips, size_t ip_count,
+int foothold_find(pid_t pid, const struct map_list *maps, const uint64_t *ips, size_t ip_count, const struct deadline *deadline,
 		  struct foothold *ret_foothold, struct fault *fault)
 {
-	struct foothold foothold = { 0 };
+	struct foothold foothold = { .deadline = deadline };
 	uint64_t in_vdso = 0;
 	for (size_t i = 0; i < maps->maps.count; i++) {
 		const struct map *map = &maps->maps.at[i];
@@ -95,6 +95,9 @@ int foothold_find(pid_t pid, const struct map_list *maps, const uint64_t *ips, s
 	foothold.code = foothold.code ? foothold.code : in_vdso;
 	foothold.window = !foothold.code;
 	int rc = foothold.window ? foothold_find_instruction(pid, maps, &foothold.instruction, fault) : 0;
+	/* In the window it could not go on by itself. */
+	if (foothold.window)
+		foothold.deadline = NULL;
 	if (rc == 0)
 		*ret_foothold = foothold;
 	return rc;
@@ -126,15 +129,45 @@ static int hold_back(struct guest *guest, int signal, struct fault *fault)
 	return 0;
 }
 
+/* How long a thread may take to come home after the deadline. */
+#define GRACE_NS UINT64_C(1000000000)
+
+/* Of a call that blocks, or in a cgroup that was frozen meanwhile. */
+static int check_time(const struct foothold *foothold, const struct guest *guest, struct fault *fault)
+{
+	if (!foothold->deadline || clock_now_ns() < foothold->grace_until_ns)
+		return 0;
+	int rc = deadline_check(foothold->deadline, fault);
+	return rc == -ETIMEDOUT ? fault_set(fault, FAULT_TIMEOUT, ETIMEDOUT, "thread %d: a system call that Cairn let it make did not come to an end; "
+					    "try again when its files answer and no freezer holds it, or a longer --timeout", guest->tid) : rc;
+}
+
+/* Its next stop. If that does not come in time the thread may be anywhere in the stub, which takes it home without Cairn; by then the area is gone. */
+static int await_stop(struct foothold *foothold, struct guest *guest, struct stop *ret_stop, struct fault *fault)
+{
+	const uint64_t look_ns = 100000000;
+	int rc;
+	while ((rc = ptrace_wait_stop(guest->tid, foothold->deadline ? look_ns : UINT64_MAX, ret_stop, fault)) == -ETIMEDOUT) {
+		rc = check_time(foothold, guest, fault);
+		if (rc < 0) {
+			guest->adrift = true;
+			foothold->area = 0;
+			return rc;
+		}
+	}
+	return rc;
+}
+
 /* Lets the thread run until it stands at entry of the system call whose instruction ends at @ip. */
-static int run_to_entry(struct guest *guest, uint64_t ip, struct registers *ret_registers, struct fault *fault)
+static int run_to_entry(struct foothold *foothold, struct guest *guest, uint64_t ip, struct registers *ret_registers,
+			struct fault *fault)
 {
 	const pid_t tid = guest->tid;
 	for (;;) {
 		struct stop stop;
 		int rc = ptrace_resume(tid, PTRACE_SYSCALL, 0, fault);
 		if (rc == 0)
-			rc = ptrace_wait_stop(tid, UINT64_MAX, &stop, fault);
+			rc = await_stop(foothold, guest, &stop, fault);
 		if (rc < 0)
 			return rc;
 		switch (stop.kind) {
@@ -159,7 +192,7 @@ static int run_to_entry(struct guest *guest, uint64_t ip, struct registers *ret_
 }
 
 /* From any stop to an interrupt stop, without running another system call. */
-static int to_interrupt_stop(struct guest *guest, struct fault *fault)
+static int to_interrupt_stop(struct foothold *foothold, struct guest *guest, struct fault *fault)
 {
 	const pid_t tid = guest->tid;
 	struct registers registers;
@@ -175,7 +208,7 @@ static int to_interrupt_stop(struct guest *guest, struct fault *fault)
 	for (;;) {
 		struct stop stop;
 		if (rc == 0)
-			rc = ptrace_wait_stop(tid, UINT64_MAX, &stop, fault);
+			rc = await_stop(foothold, guest, &stop, fault);
 		if (rc < 0)
 			return rc;
 		if (stop.kind == STOP_INTERRUPT || stop.kind == STOP_GROUP)
@@ -232,12 +265,12 @@ static int map_area(struct foothold *foothold, struct guest *guest, struct fault
 	registers_call(&registers, __NR_mmap, map_area_args, at(foothold, stub_marker));
 	int rc = set_off(guest, &registers, fault);
 	if (rc == 0)
-		rc = run_to_entry(guest, at(foothold, stub_marked), &registers, fault);
+		rc = run_to_entry(foothold, guest, at(foothold, stub_marked), &registers, fault);
 	return rc < 0 ? rc : check_area(foothold, registers_area(&registers), fault);
 }
 
 /* One call at the program's own instruction: the window. Leaves the thread after it. */
-static int call_in_window(const struct foothold *foothold, struct guest *guest, long number,
+static int call_in_window(struct foothold *foothold, struct guest *guest, long number,
 			  const uint64_t args[6], uint64_t *ret_result, struct fault *fault)
 {
 	struct registers registers = guest->home;
@@ -245,12 +278,12 @@ static int call_in_window(const struct foothold *foothold, struct guest *guest, 
 	registers_call(&registers, (uint64_t)number, args, 0);
 	int rc = set_off(guest, &registers, fault);
 	if (rc == 0)
-		rc = run_to_entry(guest, foothold->instruction + REGISTERS_SYSCALL_SIZE, &registers, fault);
+		rc = run_to_entry(foothold, guest, foothold->instruction + REGISTERS_SYSCALL_SIZE, &registers, fault);
 	struct stop stop = { 0 };
 	if (rc == 0)
 		rc = ptrace_resume(guest->tid, PTRACE_SYSCALL, 0, fault);
 	if (rc == 0)
-		rc = ptrace_wait_stop(guest->tid, UINT64_MAX, &stop, fault);
+		rc = await_stop(foothold, guest, &stop, fault);
 	if (rc == 0)
 		rc = ptrace_get_registers(guest->tid, &registers, fault);
 	if (rc == 0)
@@ -335,7 +368,7 @@ static int stop_at_rest(const struct frozen_run *run, struct fault *fault)
 		await_rest(tid, rest_marker(run->foothold));
 		int rc = ptrace_interrupt(tid, fault);
 		if (rc == 0)
-			rc = ptrace_wait_stop(tid, UINT64_MAX, &stop, fault);
+			rc = await_stop(run->foothold, run->guest, &stop, fault);
 		if (rc == 0 && stop.kind == STOP_ENDED)
 			rc = fault_set_transient(fault, FAULT_VANISHED, ESRCH, "thread %d: ended meanwhile", tid);
 		bool signal = rc == 0 && stop.kind == STOP_SIGNAL;
@@ -358,7 +391,9 @@ static int stop_at_rest(const struct frozen_run *run, struct fault *fault)
 			return fault_set_transient(fault, FAULT_TIMEOUT, ETIMEDOUT,
 						   "thread %d: went on by itself, as Cairn got no processor for long", tid);
 		}
-		rc = ptrace_resume(tid, PTRACE_CONT, 0, fault);
+		rc = check_time(run->foothold, run->guest, fault); /* a call that the interrupt broke off begins anew */
+		if (rc == 0)
+			rc = ptrace_resume(tid, PTRACE_CONT, 0, fault);
 		if (rc < 0)
 			return rc;
 	}
@@ -410,7 +445,7 @@ static int unmap_area(struct foothold *foothold, struct guest *guest, struct fau
 			struct stop stop;
 			rc = ptrace_resume(guest->tid, PTRACE_SYSCALL, 0, fault);
 			if (rc == 0)
-				rc = ptrace_wait_stop(guest->tid, UINT64_MAX, &stop, fault);
+				rc = await_stop(foothold, guest, &stop, fault);
 			if (rc == 0 && stop.kind == STOP_ENDED)
 				return fault_set(fault, FAULT_VANISHED, ESRCH, "thread %d: ended meanwhile", guest->tid);
 			if (rc == 0 && stop.kind != STOP_SYSCALL)
@@ -430,18 +465,20 @@ static int zero_slack(const struct foothold *foothold, const struct guest *guest
 int foothold_leave(struct foothold *foothold, struct guest *guest, bool last, struct fault *fault)
 {
 	int rc = 0;
-	if (!guest->inside)
+	if (!guest->inside || guest->adrift)
 		return 0;
+	foothold->grace_until_ns = clock_now_ns() + GRACE_NS;
 	if (last && foothold->area)
 		rc = unmap_area(foothold, guest, fault);
 	if (rc == 0 && !guest->standing)
-		rc = to_interrupt_stop(guest, fault);
+		rc = to_interrupt_stop(foothold, guest, fault);
 	if (rc == 0)
 		rc = ptrace_set_mask(guest->tid, guest->blocked, fault);
 	if (rc == 0)
 		rc = ptrace_set_registers(guest->tid, &guest->home, fault);
 	if (rc == 0 && last && foothold->code && !foothold->window)
 		rc = zero_slack(foothold, guest, fault);
+	foothold->grace_until_ns = 0;
 	guest->inside = false;
 	return rc;
 }

@@ -11,6 +11,7 @@
  * some 30 us each, would harm it.
  *
  * At the end the slack is zero again. What stays is a private copy of that text page, 4 KiB. */
+#include "base/clock.h"
 #include "kernel/maps.h"
 #include "tracee/batch.h"
 #include "tracee/ptrace.h"
@@ -20,6 +21,8 @@ struct foothold {
 	uint64_t area; /* BATCH_AREA bytes; 0: not mapped */
 	uint64_t instruction; /* a system call instruction of the program: only when there is no slack */
 	bool window;
+	const struct deadline *deadline; /* bounds each call; NULL: threads are waited for as long as they take */
+	uint64_t grace_until_ns; /* before which no deadline counts: on the way home */
 };
 
 /* A frozen thread that works for Cairn between enter and leave. */
@@ -29,12 +32,13 @@ struct guest {
 	uint64_t blocked;      /* its signal mask */
 	bool inside;
 	bool standing;         /* at an interrupt stop, whatever its registers say */
+	bool adrift;           /* did not stop in time: it goes home by itself, as after the death of Cairn */
 	bool held_stop;        /* a SIGSTOP came, which nobody can block: it was held back, and its process has to get it when it is let go */
 };
 
 /* Chooses the place in the space of @pid, whose threads stand at @ips. Changes nothing. A thread that is still
  * on its way home from a Cairn that died is a transient fault. */
-int foothold_find(pid_t pid, const struct map_list *maps, const uint64_t *ips, size_t ip_count,
+int foothold_find(pid_t pid, const struct map_list *maps, const uint64_t *ips, size_t ip_count, const struct deadline *deadline,
 		  struct foothold *ret_foothold, struct fault *fault);
 /* A system call instruction in the executable memory of @pid. */
 int foothold_find_instruction(pid_t pid, const struct map_list *maps, uint64_t *ret_address, struct fault *fault);
@@ -42,5 +46,5 @@ int foothold_find_instruction(pid_t pid, const struct map_list *maps, uint64_t *
 int foothold_enter(struct foothold *foothold, struct guest *guest, struct fault *fault);
 int foothold_run(struct foothold *foothold, struct guest *guest, struct batch *batch, struct fault *fault);
 /* Puts the thread back to an interrupt stop with its own registers and mask, as it was. @last: the area
- * is unmapped and the slack zeroed as well. Works after a failed enter or run, too. */
+ * is unmapped and the slack zeroed as well. Works after a failed enter or run, too; but one that is adrift is left alone. */
 int foothold_leave(struct foothold *foothold, struct guest *guest, bool last, struct fault *fault);

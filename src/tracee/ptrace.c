@@ -165,8 +165,8 @@ int ptrace_wait_stop(pid_t tid, uint64_t patience_ns, struct stop *ret_stop, str
 		*ret_stop = decode(status);
 		return 0;
 	}
-	uint64_t begin = clock_now_ns(), pause_ns = 20000;
-	for (unsigned round = 0;; round++) {
+	const uint64_t spin_ns = 50000, begin = clock_now_ns();
+	for (uint64_t pause_ns = 20000;;) {
 		pid_t pid = waitpid(tid, &status, __WALL | WNOHANG);
 		if (pid == tid) {
 			*ret_stop = decode(status);
@@ -175,9 +175,10 @@ int ptrace_wait_stop(pid_t tid, uint64_t patience_ns, struct stop *ret_stop, str
 		if (pid < 0 && errno != EINTR)
 			return fail(fault, "wait", tid);
 		/* No sched_yield(2): on a busy processor EEVDF makes a thread that yields wait for seconds. */
-		if (round < 10)
+		uint64_t waited_ns = clock_now_ns() - begin;
+		if (waited_ns < spin_ns)
 			continue;
-		if (clock_now_ns() - begin > patience_ns)
+		if (waited_ns > patience_ns)
 			return -ETIMEDOUT;
 		clock_sleep_ns(pause_ns);
 		if (pause_ns < 1000000)

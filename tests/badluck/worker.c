@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* worker [MIB [confined]]: a program that notices harm. Threads that compute, sleep, and pass a token through a pipe, a child that
+/* worker [MIB [confined|suspendable]]: a program that notices harm. Threads that compute, sleep, and pass a token through a pipe, a child that
  * does the same, and memory that is checked all the time. A line per round on standard output; ends when `go` exists,
- * with 0 when nothing was wrong. Confined: all threads are under a seccomp filter that kills for the calls that Cairn would make in them. */
+ * with 0 when nothing was wrong. Confined: all threads are under a seccomp filter that kills for the calls that Cairn would make in them;
+ * suspendable: it lets those through that a frozen cgroup makes of interrupted sleeps. */
 #include "probe.h"
 
 #include <linux/filter.h>
@@ -76,10 +77,11 @@ static void *passer(void *unused)
 	return NULL;
 }
 
-static void confine(void)
+static void confine(bool suspendable)
 {
-	static const unsigned killers[] = { SYS_mmap, SYS_munmap, SYS_select, SYS_prctl, SYS_sigaltstack, SYS_getitimer, SYS_timer_gettime,
-					    SYS_restart_syscall, SYS_brk, SYS_userfaultfd, SYS_membarrier, SYS_getpid };
+	const unsigned killers[] = { SYS_mmap, SYS_munmap, SYS_select, SYS_prctl, SYS_sigaltstack, SYS_getitimer, SYS_timer_gettime,
+					    SYS_brk, SYS_userfaultfd, SYS_membarrier, SYS_getpid,
+					    suspendable ? SYS_userfaultfd : SYS_restart_syscall };
 	enum { COUNT = sizeof killers / sizeof *killers };
 	struct sock_filter program[COUNT + 3] = { BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)) };
 	for (unsigned i = 0; i < COUNT; i++)
@@ -91,7 +93,7 @@ static void confine(void)
 	PROBE(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &whole));
 }
 
-static void work(bool speaks, bool confined)
+static void work(bool speaks, const char *manner)
 {
 	pthread_t threads[3];
 	uint64_t token = 0;
@@ -100,8 +102,8 @@ static void work(bool speaks, bool confined)
 	PROBE_SAME(pthread_create(&threads[0], NULL, compute, NULL), 0, "set-up");
 	PROBE_SAME(pthread_create(&threads[1], NULL, sleeper, NULL), 0, "set-up");
 	PROBE_SAME(pthread_create(&threads[2], NULL, passer, NULL), 0, "set-up");
-	if (confined)
-		confine();
+	if (*manner)
+		confine(!strcmp(manner, "suspendable"));
 	if (speaks)
 		probe_ready();
 	size_t at = 0;
@@ -130,13 +132,13 @@ int main(int argc, char **argv)
 	memory = PROBE((unsigned char *)malloc(memory_size));
 	for (size_t i = 0; i < memory_size; i += 8)
 		*(uint64_t *)(memory + i) = i * 0x9e3779b97f4a7c15u;
-	bool confined = argc > 2 && !strcmp(argv[2], "confined");
+	const char *manner = argc > 2 ? argv[2] : "";
 	pid_t child = PROBE(fork());
 	if (!child) {
-		work(false, confined);
+		work(false, manner);
 		_exit(probe_faults != 0);
 	}
-	work(true, confined);
+	work(true, manner);
 	probe_join(child, "child");
 	return probe_end();
 }
