@@ -149,6 +149,7 @@ static int load(struct restore *restore, struct fault_list *refusals, struct fau
 		.roll_back = restore->options->roll_back_files,
 		.force_cpu = restore->options->force_cpu,
 		.any_pids = restore->options->pids == CAIRN_PIDS_ANY,
+		.closes_tcp = restore->options->close_tcp,
 	};
 	struct path_maps maps = { 0 };
 	int rc = take_maps(restore->options, &maps, fault);

@@ -397,6 +397,8 @@ struct kind {
 	/* Image. needs: the object (0: none) of which this record wants a descriptor while it is rebuilt; that there is one is checked. check: are the values possible, and is what the record needs there; before anything exists. */
 	uint32_t (*needs)(const ProtobufCMessage *message);
 	int (*check)(const ProtobufCMessage *message, struct fault *fault);
+	/* Image, and what the record wants of the network it is put back in. @closing: connections to the outside come back closed. */
+	int (*check_network)(const ProtobufCMessage *message, bool closing, struct fault *fault);
 
 	/* An open file that is made before the first process is born: its maker needs PIDs of the tree for a moment. */
 	bool before_births;

@@ -372,6 +372,22 @@ static bool is_rolled_back(const struct plan *plan, const struct plan_record *re
 	return (fault->error == EFBIG || fault->error == ESTALE || fault->error == ENOENT) && is_put_back(plan, record);
 }
 
+/* Said once of each address. */
+static void check_network(const struct plan *plan, const struct plan_policy *policy, struct fault_list *refusals)
+{
+	const size_t first = refusals->count;
+	for (size_t i = 0; i < plan->records.count; i++) {
+		const struct plan_record *record = &plan->records.at[i];
+		struct fault fault;
+		bool is_known = record->redirect || !record->kind->check_network ||
+				record->kind->check_network(record->message, policy->closes_tcp, &fault) == 0;
+		for (size_t r = first; !is_known && r < refusals->count; r++)
+			is_known = !strcmp(refusals->at[r].text, fault.text);
+		if (!is_known)
+			fault_list_add(refusals, &fault);
+	}
+}
+
 void plan_check_host(const struct plan *plan, const struct plan_policy *policy, struct fault_list *refusals)
 {
 	struct fault fault;
@@ -395,6 +411,8 @@ void plan_check_host(const struct plan *plan, const struct plan_policy *policy, 
 		}
 		fault_list_add(refusals, &fault);
 	}
+	if (!plan->info->own_network) /* which the restore makes */
+		check_network(plan, policy, refusals);
 	plan_check_huge_pages(plan, refusals);
 	if (policy->any_pids)
 		plan_check_numbers(plan, refusals);

@@ -11,7 +11,7 @@ import sys
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-from cairn_test import (CAIRN, LONG, OK, PERMISSION, PYTHON, UNSUPPORTED, USAGE, all_pids, cairn, check, equal, fault_line, main, need, need_cairn,
+from cairn_test import (CAIRN, FAILED, LONG, OK, PERMISSION, PYTHON, UNSUPPORTED, USAGE, all_pids, cairn, check, equal, fault_line, main, need, need_cairn,
                         own_network, proc_status, sh, start, test, unharmed, until, write)
 
 ROUNDS = 30 if LONG else 10
@@ -522,6 +522,10 @@ print(*(s.getsockname()[0] for s in (server, client, peer, udp, new)), client.ge
     sh("ip", "addr", "add", "10.66.0.2/32", "dev", "lo")
     result = program.restore(status=None)
     check(result.status != OK and "10.66.0.1" in result.err and "--map-address" in result.err, "no hint", result)
+    # Before anything exists, and by a dry run; once, not for each of its sockets.
+    fault_line(result, FAILED, "10.66.0.1", "--map-address")
+    fault_line(cairn("check", program.image), FAILED, "10.66.0.1", "--map-address")
+    fault_line(cairn("check", "--map-address", "10.66.0.1=10.66.0.3", program.image), FAILED, "10.66.0.3", "--map-address")
     cairn("check", "--map-address", "10.66.0.1=10.66.0.2", program.image, status=OK)
     fault_line(cairn("check", "--map-address", "10.66.0.1=10.66.0.2"), USAGE, "--map-address")
     result = program.restore("--map-address", "10.66.0.1=there", status=None)

@@ -262,6 +262,13 @@ static int commit(struct workshop *workshop, const ProtobufCMessage *base, struc
 	return rc < 0 ? at(message, rc, fault) : 0;
 }
 
+static int check_network(const ProtobufCMessage *base, bool closing, struct fault *fault)
+{
+	const Cairn__InetSocket *message = (const Cairn__InetSocket *)base;
+	(void)closing;
+	return socket_check_address(message->socket, &message->local, fault);
+}
+
 static const char *const address_fields[] = { "local", "remote", NULL };
 
 const struct kind kind_inet_socket = {
@@ -276,6 +283,7 @@ const struct kind kind_inet_socket = {
 	.refuse_file = refuse_file,
 	.capture_file = capture_file,
 	.check = check,
+	.check_network = check_network,
 	.make = make,
 	.settle = settle,
 	.commit = commit,

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "kinds/sockets/address.h"
 #include "kinds/sockets/option.h"
 
 struct socket_scene *socket_scene(struct harvest *harvest)
@@ -165,6 +166,39 @@ int socket_check(const Cairn__OpenFile *open_, const Cairn__Socket *socket, int 
 	if (!open_ || !open_->file || !socket || (int)socket->domain != domain)
 		return fault_set(fault, FAULT_IMAGE, EINVAL, "a socket has impossible values");
 	return options_check(socket, fault);
+}
+
+static bool is_everywhere(const struct inet_address *address)
+{
+	return address_is_any(address) || (address->family == AF_INET ? address->ip.s6_addr[12] == 127 : IN6_IS_ADDR_LOOPBACK(&address->ip));
+}
+
+/* Of one that may have any address. */
+static bool is_free(const Cairn__Socket *socket)
+{
+	static const int names[][2] = { { IPPROTO_IP, IP_FREEBIND }, { IPPROTO_IP, IP_TRANSPARENT }, { IPPROTO_IPV6, IPV6_FREEBIND },
+					{ IPPROTO_IPV6, IPV6_TRANSPARENT } };
+	for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+		if (options_int(socket, names[i][0], names[i][1], 0))
+			return true;
+	return false;
+}
+
+/* A datagram socket may have any address that another one may, and multicast ones too; of which port does not matter. */
+int socket_check_address(const Cairn__Socket *message, const ProtobufCBinaryData *local, struct fault *fault)
+{
+	char text[ADDRESS_TEXT];
+	struct inet_address address;
+	struct sockaddr_storage bytes = { 0 };
+	if (local->len > sizeof bytes || !address_parse(local->data, local->len, &address) || is_everywhere(&address) || is_free(message))
+		return 0;
+	memcpy(&bytes, local->data, local->len);
+	memset((char *)&bytes + offsetof(struct sockaddr_in, sin_port), 0, sizeof(in_port_t)); /* the same place in both families */
+	_close_ int fd = socket((int)message->domain, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (fd < 0 || bind(fd, (const struct sockaddr *)&bytes, (socklen_t)local->len) == 0 || (errno != EADDRNOTAVAIL && errno != ENODEV))
+		return 0;
+	return fault_set(fault, FAULT_FAILED, EADDRNOTAVAIL, "sockets of the program have the address %s, and no interface here has it; try --map-address "
+			 "%s=NEW, or a host that has it", address_host(&address, text), text);
 }
 
 int socket_make(const Cairn__Socket *message, int *ret_fd, struct fault *fault)

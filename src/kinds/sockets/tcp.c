@@ -355,7 +355,8 @@ static int refuse_kind(struct harvest *harvest, const struct frozen_file *file, 
 				 "try to checkpoint when the program has closed it");
 	char protocol[TCP_ULP_MOST] = "";
 	socklen_t size = sizeof protocol - 1;
-	if (look->is_listed)
+	/* Before 6.15 the list says it only to those who have CAP_NET_ADMIN (net/ipv4/tcp_diag.c tcp_diag_get_aux). */
+	if (look->is_listed && (look->upper[0] || look->own < 0 || can_repair(harvest)))
 		memcpy(protocol, look->upper, sizeof protocol);
 	else if (getsockopt(look->own, IPPROTO_TCP, TCP_ULP, protocol, &size) < 0)
 		protocol[0] = 0;
@@ -645,6 +646,12 @@ static int check(const ProtobufCMessage *base, struct fault *fault)
 	return 0;
 }
 
+static int check_network(const ProtobufCMessage *base, bool closing, struct fault *fault)
+{
+	const Cairn__TcpSocket *message = (const Cairn__TcpSocket *)base;
+	return tcp_is_over(message, closing) ? 0 : socket_check_address(message->socket, &message->local, fault);
+}
+
 static const char *const address_fields[] = { "local", "remote", NULL };
 
 const struct kind kind_tcp_socket = {
@@ -661,6 +668,7 @@ const struct kind kind_tcp_socket = {
 	.capture_file = capture_file,
 	.depart = depart,
 	.check = check,
+	.check_network = check_network,
 	.make = tcp_make,
 	.join = tcp_join,
 	.settle = tcp_settle,

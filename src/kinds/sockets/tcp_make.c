@@ -37,10 +37,9 @@ static bool is_outside(const Cairn__TcpSocket *message)
 	return tcp_is_synchronized((uint8_t)message->state) && !message->peer && !message->ended && !message->reset;
 }
 
-/* Comes back as closed by its peer, in one way or the other. */
-static bool is_over(const struct workshop *workshop, const Cairn__TcpSocket *message)
+bool tcp_is_over(const Cairn__TcpSocket *message, bool closing)
 {
-	return message->ended || message->reset || (is_outside(message) && workshop->close_connections);
+	return message->ended || message->reset || (is_outside(message) && closing);
 }
 
 static int set_reuse(int fd, int value)
@@ -214,7 +213,7 @@ int tcp_make(struct workshop *workshop, const ProtobufCMessage *base, struct fau
 		return 0;
 	if (message->peer && (!peer || peer == message || peer->peer != message->open->file || !peer->queues))
 		return at(message, fault_set(fault, FAULT_IMAGE, EINVAL, "damaged: its other end is none"), fault);
-	if (is_over(workshop, message))
+	if (tcp_is_over(message, workshop->close_connections))
 		rc = make_over(workshop, message, fault);
 	else if (peer && !(message->queues->exact && peer->queues->exact))
 		/* Who was the client is not known; the kernel's choice of ports tells often, and it does not matter. */
@@ -229,7 +228,7 @@ int tcp_make(struct workshop *workshop, const ProtobufCMessage *base, struct fau
 static bool is_exact(const struct workshop *workshop, const Cairn__TcpSocket *message)
 {
 	const Cairn__TcpSocket *peer = message->peer ? record_of(workshop, message->peer) : NULL;
-	return tcp_is_synchronized((uint8_t)message->state) && !is_over(workshop, message) && message->queues->exact &&
+	return tcp_is_synchronized((uint8_t)message->state) && !tcp_is_over(message, workshop->close_connections) && message->queues->exact &&
 	       (!peer || peer->queues->exact);
 }
 
@@ -259,7 +258,7 @@ int tcp_join(struct workshop *workshop, const ProtobufCMessage *base, struct fau
 	bool is_connected = tcp_is_synchronized((uint8_t)message->state);
 	if (is_exact(workshop, message))
 		rc = connect_exact(workshop, message, fault);
-	else if (!is_connected && !is_over(workshop, message))
+	else if (!is_connected && !tcp_is_over(message, workshop->close_connections))
 		rc = bind_to(fd, &message->local, fault);
 	fd = workshop_fd(workshop, message->open->file);
 	if (rc == 0)
@@ -383,11 +382,11 @@ int tcp_commit(struct workshop *workshop, const ProtobufCMessage *base, struct f
 		rc = release_outside(workshop, fault);
 	if (rc == 0 && is_exact(workshop, message))
 		rc = tcp_queues_release(fd, message, fault);
-	else if (rc == 0 && is_over(workshop, message))
+	else if (rc == 0 && tcp_is_over(message, workshop->close_connections))
 		end_over(workshop, message, fd);
 	if (rc == 0 && is_outside(message) && is_exact(workshop, message) && tcp_has_received_fin(message->state))
 		rc = hear_fin(message, fd, fault);
-	if (rc == 0 && tcp_has_sent_fin(message->state) && !is_over(workshop, message))
+	if (rc == 0 && tcp_has_sent_fin(message->state) && !tcp_is_over(message, workshop->close_connections))
 		close_half(workshop, message, fd);
 	set_reuse(fd, options_int(message->socket, SOL_SOCKET, SO_REUSEADDR, 0));
 	if (rc == 0)
