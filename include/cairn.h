@@ -50,6 +50,11 @@ enum cairn_save_files { CAIRN_SAVE_FILES_NONE, CAIRN_SAVE_FILES_APPEND, CAIRN_SA
 /* How page contents are stored; what does not shrink by it is stored as it is. */
 enum cairn_codec { CAIRN_CODEC_NONE, CAIRN_CODEC_LZ4, CAIRN_CODEC_ZSTD };
 
+/* Encrypted images: nobody without the key can read one, or write one that is taken for it. */
+enum { CAIRN_KEY_SIZE = 32 };
+/* From a key file (cairn(1), ENCRYPTED IMAGES). Wipe it when it is not needed any more: explicit_bzero(3). */
+CAIRN_API enum cairn_status cairn_key_read(const char *path, unsigned char ret_key[CAIRN_KEY_SIZE], struct cairn_error *error);
+
 struct cairn_checkpoint_options {
 	const char *output;       /* image file, "-": standard output */
 	enum cairn_after after;
@@ -69,6 +74,7 @@ struct cairn_checkpoint_options {
 	uint64_t max_extra_memory; /* bytes that a live save may hold back in memory; 0: 256 MiB */
 	enum cairn_codec codec;
 	int codec_level;          /* of zstd, 1 to 19; 0: 1 */
+	const unsigned char *key; /* CAIRN_KEY_SIZE bytes to encrypt the image with, also those of `parent`; NULL: not encrypted */
 	/* Told how many bytes of memory have been copied, and how many there will be as far as is known; by several threads, one at a time. NULL: nobody. */
 	void (*progress)(void *context, uint64_t done, uint64_t total);
 	void *progress_context;
@@ -108,6 +114,7 @@ struct cairn_redirect {
 
 struct cairn_restore_options {
 	const char *image;        /* "-": standard input */
+	const unsigned char *key; /* CAIRN_KEY_SIZE bytes that it must be encrypted with; NULL: not encrypted */
 	enum cairn_pids pids;
 	enum cairn_clock clock;
 	unsigned threads;

@@ -5,7 +5,7 @@
 set -eu
 
 build="gcc libc6-dev meson ninja-build pkg-config libprotobuf-c-dev protobuf-c-compiler libxxhash-dev liblz4-dev libzstd-dev libmnl-dev
-	libcap-dev
+	libcap-dev libssl-dev
 	libjansson-dev libcmocka-dev"
 tests="python3 musl-tools busybox-static golang-go nodejs default-jdk-headless perl make xz-utils stress-ng gdb strace libcap2-bin
 	sqlite3 util-linux inotify-tools rsync git zstd tmux vim-tiny less procps slurmctld slurmd slurm-client munge systemd dbus passt

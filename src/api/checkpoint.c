@@ -358,11 +358,12 @@ static int save_tree(struct save *save, struct fault *fault)
 	const struct image_compression compression = { (enum image_codec)options->codec, options->codec_level };
 	struct image_stats stats = { 0 };
 	uint8_t id[16];
-	int rc = options->parent ? image_reader_open(options->parent, &save->parent, fault) : 0;
+	const struct image_key *key = (const struct image_key *)options->key;
+	int rc = options->parent ? parent_open(options->parent, key, &save->parent, fault) : 0;
 	if (rc == 0 && save->parent && (rc = parent_check(save->parent, options->output, fault)) < 0)
 		fault_at(fault, rc, "%s", options->output);
 	if (rc == 0)
-		rc = image_writer_new(image_file_fd(save->file), &compression, save->parent, &save->writer, fault);
+		rc = image_writer_new(image_file_fd(save->file), &compression, key, save->parent, &save->writer, fault);
 	if (rc < 0)
 		return rc;
 	image_writer_id(save->writer, id);

@@ -23,8 +23,8 @@ enum cairn_status operation_checkpoint(pid_t pid, const struct cairn_checkpoint_
 /* cairn_check_process, of a job's whole tree too. @tracking: as above, only looked at; NULL: none. */
 enum cairn_status operation_check(pid_t pid, const struct operation_job *job, const struct tracking *tracking, struct cairn_error *error);
 
-/* An image's id, and how many others it needs. Negative: it cannot be read, or one of them is missing. */
-int operation_lineage(const char *path, uint8_t ret_id[16], unsigned *ret_ancestors);
+/* An image's id, and how many others it needs. Negative: it cannot be read, or one of them is missing. @key: NULL if it is not encrypted. */
+int operation_lineage(const char *path, const uint8_t *key, uint8_t ret_id[16], unsigned *ret_ancestors);
 bool operation_is_image(const char *path); /* by its first bytes */
 
 /* What a restore in this process's PID namespace came to. */

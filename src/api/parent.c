@@ -10,6 +10,23 @@
 #include "kinds/table.h"
 #include "tasks.pb-c.h"
 
+int parent_open(const char *path, const struct image_key *key, struct image_reader **ret_parent, struct fault *fault)
+{
+	int rc = image_reader_open(path, key, ret_parent, fault);
+	switch (rc) {
+	case -ENOKEY:
+		return fault_set(fault, FAULT_PERMISSION, ENOKEY, "%s: is encrypted, and so has to be what builds on it; try --encrypt-key with its key", path);
+	case -EKEYREJECTED:
+		return fault_set(fault, FAULT_PERMISSION, EKEYREJECTED, "%s: is encrypted with another key; try its own, or a whole image, without "
+				 "--incremental", path);
+	case -EPROTO:
+		return fault_set(fault, FAULT_USAGE, EPROTO, "%s: is not encrypted, and so cannot be what builds on it; try a whole image, without "
+				 "--incremental", path);
+	default:
+		return rc;
+	}
+}
+
 /* The new image takes the place of whatever has its name: that may not be an image that it needs. */
 int parent_check(const struct image_reader *parent, const char *path, struct fault *fault)
 {
@@ -83,12 +100,12 @@ bool operation_is_image(const char *path)
 	return image_begins(path);
 }
 
-int operation_lineage(const char *path, uint8_t ret_id[16], unsigned *ret_ancestors)
+int operation_lineage(const char *path, const uint8_t *key, uint8_t ret_id[16], unsigned *ret_ancestors)
 {
 	struct fault fault;
 	struct image_reader *reader = NULL;
 	const char *ancestor;
-	int fd, rc = image_reader_open(path, &reader, &fault);
+	int fd, rc = image_reader_open(path, (const struct image_key *)key, &reader, &fault);
 	if (rc < 0)
 		return rc;
 	unsigned count = 0;

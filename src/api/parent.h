@@ -6,6 +6,8 @@
 #include "capture/track.h"
 #include "image/image.h"
 
+/* All of a chain have one key, or none. */
+int parent_open(const char *path, const struct image_key *key, struct image_reader **ret_parent, struct fault *fault);
 /* -EEXIST: a save to @output would replace an image that the new one needs. */
 int parent_check(const struct image_reader *parent, const char *output, struct fault *fault);
 /* Which address space was whose: entered in @snapshot. */

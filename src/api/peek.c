@@ -51,7 +51,7 @@ int operation_peek(const struct cairn_restore_options *options, struct operation
 	/* A FIFO or a pipe can be read only once. */
 	if (stat(options->image, &status) < 0 || !S_ISREG(status.st_mode))
 		return fault_set(fault, FAULT_FAILED, ESPIPE, "%s: cannot be looked at before it is read", options->image);
-	int rc = image_reader_open(options->image, &reader, fault);
+	int rc = image_reader_open(options->image, (const struct image_key *)options->key, &reader, fault);
 	if (rc < 0)
 		return rc;
 	size_t count = image_reader_records(reader, &records);

@@ -99,7 +99,7 @@ static int open_image(const struct cairn_restore_options *options, struct image_
 	if (rc == 0 && options->mapped)
 		rc = trust_check_mapped(options->image, fd, fault);
 	if (rc == 0)
-		rc = image_reader_open_fd(fd_steal(&fd), options->image, ret_reader, fault);
+		rc = image_reader_open_fd(fd_steal(&fd), options->image, (const struct image_key *)options->key, ret_reader, fault);
 	/* Pages of an incremental image come from its ancestors. */
 	for (size_t i = 0; rc == 0 && is_asked; i++) {
 		const char *path;

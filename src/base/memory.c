@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 static void *memory_or_die(void *memory)
 {
@@ -39,6 +40,25 @@ char *memory_format(const char *format, ...)
 	int rc = vasprintf(&text, format, args);
 	va_end(args);
 	return memory_or_die(rc < 0 ? NULL : text);
+}
+
+void *memory_new_secret(size_t size)
+{
+	void *secret = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	memory_or_die(secret == MAP_FAILED ? NULL : secret);
+	madvise(secret, size, MADV_DONTDUMP);
+	if (mlock(secret, size) < 0) {
+		/* Over the limit: then it may be swapped, as may the memory that it is to keep secret. */
+	}
+	return secret;
+}
+
+void memory_free_secret(void *secret, size_t size)
+{
+	if (!secret)
+		return;
+	explicit_bzero(secret, size);
+	munmap(secret, size);
 }
 
 struct arena_block {

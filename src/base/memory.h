@@ -38,6 +38,11 @@ void arena_join(struct arena *arena, struct arena *other);
 void *vec_add_raw(void **at, size_t *count, size_t *space, size_t size);
 void vec_finish_raw(void **at, size_t *count, size_t *space);
 
+/* For keys: zeroed pages, in no core dump, not swapped as far as RLIMIT_MEMLOCK allows (a child's copies may be, mlock(2)); wiped when they are given
+ * back. */
+void *memory_new_secret(size_t size);
+void memory_free_secret(void *secret, size_t size); /* NULL too */
+
 /* Hexadecimal digits of @size bytes, and a NUL: 2 * @size + 1. */
 void memory_hex(const uint8_t *bytes, size_t size, char *ret_text);
 

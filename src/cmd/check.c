@@ -183,9 +183,10 @@ static int target_or_refuse(const char *target, const struct check_options *give
 static int check_any(const struct check_options *given, const struct cmd_common *common, struct fault *fault)
 {
 	const char *target = common->operand_count ? common->operands[0] : "";
-	if ((given->maps.count || given->addresses.count || given->force_cpu || given->file_changed) && !target[strspn(target, "0123456789")]) {
+	if ((given->maps.count || given->addresses.count || given->force_cpu || given->file_changed || given->key) && !target[strspn(target, "0123456789")]) {
 		fault_set(fault, FAULT_USAGE, 0, "%s: is for the restore of an image; try cairn check with an image",
-			  given->maps.count ? "--map-path" : given->addresses.count ? "--map-address" : given->file_changed ? "--file-changed" : "--force-cpu");
+			  given->maps.count ? "--map-path" : given->addresses.count ? "--map-address" : given->file_changed ? "--file-changed" :
+			  given->key ? "--decrypt-key" : "--force-cpu");
 		return cmd_report(common, fault);
 	}
 	if (given->repair)
@@ -196,6 +197,7 @@ static int check_any(const struct check_options *given, const struct cmd_common 
 }
 
 static const struct cmd_option options[] = {
+	{ "decrypt-key", 0, CMD_STRING, "FILE", DECRYPT_KEY_HELP, offsetof(struct check_options, key) },
 	{ "map-path", 0, CMD_LIST, "OLD=NEW", MAP_PATH_HELP, offsetof(struct check_options, maps) },
 	{ "map-address", 0, CMD_LIST, "OLD=NEW", MAP_ADDRESS_HELP, offsetof(struct check_options, addresses) },
 	{ "file-changed", 0, CMD_CHOICE, "refuse|ignore|rollback", FILE_CHANGED_HELP, offsetof(struct check_options, file_changed) },

@@ -13,6 +13,7 @@ struct check_options {
 	struct cmd_list maps, addresses;
 	bool force_cpu;
 	int file_changed;
+	const char *key; /* path */
 	bool repair;
 };
 

@@ -9,6 +9,8 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#include "api/key.h"
+#include "base/fd.h"
 #include "base/memory.h"
 #include "cairn.h"
 #include "cmd/bar.h"
@@ -26,7 +28,7 @@ struct checkpoint_options {
 	const char *parent;
 	bool no_live, track;
 	uint64_t max_extra_memory;
-	const char *compress;
+	const char *compress, *key;
 };
 
 static const struct cmd_option options[] = {
@@ -59,6 +61,8 @@ static const struct cmd_option options[] = {
 	  offsetof(struct checkpoint_options, max_extra_memory) },
 	{ "compress", 0, CMD_STRING, "none|lz4|zstd[:LEVEL]", "how memory is stored (default: lz4)",
 	  offsetof(struct checkpoint_options, compress) },
+	{ "encrypt-key", 0, CMD_STRING, "FILE", "encrypt the image with the key in FILE (head -c 32 /dev/urandom >FILE makes one)",
+	  offsetof(struct checkpoint_options, key) },
 	{ NULL },
 };
 
@@ -160,7 +164,10 @@ static enum cairn_status checkpoint_job(const struct target *target, const struc
 	if (output)
 		json_object_set_new(request, "output", here ? json_sprintf("%s/%s", here, output) : json_string(output));
 	struct fault fault;
-	int rc = control_call(target->job, request, output && !strcmp(output, "-") ? 1 : -1, &answer, &fault);
+	_close_ int key = checkpoint->key ? key_give(checkpoint->key) : -1;
+	const struct control_fds fds = { output && !strcmp(output, "-") ? 1 : -1, key };
+	int rc = checkpoint->key && key < 0 ? fault_set(&fault, FAULT_FAILED, -key, "pipe: %s", strerror(-key)) :
+					      control_call(target->job, request, &fds, &answer, &fault);
 	json_decref(request);
 	if (rc < 0)
 		answer = control_refused((enum cairn_status)fault.class, fault.text);
@@ -187,7 +194,7 @@ static char *choose_output(const char *given, const struct target *target)
 		return default_output(target->pid);
 	struct fault fault;
 	json_t *answer, *request = json_pack("{s:s}", "op", "status");
-	bool own = control_call(target->job, request, -1, &answer, &fault) == 0;
+	bool own = control_call(target->job, request, NULL, &answer, &fault) == 0;
 	json_decref(request);
 	if (!own)
 		return NULL;
@@ -216,14 +223,20 @@ int cmd_checkpoint(int argc, char **argv)
 	struct cairn_checkpoint_options checkpoint = { .no_live = given.no_live, .track = given.track, .max_extra_memory = given.max_extra_memory };
 	if (rc == 0)
 		rc = take_compression(given.compress, &checkpoint, &fault);
+	uint8_t *key = NULL;
+	if (rc == 0 && given.key)
+		rc = key_read(given.key, &key, &fault);
 	if (rc == 0)
 		rc = target_find(common.operands[0], &target, &fault);
-	if (rc < 0)
+	if (rc < 0) {
+		key_free(key);
 		return cmd_report(&common, &fault);
+	}
 	_free_ char *output = choose_output(given.output, &target);
 	_free_ char *image = NULL;
 	checkpoint.output = output;
 	checkpoint.parent = given.parent;
+	checkpoint.key = key;
 	checkpoint.after = given.kill ? CAIRN_KILL : given.stop ? CAIRN_STOP : CAIRN_RUN_ON;
 	checkpoint.threads = (unsigned)given.threads;
 	checkpoint.timeout_s = common.timeout_s;
@@ -245,6 +258,7 @@ int cmd_checkpoint(int argc, char **argv)
 	else
 		status = cairn_checkpoint(target.pid, &checkpoint, &result, &error);
 	bar_end(&bar);
+	key_free(key);
 	if (status != CAIRN_DONE)
 		cmd_report_error(&common, status, &error);
 	else

@@ -95,6 +95,9 @@ struct deadline cmd_deadline(const struct cmd_common *common);
 /* stdout is complete: 0, or a fault (a full disk under `cairn inspect > file`). */
 int cmd_flush(struct fault *fault);
 
+/* Options that more than one subcommand has. */
+#define DECRYPT_KEY_HELP "the image is encrypted, with the key in FILE"
+
 /* The subcommands: argv[0] is their name; they print their own faults and return the exit status. */
 int cmd_checkpoint(int argc, char **argv);
 int cmd_init(int argc, char **argv);

@@ -20,7 +20,7 @@ static void stop_along(const struct foreground *foreground)
 	kill(getpid(), SIGSTOP);
 	if (foreground->job.init) {
 		json_t *request = json_pack("{s:s}", "op", "continue");
-		control_send(foreground->job.channel, request, -1);
+		control_send(foreground->job.channel, request, NULL);
 		json_decref(request);
 	} else if (terminal->group) {
 		terminal_give(terminal, terminal->group);
@@ -94,7 +94,7 @@ static int hear_child(struct foreground *foreground)
 static void ask_for_image(const struct foreground *foreground)
 {
 	json_t *request = json_pack("{s:s, s:i}", "op", "checkpoint", "after", foreground->exit_after ? CAIRN_KILL : CAIRN_RUN_ON);
-	control_send(foreground->job.channel, request, -1);
+	control_send(foreground->job.channel, request, NULL);
 	json_decref(request);
 }
 

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "api/key.h"
 #include "base/memory.h"
 #include "cmd/cmd.h"
 #include "cmd/decoded.h"
@@ -269,10 +270,10 @@ static void info_gather(struct inspection *inspection)
 		inspection->info = record_is(&inspection->records.at[i], &cairn__image_info__descriptor);
 }
 
-static int inspection_init(struct inspection *inspection, const char *path, struct fault *fault)
+static int inspection_init(struct inspection *inspection, const char *path, const uint8_t *key, struct fault *fault)
 {
 	inspection->path = path;
-	int rc = image_reader_open(path, &inspection->reader, fault);
+	int rc = image_reader_open(path, (const struct image_key *)key, &inspection->reader, fault);
 	if (rc)
 		return rc;
 	rc = decoded_list_init(&inspection->records, inspection->reader, fault);
@@ -353,7 +354,7 @@ static void origin_print(const struct inspection *inspection)
 		printf("  program  %s (PID %" PRIu32 ")\n", command, inspection->info->root_pid);
 		printf("  saved    %s on %s, Linux %s, %s, by Cairn %s\n", when, host, kernel, architecture, version);
 	}
-	printf("  image    %s, format %d\n", id, IMAGE_VERSION);
+	printf("  image    %s, format %d%s\n", id, IMAGE_VERSION, image_reader_is_encrypted(inspection->reader) ? ", encrypted" : "");
 	printf("  size     %s; %" PRIu64 " pages (%s), %zu records\n",
 	       size_text(image_reader_size(inspection->reader), size), inspection->pages,
 	       size_text(inspection->pages * IMAGE_PAGE, pages), inspection->records.count);
@@ -536,8 +537,9 @@ static json_t *inspection_json(struct inspection *inspection)
 	char id[33], when[64];
 	id_text(inspection, id);
 	time_text(inspection, when, sizeof when);
-	return json_pack("{s:s, s:o, s:s, s:i, s:s, s:I, s:I, s:I, s:o, s:o, s:o, s:o}", "event", "image", "image",
-			 cmd_text(inspection->path), "id", id, "format_version", IMAGE_VERSION, "saved", when,
+	return json_pack("{s:s, s:o, s:s, s:i, s:b, s:s, s:I, s:I, s:I, s:o, s:o, s:o, s:o}", "event", "image", "image",
+			 cmd_text(inspection->path), "id", id, "format_version", IMAGE_VERSION, "encrypted",
+			 image_reader_is_encrypted(inspection->reader), "saved", when,
 			 "bytes", (json_int_t)image_reader_size(inspection->reader), "pages",
 			 (json_int_t)inspection->pages, "record_count", (json_int_t)inspection->records.count,
 			 "origin", inspection->info ? message_json(&inspection->info->base) : json_null(),
@@ -545,10 +547,23 @@ static json_t *inspection_json(struct inspection *inspection)
 			 records_json(inspection));
 }
 
-static int inspect(const struct cmd_common *common, struct fault *fault)
+struct inspect_options {
+	const char *key;
+};
+
+static const struct cmd_option options[] = {
+	{ "decrypt-key", 0, CMD_STRING, "FILE", DECRYPT_KEY_HELP, offsetof(struct inspect_options, key) },
+	{ NULL },
+};
+
+static int inspect(const struct inspect_options *given, const struct cmd_common *common, struct fault *fault)
 {
 	struct inspection inspection = { 0 };
-	int rc = inspection_init(&inspection, common->operands[0], fault);
+	uint8_t *key = NULL;
+	int rc = given->key ? key_read(given->key, &key, fault) : 0;
+	if (!rc)
+		rc = inspection_init(&inspection, common->operands[0], key, fault);
+	key_free(key);
 	if (!rc && common->json)
 		cmd_json(inspection_json(&inspection));
 	else if (!rc)
@@ -561,12 +576,13 @@ int cmd_inspect(int argc, char **argv)
 {
 	static const struct cmd_syntax syntax = {
 		"inspect", "IMAGE", "Shows what is inside IMAGE (- is stdin): tree, memory, descriptors, sizes, origin.",
-		NULL, 1, 1, false,
+		options, 1, 1, false,
 	};
+	struct inspect_options given = { 0 };
 	struct cmd_common common;
 	struct fault fault;
-	int rc = cmd_parse(&syntax, argc, argv, NULL, &common, &fault);
+	int rc = cmd_parse(&syntax, argc, argv, &given, &common, &fault);
 	if (rc)
 		return rc > 0 ? 0 : cmd_report(&common, &fault);
-	return inspect(&common, &fault) ? cmd_report(&common, &fault) : 0;
+	return inspect(&given, &common, &fault) ? cmd_report(&common, &fault) : 0;
 }

@@ -25,7 +25,7 @@ static json_t *ask_status(const char *name)
 	struct fault fault;
 	json_t *answer = NULL, *request = json_pack("{s:s}", "op", "status");
 	if (registry_connect(getuid(), name, &socket, &init, &fault) == 0 &&
-	    control_call(socket, request, -1, &answer, &fault) == 0) {
+	    control_call(socket, request, NULL, &answer, &fault) == 0) {
 		/* Who only keeps write tracking lives where the process does. */
 		pid_t root = (pid_t)json_integer_value(json_object_get(answer, "root"));
 		root = json_is_true(json_object_get(answer, "tracking")) ? root : job_outer_pid(init, root);
@@ -96,7 +96,7 @@ int cmd_kill(int argc, char **argv)
 	if (rc < 0)
 		return cmd_report(&common, &fault);
 	json_t *answer = NULL, *request = json_pack("{s:s, s:i}", "op", "kill", "signal", SIGKILL);
-	rc = control_call(socket, request, -1, &answer, &fault);
+	rc = control_call(socket, request, NULL, &answer, &fault);
 	json_decref(request);
 	json_decref(answer);
 	return rc < 0 ? cmd_report(&common, &fault) : 0;

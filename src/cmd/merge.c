@@ -6,17 +6,20 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "api/key.h"
 #include "base/memory.h"
 #include "cmd/cmd.h"
 #include "image/image.h"
 
 struct merge_options {
-	const char *output;
+	const char *output, *decrypt_key, *encrypt_key;
 };
 
 static const struct cmd_option options[] = {
 	{ "output", 'o', CMD_STRING, "FILE", "write the whole image to FILE, \"-\" is standard output",
 	  offsetof(struct merge_options, output) },
+	{ "decrypt-key", 0, CMD_STRING, "FILE", DECRYPT_KEY_HELP "; so is the new one", offsetof(struct merge_options, decrypt_key) },
+	{ "encrypt-key", 0, CMD_STRING, "FILE", "encrypt the new image with the key in FILE, whatever the old one is", offsetof(struct merge_options, encrypt_key) },
 	{ NULL },
 };
 
@@ -129,18 +132,22 @@ static int copy_pages(const struct image_reader *reader, struct image_writer *wr
 	return rc;
 }
 
-static int merge(const char *path, const char *output, const struct deadline *deadline, struct image_stats *ret_stats,
-		 struct fault *fault)
+struct merge_keys {
+	uint8_t *old, *new; /* NULL: not encrypted */
+};
+
+static int merge(const char *path, const char *output, const struct merge_keys *keys, const struct deadline *deadline,
+		 struct image_stats *ret_stats, struct fault *fault)
 {
 	const struct image_compression compression = { CODEC_LZ4, 0 };
 	struct image_reader *reader = NULL;
 	struct image_writer *writer = NULL;
 	struct image_file *file = NULL;
-	int rc = image_reader_open(path, &reader, fault);
+	int rc = image_reader_open(path, (const struct image_key *)keys->old, &reader, fault);
 	if (rc == 0)
 		rc = image_file_create(output, &file, fault);
 	if (rc == 0)
-		rc = image_writer_new(image_file_fd(file), &compression, NULL, &writer, fault);
+		rc = image_writer_new(image_file_fd(file), &compression, (const struct image_key *)keys->new, NULL, &writer, fault);
 	if (rc == 0)
 		rc = copy_records(reader, writer, fault);
 	if (rc == 0)
@@ -171,7 +178,19 @@ int cmd_merge(int argc, char **argv)
 		return cmd_report(&common, &fault);
 	}
 	const struct deadline deadline = cmd_deadline(&common);
-	if (merge(common.operands[0], given.output, &deadline, &stats, &fault) < 0)
+	const char *new_key = given.encrypt_key ? given.encrypt_key : given.decrypt_key;
+	struct merge_keys keys = { 0 };
+	rc = given.decrypt_key ? key_read(given.decrypt_key, &keys.old, &fault) : 0;
+	if (rc == 0 && new_key == given.decrypt_key)
+		keys.new = keys.old;
+	else if (rc == 0)
+		rc = key_read(new_key, &keys.new, &fault);
+	if (rc == 0)
+		rc = merge(common.operands[0], given.output, &keys, &deadline, &stats, &fault);
+	if (keys.new != keys.old)
+		key_free(keys.new);
+	key_free(keys.old);
+	if (rc < 0)
 		return cmd_report(&common, &fault);
 	if (common.json)
 		cmd_json(json_pack("{s:s, s:o, s:I, s:I}", "event", "merged", "image", cmd_text(given.output), "bytes",

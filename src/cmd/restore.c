@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "api/key.h"
 #include "base/fd.h"
 #include "base/memory.h"
 #include "cairn.h"
@@ -21,7 +22,7 @@
 struct restore_options {
 	bool detach, leave_stopped, force_cpu, trust_image, once, eager;
 	int lazy; /* -1: not given */
-	const char *pidfile;
+	const char *pidfile, *key;
 	struct cmd_list maps, fds, addresses;
 	int pids, file_changed, clock, tcp;
 	uint64_t threads, status_fd;
@@ -41,6 +42,7 @@ static const struct cmd_option options[] = {
 	  "its monotonic clock goes on where it stood, or is the host's; auto: continue after another boot", offsetof(struct restore_options, clock) },
 	{ "tcp", 0, CMD_CHOICE, "established|close", "TCP connections to the outside: go on, or come back as reset by the peer",
 	  offsetof(struct restore_options, tcp) },
+	{ "decrypt-key", 0, CMD_STRING, "FILE", DECRYPT_KEY_HELP, offsetof(struct restore_options, key) },
 	{ "map-path", 0, CMD_LIST, "OLD=NEW", MAP_PATH_HELP, offsetof(struct restore_options, maps) },
 	{ "map-address", 0, CMD_LIST, "OLD=NEW", MAP_ADDRESS_HELP,
 	  offsetof(struct restore_options, addresses) },
@@ -151,8 +153,9 @@ static int redirects_of(const struct cmd_list *words, struct cairn_redirect **re
 	return 0;
 }
 
-static int restore_as_told(const struct restore_options *given, const struct path_words *maps, const struct cairn_redirect *redirects,
-			 const struct cmd_common *common)
+/* Frees @key. */
+static int restore_as_told(const struct restore_options *given, uint8_t *key, const struct path_words *maps,
+			   const struct cairn_redirect *redirects, const struct cmd_common *common)
 {
 	struct terminal terminal;
 	struct fault fault;
@@ -161,6 +164,7 @@ static int restore_as_told(const struct restore_options *given, const struct pat
 	struct ready ready = { &terminal, !given->detach, &bar };
 	const struct cairn_restore_options restore = {
 		.image = common->operands[0],
+		.key = key,
 		.pids = (enum cairn_pids)given->pids,
 		.clock = (enum cairn_clock)given->clock,
 		.threads = (unsigned)given->threads,
@@ -195,6 +199,7 @@ static int restore_as_told(const struct restore_options *given, const struct pat
 	struct job job;
 	enum cairn_status status = restore_image(&restore, &way, &result, &job, &error);
 	bar_end(&bar);
+	key_free(key); /* it may be a long time until the program ends */
 	if (status != CAIRN_DONE) {
 		terminal_give(&terminal, getpgrp());
 		cmd_report_error(common, status, &error);
@@ -228,7 +233,10 @@ int cmd_restore(int argc, char **argv)
 	_free_ struct cairn_redirect *redirects = NULL;
 	if (rc == 0)
 		rc = redirects_of(&given.fds, &redirects, &fault);
-	int status = rc < 0 ? cmd_report(&common, &fault) : rc > 0 ? 0 : restore_as_told(&given, &maps, redirects, &common);
+	uint8_t *key = NULL;
+	if (rc == 0 && given.key)
+		rc = key_read(given.key, &key, &fault);
+	int status = rc < 0 ? cmd_report(&common, &fault) : rc > 0 ? 0 : restore_as_told(&given, key, &maps, redirects, &common);
 	cmd_list_finish(&given.fds);
 	cmd_list_finish(&given.addresses);
 	path_words_finish(&maps);

@@ -10,6 +10,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "api/key.h"
 #include "api/operations.h"
 #include "base/memory.h"
 #include "cmd/cmd.h"
@@ -30,6 +31,7 @@ struct run_options {
 	int exit_after; /* -1: not given; 0: after a checkpoint by signal, or by time if there is none; 1: after any */
 	struct cmd_list maps, addresses;
 	int outside, in_flight, tcp, save_files;
+	const char *key;
 };
 
 static const struct cmd_option options[] = {
@@ -44,6 +46,8 @@ static const struct cmd_option options[] = {
 	  "status 85", offsetof(struct run_options, exit_after), true },
 	{ "resume", 0, CMD_FLAG, NULL, "restore it from --image if that exists, instead of starting COMMAND",
 	  offsetof(struct run_options, resume) },
+	{ "encrypt-key", 0, CMD_STRING, "FILE", "its checkpoints are encrypted with the key in FILE, also the one that it is resumed from",
+	  offsetof(struct run_options, key) },
 	{ "net", 0, CMD_FLAG, NULL, "in a network of its own, with pasta (package passt) for the way out", offsetof(struct run_options, network) },
 	{ "map-path", 0, CMD_LIST, "OLD=NEW", "when it is resumed, as with cairn restore", offsetof(struct run_options, maps) },
 	{ "map-address", 0, CMD_LIST, "OLD=NEW", "when it is resumed, as with cairn restore", offsetof(struct run_options, addresses) },
@@ -130,7 +134,7 @@ static json_t *spec_of(const struct run_options *given, const char *image, const
 }
 
 /* The youngest image that is whole. */
-static enum cairn_status resume(const char *image, const struct run_options *given, const struct path_words *maps, const json_t *spec,
+static enum cairn_status resume(const char *image, const uint8_t *key, const struct run_options *given, const struct path_words *maps, const json_t *spec,
 				const struct terminal *terminal, struct job *ret_job, struct cairn_error *error)
 {
 	enum cairn_status status = CAIRN_BAD_IMAGE;
@@ -139,7 +143,7 @@ static enum cairn_status resume(const char *image, const struct run_options *giv
 		if (n && !operation_is_image(path))
 			break;
 		const struct cairn_restore_options restore = {
-			.image = path, .pids = CAIRN_PIDS_PRIVATE, .signal_fd = -1,
+			.image = path, .key = key, .pids = CAIRN_PIDS_PRIVATE, .signal_fd = -1,
 			.ignore_changed_files = given->file_changed == 1, .roll_back_files = given->file_changed == 2,
 			.path_maps = maps->maps, .path_map_count = maps->count,
 			.address_maps = (const char *const *)given->addresses.at, .address_map_count = given->addresses.count,
@@ -158,20 +162,21 @@ static enum cairn_status resume(const char *image, const struct run_options *giv
 	return status;
 }
 
-static enum cairn_status begin(const struct run_options *given, const char *image, const struct path_words *maps, const json_t *spec,
+static enum cairn_status begin(const struct run_options *given, const char *image, const uint8_t *key, const struct path_words *maps, const json_t *spec,
 			       char *const command[], struct foreground *foreground, struct cairn_error *error)
 {
-	if (image && !save_rotate(image, (unsigned)given->keep)) {
+	if (image && !save_rotate(image, key, (unsigned)given->keep)) {
 		struct fault fault;
 		fault_set(&fault, FAULT_FAILED, errno, "%s.next, the youngest checkpoint, cannot take its place: %s; try to move it there", image, strerror(errno));
 		return operation_failed(NULL, &fault, NULL, error);
 	}
 	if (given->resume && image && access(image, F_OK) == 0)
-		return resume(image, given, maps, spec, foreground->terminal, &foreground->job, error);
-	return job_start("/proc/self/exe", spec, command, &foreground->job, error);
+		return resume(image, key, given, maps, spec, foreground->terminal, &foreground->job, error);
+	return job_start("/proc/self/exe", spec, key, command, &foreground->job, error);
 }
 
-static int run_as_told(const struct run_options *given, const char *image, const struct path_words *maps, int signal,
+/* Frees @key. */
+static int run_as_told(const struct run_options *given, const char *image, uint8_t *key, const struct path_words *maps, int signal,
 		       const struct cmd_common *common)
 {
 	struct terminal terminal;
@@ -181,7 +186,8 @@ static int run_as_told(const struct run_options *given, const char *image, const
 		.terminal = &terminal, .common = common, .save_signal = signal, .exit_after = given->exit_after >= 0,
 	};
 	struct cairn_error error = { 0 };
-	enum cairn_status status = begin(given, image, maps, spec, common->operands, &foreground, &error);
+	enum cairn_status status = begin(given, image, key, maps, spec, common->operands, &foreground, &error);
+	key_free(key);
 	json_decref(spec);
 	if (status != CAIRN_DONE) {
 		terminal_give(&terminal, getpgrp());
@@ -211,8 +217,11 @@ int cmd_run(int argc, char **argv)
 		rc = absolute_path(given.image, &image, &fault);
 	if (rc == 0)
 		rc = path_words_of(&given.maps, &maps, &fault);
+	uint8_t *key = NULL;
+	if (rc == 0 && given.key)
+		rc = key_read(given.key, &key, &fault);
 	if (rc == 0)
-		status = run_as_told(&given, image, &maps, signal, &common);
+		status = run_as_told(&given, image, key, &maps, signal, &common);
 	if (rc < 0) {
 		cmd_report(&common, &fault);
 		status = OWN_FAILURE;

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "api/key.h"
 #include "base/memory.h"
 #include "cmd/check.h"
 #include "job/control.h"
@@ -119,7 +120,7 @@ static enum cairn_status check_in_job(const struct target *target, struct cairn_
 {
 	struct fault fault;
 	json_t *answer = NULL, *request = json_pack("{s:s, s:i}", "op", "check", "pid", (int)target->pid);
-	int rc = control_call(target->job, request, -1, &answer, &fault);
+	int rc = control_call(target->job, request, NULL, &answer, &fault);
 	if (rc < 0)
 		answer = control_refused((enum cairn_status)fault.class, fault.text);
 	enum cairn_status status = control_status(answer, error);
@@ -130,20 +131,23 @@ static enum cairn_status check_in_job(const struct target *target, struct cairn_
 
 static enum cairn_status check_image(const char *path, const struct check_options *given, struct cairn_error *error)
 {
-	struct path_words maps;
+	struct path_words maps = { 0 };
 	struct fault fault;
-	if (path_words_of(&given->maps, &maps, &fault) < 0) {
+	uint8_t *key = NULL;
+	if (path_words_of(&given->maps, &maps, &fault) < 0 || (given->key && key_read(given->key, &key, &fault) < 0)) {
+		path_words_finish(&maps);
 		json_t *answer = control_refused((enum cairn_status)fault.class, fault.text);
 		enum cairn_status status = control_status(answer, error);
 		json_decref(answer);
 		return status;
 	}
 	const struct cairn_restore_options restore = {
-		.image = path, .signal_fd = -1, .path_maps = maps.maps, .path_map_count = maps.count, .force_cpu = given->force_cpu,
+		.image = path, .key = key, .signal_fd = -1, .path_maps = maps.maps, .path_map_count = maps.count, .force_cpu = given->force_cpu,
 		.ignore_changed_files = given->file_changed == 1, .roll_back_files = given->file_changed == 2,
 		.address_maps = (const char *const *)given->addresses.at, .address_map_count = given->addresses.count,
 	};
 	enum cairn_status status = cairn_check_image(&restore, error);
+	key_free(key);
 	path_words_finish(&maps);
 	return status;
 }

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "api/key.h"
 #include "base/memory.h"
 #include "cmd/cmd.h"
 #include "cmd/decoded.h"
@@ -49,11 +50,11 @@ static int records_verify(const struct image_reader *reader, struct verdict *ver
 	return 0;
 }
 
-static int image_verify(const char *path, const struct deadline *deadline, struct verdict *ret_verdict,
+static int image_verify(const char *path, const uint8_t *key, const struct deadline *deadline, struct verdict *ret_verdict,
 			struct fault *fault)
 {
 	struct image_reader *reader;
-	int rc = image_reader_open(path, &reader, fault);
+	int rc = image_reader_open(path, (const struct image_key *)key, &reader, fault);
 	if (rc)
 		return rc;
 	ret_verdict->bytes = image_reader_size(reader);
@@ -82,21 +83,35 @@ static void verdict_print(const struct cmd_common *common, const char *path, con
 	putchar('\n');
 }
 
+struct verify_options {
+	const char *key;
+};
+
+static const struct cmd_option options[] = {
+	{ "decrypt-key", 0, CMD_STRING, "FILE", DECRYPT_KEY_HELP, offsetof(struct verify_options, key) },
+	{ NULL },
+};
+
 int cmd_verify(int argc, char **argv)
 {
 	static const struct cmd_syntax syntax = {
 		"verify", "IMAGE", "Reads every byte of IMAGE (- is stdin) and checks every checksum and reference.",
-		NULL, 1, 1, false,
+		options, 1, 1, false,
 	};
+	struct verify_options given = { 0 };
 	struct cmd_common common;
 	struct fault fault;
 	struct verdict verdict = { 0 };
-	int rc = cmd_parse(&syntax, argc, argv, NULL, &common, &fault);
+	int rc = cmd_parse(&syntax, argc, argv, &given, &common, &fault);
 	if (rc)
 		return rc > 0 ? 0 : cmd_report(&common, &fault);
 	struct deadline deadline = cmd_deadline(&common);
 	const char *path = common.operands[0];
-	rc = image_verify(path, &deadline, &verdict, &fault);
+	uint8_t *key = NULL;
+	rc = given.key ? key_read(given.key, &key, &fault) : 0;
+	if (!rc)
+		rc = image_verify(path, key, &deadline, &verdict, &fault);
+	key_free(key);
 	if (rc)
 		return cmd_report(&common, &fault);
 	verdict_print(&common, path, &verdict);

@@ -20,6 +20,7 @@ void codec_pool_finish(struct codec_pool *pool)
 		pool->idle = bench->next;
 		ZSTD_freeCCtx(bench->zstd);
 		free(bench->buffer);
+		free(bench->sealed);
 		free(bench);
 	}
 	pthread_mutex_destroy(&pool->lock);

@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
-/* Compression of single chunks. A codec that keeps state (zstd) takes it from a pool, so that threads reuse and never share it. */
+/* Compression of single chunks. A codec that keeps state (zstd) takes it from a pool, so that threads reuse and never share it; so do buffers. */
 #include <pthread.h>
 
 #include "image/image.h"
 
-/* What one thread needs to compress a block: buffer is large enough for all its chunks, whatever they hold. */
+/* What one thread needs to compress a block: buffer is large enough for all its chunks, whatever they hold; and to encrypt it. */
 struct codec_bench {
 	struct codec_bench *next;
 	void *zstd;      /* ZSTD_CCtx, ZSTD_DCtx */
 	uint8_t *buffer;
+	uint8_t *sealed; /* CODEC_BLOCK bytes, NULL: not needed yet */
 };
 struct codec_pool {
 	pthread_mutex_t lock;
@@ -23,6 +24,7 @@ void codec_put(struct codec_pool *pool, struct codec_bench *bench);
 enum {
 	CODEC_MARGIN = IMAGE_BLOCK_PAGES * 32 + 1024, /* what a codec may need beyond the bytes it is given, over all chunks of a block */
 	CODEC_BUFFER = IMAGE_BLOCK_PAGES * IMAGE_PAGE + CODEC_MARGIN,
+	CODEC_BLOCK = (IMAGE_BLOCK_PAGES + 1) * IMAGE_PAGE, /* a page block, at most */
 };
 
 /* Compresses @size bytes into @to, which has @space. Returns the compressed size, or 0: it did not get smaller by an eighth, store it raw. */

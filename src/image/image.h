@@ -30,6 +30,11 @@ struct image_compression {
 	int level;              /* of zstd; 0: its default */
 };
 
+/* The secret of encrypted images: random bytes. Wherever one is asked for, NULL means that the image is not encrypted. Borrowed for the call. */
+struct image_key {
+	uint8_t bytes[32];
+};
+
 struct image_writer;
 struct image_reader;
 struct image_stats {
@@ -40,8 +45,9 @@ struct image_stats {
 };
 
 /* @fd is borrowed and stands at offset 0; a pipe is written in order, a file by pwrite at any offset. */
-/* @parent: an image, and those before it, whose pages may be named (page_place.image); NULL: none. Not needed any more afterwards. */
-int image_writer_new(int fd, const struct image_compression *compression, const struct image_reader *parent,
+/* @parent: an image, and those before it, whose pages may be named (page_place.image), opened with the same key; NULL: none. Not needed any more
+ * afterwards. */
+int image_writer_new(int fd, const struct image_compression *compression, const struct image_key *key, const struct image_reader *parent,
 		     struct image_writer **ret_writer, struct fault *fault);
 /* Appends one record. Not thread-safe against itself, safe beside image_writer_pages. */
 int image_writer_record(struct image_writer *writer, uint32_t tag, const ProtobufCMessage *record,
@@ -88,14 +94,16 @@ struct image_place {
  *
  * Opens "@path" ("-": stdin, taken whole into an unlinked temporary file first, as is any pipe), checks header, trailer, index and all record
  * blocks. Page blocks are checked as they are read. FAULT_IMAGE says what is wrong: not an image,
- * truncated, damaged (with the offset), newer format (with the version or feature bits). */
-int image_reader_open(const char *path, struct image_reader **ret_reader, struct fault *fault);
+ * truncated, damaged (with the offset), newer format (with the version or feature bits), not encrypted although there is a @key. FAULT_PERMISSION: encrypted,
+ * and no key (ENOKEY), or another one (EKEYREJECTED). */
+int image_reader_open(const char *path, const struct image_key *key, struct image_reader **ret_reader, struct fault *fault);
 /* The same in two steps, for who has to know something of the file before a byte of it is read: a descriptor (or a negative
  * errno), and the reader, which takes it. */
 int image_reader_descriptor(const char *path, struct fault *fault);
 /* Does the file begin as an image does? Nothing else of it is looked at. */
 bool image_begins(const char *path);
-int image_reader_open_fd(int fd, const char *path, struct image_reader **ret_reader, struct fault *fault);
+int image_reader_open_fd(int fd, const char *path, const struct image_key *key, struct image_reader **ret_reader, struct fault *fault);
+bool image_reader_is_encrypted(const struct image_reader *reader);
 size_t image_reader_records(const struct image_reader *reader, const struct image_record **ret_records);
 size_t image_reader_blocks(const struct image_reader *reader, const struct image_block **ret_blocks);
 /* The map: ascending by space and address, without overlaps. */
@@ -114,7 +122,7 @@ bool image_reader_find(const struct image_reader *reader, uint32_t space, uint64
  * to @taker (NULL: nobody), in batches of one space each. Thread-safe. */
 int image_reader_pages(const struct image_reader *reader, size_t index, void *buffer, const struct page_taker *taker,
 		       struct fault *fault);
-/* Hands @take each place whose pages lie in this file as they are, with the offset of its first: neither compressed ones nor an ancestor's. Blocks' first pages
+/* Hands @take each place whose pages lie in this file as they are, with the offset of its first: neither compressed nor encrypted ones, nor an ancestor's. Blocks' first pages
  * are checked, contents are not. Of each block together, blocks in their order. */
 typedef void (*image_take_raw)(void *context, const struct image_place *place, uint64_t offset);
 int image_reader_raw(const struct image_reader *reader, image_take_raw take, void *context, struct fault *fault);

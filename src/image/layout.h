@@ -8,6 +8,7 @@
 #include <xxhash.h>
 
 #include "base/mapped.h"
+#include "image/crypt.h"
 #include "image/image.h"
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the structs below are the file's bytes as they are");
@@ -18,6 +19,7 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the structs below are
 
 enum {
 	LAYOUT_BLOCK_MAGIC = 0x4b4c4243, /* "CBLK" */
+	LAYOUT_SEALED_MAGIC = 0x4c455343, /* "CSEL" */
 	LAYOUT_RECORD_MAX = 256 << 20,   /* bytes of one packed record */
 	LAYOUT_RECORDS_GOAL = 1 << 20,   /* bytes of a record block, unless one record is larger */
 	LAYOUT_RECORDS_MAX = LAYOUT_RECORD_MAX + 2 * IMAGE_PAGE, /* bytes of any record block */
@@ -27,7 +29,8 @@ enum {
 
 /* Feature bits that this version knows. */
 #define LAYOUT_HAS_PARENT UINT64_C(1) /* some pages are in other images */
-#define LAYOUT_INCOMPATIBLE LAYOUT_HAS_PARENT
+#define LAYOUT_ENCRYPTED UINT64_C(2)  /* blocks and trailer are sealed */
+#define LAYOUT_INCOMPATIBLE (LAYOUT_HAS_PARENT | LAYOUT_ENCRYPTED)
 
 /* The first page. `hash` covers the bytes before it. Place and meaning of magic, version and hash never change. */
 struct layout_header {
@@ -39,7 +42,11 @@ struct layout_header {
 	uint8_t id[16];        /* random */
 	uint8_t parent[16];    /* image that this one is the changes of; zero: none */
 	uint64_t file_length;  /* bytes; 0: written to a pipe, nobody knew */
-	uint8_t zero[4016];
+	/* Encrypted images, otherwise zero: */
+	uint8_t salt[CRYPT_SALT];
+	uint8_t key_check[CRYPT_CHECK];
+	uint8_t mark[CRYPT_MARK]; /* of this page, with `mark` and `hash` taken as 0 */
+	uint8_t zero[3920];
 	uint64_t hash;
 };
 _Static_assert(sizeof(struct layout_header) == IMAGE_PAGE && offsetof(struct layout_header, hash) == 4088, "");
@@ -55,7 +62,8 @@ struct layout_trailer {
 	uint64_t records;
 	uint64_t pages;        /* stored in the page blocks */
 	uint64_t places;       /* entries of the map */
-	uint8_t zero[4008];
+	uint8_t zero[3992];
+	uint8_t tag[CRYPT_TAG]; /* encrypted images: of all before it, from index_offset on encrypted. Otherwise zero */
 	uint64_t hash;
 };
 _Static_assert(sizeof(struct layout_trailer) == IMAGE_PAGE && offsetof(struct layout_trailer, hash) == 4088, "");
@@ -78,6 +86,24 @@ struct layout_block {
 };
 _Static_assert(sizeof(struct layout_block) == 64 && offsetof(struct layout_block, hash) == 56, "");
 
+/* The same of an encrypted image. From `pages` on all of the block is encrypted, and all of it is authenticated: so there are no checksums. */
+struct layout_sealed {
+	uint32_t magic;
+	uint32_t type;
+	uint64_t length, offset; /* as in layout_block */
+	uint8_t tag[CRYPT_TAG];
+	uint32_t pages, count;
+	uint64_t used;
+	uint64_t zero;
+};
+_Static_assert(sizeof(struct layout_sealed) == sizeof(struct layout_block), "");
+enum {
+	LAYOUT_SEALED_OPEN = offsetof(struct layout_sealed, tag),     /* bytes at the start that are authenticated and not encrypted */
+	LAYOUT_SEALED_INNER = sizeof(struct layout_sealed) - offsetof(struct layout_sealed, pages), /* bytes, encrypted, of the header */
+	LAYOUT_TRAILER_OPEN = offsetof(struct layout_trailer, index_offset),
+	LAYOUT_TRAILER_INNER = offsetof(struct layout_trailer, tag) - LAYOUT_TRAILER_OPEN,
+};
+
 struct layout_chunk {
 	uint64_t zero;
 	uint32_t pages;
@@ -85,7 +111,7 @@ struct layout_chunk {
 	uint16_t flags;   /* 0 */
 	uint32_t offset;  /* bytes, of the stored bytes in the block */
 	uint32_t stored;  /* bytes */
-	uint64_t hash;    /* of the stored bytes, unseeded: the same contents have the same hash in every image */
+	uint64_t hash;    /* of the stored bytes, unseeded: the same contents have the same hash in every image; 0 in an encrypted one */
 };
 _Static_assert(sizeof(struct layout_chunk) == 32, "");
 

@@ -31,8 +31,9 @@ int lineage_load(struct image_reader *reader, const struct layout_entry *entry, 
 	return rc;
 }
 
-/* Opens @path if it is the image that is looked for. */
-static bool ancestor_try(struct ancestor *ancestor, const char *path)
+/* Opens @path if it is the image that is looked for. All of a chain are encrypted with one key, or none is: who could slip in one that is not could put
+ * pages into the program. */
+static bool ancestor_try(const struct image_reader *reader, struct ancestor *ancestor, const char *path)
 {
 	struct fault fault;
 	struct layout_header header;
@@ -41,7 +42,7 @@ static bool ancestor_try(struct ancestor *ancestor, const char *path)
 	/* Most are others: one look is enough. */
 	if (fd < 0 || fd_pread_full(fd, &header, sizeof header, 0) < 0 || memcmp(header.id, ancestor->id, sizeof header.id) != 0)
 		return false;
-	if (reader_open_ancestor(fd_steal(&fd), path, &found, &fault) < 0 || !found)
+	if (reader_open_ancestor(fd_steal(&fd), path, reader->key, &found, &fault) < 0 || !found)
 		return false;
 	/* It has been read again, and checked. */
 	if (memcmp(found->header.id, ancestor->id, sizeof ancestor->id)) {
@@ -53,7 +54,7 @@ static bool ancestor_try(struct ancestor *ancestor, const char *path)
 }
 
 /* A job's images move on to NAME.1, NAME.2 ... with each save (job/save.c). */
-static bool generations_try(struct ancestor *ancestor, const char *path)
+static bool generations_try(const struct image_reader *reader, struct ancestor *ancestor, const char *path)
 {
 	enum { MOST = 10000, MOST_GAPS = 2 };
 	size_t length = strlen(path), digits = length;
@@ -64,7 +65,7 @@ static bool generations_try(struct ancestor *ancestor, const char *path)
 	unsigned gaps = 0;
 	for (unsigned n = 0; n < MOST && gaps < MOST_GAPS; n++) {
 		_free_ char *candidate = n ? memory_format("%.*s.%u", (int)length, path, n) : memory_format("%.*s", (int)length, path);
-		if (ancestor_try(ancestor, candidate))
+		if (ancestor_try(reader, ancestor, candidate))
 			return true;
 		gaps += access(candidate, F_OK) < 0;
 	}
@@ -76,8 +77,8 @@ static bool ancestor_find(const struct image_reader *reader, struct ancestor *an
 	const char *slash = strrchr(ancestor->path, '/'), *own = reader->path ? strrchr(reader->path, '/') : NULL;
 	_free_ char *beside = memory_format("%.*s/%s", own ? (int)(own - reader->path) : 1, own ? reader->path : ".",
 					    slash ? slash + 1 : ancestor->path);
-	return ancestor_try(ancestor, beside) || ancestor_try(ancestor, ancestor->path) || generations_try(ancestor, beside) ||
-	       generations_try(ancestor, ancestor->path);
+	return ancestor_try(reader, ancestor, beside) || ancestor_try(reader, ancestor, ancestor->path) ||
+	       generations_try(reader, ancestor, beside) || generations_try(reader, ancestor, ancestor->path);
 }
 
 int lineage_open(struct image_reader *reader, struct fault *fault)

@@ -21,8 +21,8 @@ static bool is_zero(const uint8_t *bytes, size_t size)
 	return true;
 }
 
-/* Chunk @chunk of the block of @length bytes in @buffer, of which *at are accounted for. Decompresses into *room. */
-static int chunk_take(const struct layout_chunk *chunk, const uint8_t *buffer, uint64_t length, uint64_t *at,
+/* Chunk @chunk of the block of @length bytes in @buffer, of which *at are accounted for. Decompresses into *room. @hashed: it has a checksum. */
+static int chunk_take(const struct layout_chunk *chunk, bool hashed, const uint8_t *buffer, uint64_t length, uint64_t *at,
 		      uint8_t **room, const uint8_t **ret_data, struct fault *fault)
 {
 	uint64_t bytes = (uint64_t)chunk->pages * IMAGE_PAGE, align = chunk->codec ? LAYOUT_CHUNK_ALIGN : IMAGE_PAGE;
@@ -34,7 +34,7 @@ static int chunk_take(const struct layout_chunk *chunk, const uint8_t *buffer, u
 	    chunk->offset - *at >= align || chunk->offset > length || chunk->stored > length - chunk->offset ||
 	    !chunk->stored || chunk->stored > bytes || (!chunk->codec && chunk->stored != bytes))
 		return reader_damaged(fault, "a chunk of %u pages, which its block does not hold", chunk->pages);
-	if (chunk->hash != layout_chunk_hash(buffer + chunk->offset, chunk->stored) ||
+	if ((hashed && chunk->hash != layout_chunk_hash(buffer + chunk->offset, chunk->stored)) ||
 	    !is_zero(buffer + *at, chunk->offset - *at))
 		return reader_damaged(fault, "checksum of %u pages", chunk->pages);
 	*at = chunk->offset + chunk->stored;
@@ -48,7 +48,7 @@ static int chunk_take(const struct layout_chunk *chunk, const uint8_t *buffer, u
 	return 0;
 }
 
-static int chunks_take(const struct image_block *entry, uint8_t *buffer, struct chunk_list *ret_list, struct fault *fault)
+static int chunks_take(const struct image_block *entry, bool hashed, uint8_t *buffer, struct chunk_list *ret_list, struct fault *fault)
 {
 	const struct layout_pages *first = (const struct layout_pages *)buffer;
 	uint8_t *room = buffer + (IMAGE_BLOCK_PAGES + 1) * IMAGE_PAGE;
@@ -61,7 +61,7 @@ static int chunks_take(const struct image_block *entry, uint8_t *buffer, struct 
 		pages += ret_list->pages[i];
 		if (pages > IMAGE_BLOCK_PAGES)
 			return reader_damaged(fault, "the block holds more pages than it may");
-		int rc = chunk_take(&first->chunks[i], buffer, entry->length, &at, &room, &ret_list->data[i], fault);
+		int rc = chunk_take(&first->chunks[i], hashed, buffer, entry->length, &at, &room, &ret_list->data[i], fault);
 		if (rc)
 			return rc;
 	}
@@ -110,10 +110,10 @@ static int block_read(const struct image_reader *reader, size_t index, void *buf
 	const struct image_reader *source = entry->image ? reader->ancestors.at[entry->image - 1].reader : reader;
 	int rc = reader_read_at(source, buffer, entry->length, entry->offset, fault);
 	if (!rc)
-		rc = reader_block_check(source, buffer, LAYOUT_PAGES, entry->offset, entry->length, fault);
+		rc = reader_pages_check(source, buffer, entry->offset, entry->length, fault);
 	if (rc)
 		return rc;
-	rc = chunks_take(entry, buffer, ret_list, fault);
+	rc = chunks_take(entry, !source->crypt, buffer, ret_list, fault);
 	if (!rc)
 		rc = places_check(reader, index, ret_list, fault);
 	return rc ? fault_at(fault, rc, "the block at 0x%llx", (unsigned long long)entry->offset) : 0;
@@ -154,6 +154,8 @@ static int raw_places_give(const struct image_reader *reader, size_t index, cons
 
 int image_reader_raw(const struct image_reader *reader, image_take_raw take, void *context, struct fault *fault)
 {
+	if (reader->crypt)
+		return 0;
 	struct layout_pages *first = aligned_alloc(IMAGE_PAGE, sizeof *first);
 	int rc = first ? 0 : fault_set(fault, FAULT_FAILED, ENOMEM, "no memory to read with; try to free some");
 	for (size_t index = 0; first && !rc && index < reader->blocks.count; index++) {
@@ -162,7 +164,7 @@ int image_reader_raw(const struct image_reader *reader, image_take_raw take, voi
 			continue;
 		rc = reader_read_at(reader, first, sizeof *first, entry->offset, fault);
 		if (!rc)
-			rc = reader_block_check(reader, &first->block, LAYOUT_PAGES, entry->offset, entry->length, fault);
+			rc = reader_pages_check(reader, first, entry->offset, entry->length, fault);
 		if (!rc && (!first->block.count || first->block.count > IMAGE_CHUNKS))
 			rc = reader_damaged(fault, "the block holds %u chunks", first->block.count);
 		if (!rc)

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "image/crypt.h"
 
 /* Faults; all get the image's name in front where they leave this file. */
 
@@ -63,6 +64,29 @@ int reader_read_at(const struct image_reader *reader, void *data, size_t size, u
 
 /* Header and trailer */
 
+/* Who gives a key wants to know who wrote the image: one that is not encrypted is not what he means. */
+static int key_check(struct image_reader *reader, struct fault *fault)
+{
+	const struct layout_header *header = &reader->header;
+	if (!(header->incompatible & LAYOUT_ENCRYPTED))
+		return !reader->key ? 0 : fault_set(fault, FAULT_IMAGE, EPROTO, "is not encrypted, so that anybody may have written it; try it without the "
+						    "key, if you know who did");
+	if (!reader->key)
+		return fault_set(fault, FAULT_PERMISSION, ENOKEY, "is encrypted; try --decrypt-key FILE, with the key that it was made with");
+	int rc = crypt_new(reader->key, header->salt, header->id, &reader->crypt, fault);
+	if (rc)
+		return rc;
+	if (!crypt_equal(reader->crypt, crypt_check(reader->crypt), header->key_check, sizeof header->key_check))
+		return fault_set(fault, FAULT_PERMISSION, EKEYREJECTED, "is encrypted with another key; try the one that it was made with");
+	struct layout_header unmarked = *header;
+	uint8_t mark[CRYPT_MARK];
+	memset(unmarked.mark, 0, sizeof unmarked.mark);
+	rc = crypt_mark(reader->crypt, &unmarked, offsetof(struct layout_header, hash), mark, fault);
+	if (!rc && !crypt_equal(reader->crypt, mark, header->mark, sizeof mark))
+		rc = reader_damaged(fault, "the header was changed by somebody without the key");
+	return rc;
+}
+
 static int header_check(struct image_reader *reader, struct fault *fault)
 {
 	struct layout_header *header = &reader->header;
@@ -91,6 +115,9 @@ static int header_check(struct image_reader *reader, struct fault *fault)
 				 "format version 1 was never released; try the Cairn that made it");
 	if (!header->version || header->page_size != IMAGE_PAGE)
 		return reader_damaged(fault, "version %u with pages of %u bytes", header->version, header->page_size);
+	rc = key_check(reader, fault);
+	if (rc)
+		return rc;
 	reader->seed = layout_seed(header->id);
 	return 0;
 }
@@ -112,12 +139,15 @@ static int trailer_check(struct image_reader *reader, struct fault *fault)
 		return reader_damaged(fault, "checksum of the trailer");
 	if (memcmp(trailer->id, reader->header.id, sizeof trailer->id) || trailer->file_length != reader->size)
 		return reader_damaged(fault, "header and trailer are of different images");
+	const struct crypt_part inner = { &trailer->index_offset, &trailer->index_offset, LAYOUT_TRAILER_INNER };
+	if (reader->crypt && !crypt_open(reader->crypt, reader->size - sizeof *trailer, trailer, LAYOUT_TRAILER_OPEN, &inner, 1, trailer->tag))
+		return reader_damaged(fault, "the trailer was not written with this key");
 	return 0;
 }
 
 /* Blocks */
 
-int reader_block_check(const struct image_reader *reader, struct layout_block *block, enum layout_type type,
+static int block_check(const struct image_reader *reader, struct layout_block *block, enum layout_type type,
 		       uint64_t offset, uint64_t length, struct fault *fault)
 {
 	unsigned long long at = offset;
@@ -131,22 +161,49 @@ int reader_block_check(const struct image_reader *reader, struct layout_block *b
 	return 0;
 }
 
+/* The same of an encrypted one, whose other bytes, @rest, are there too: all is as if it had not been encrypted, but for the checksums. */
+static int block_open(const struct image_reader *reader, struct layout_block *block, uint8_t *rest, enum layout_type type, uint64_t offset,
+		      uint64_t length, struct fault *fault)
+{
+	struct layout_sealed sealed;
+	memcpy(&sealed, block, sizeof sealed);
+	if (sealed.magic != LAYOUT_SEALED_MAGIC || sealed.type != type || sealed.offset != offset || sealed.length != length)
+		return reader_damaged(fault, "no encrypted block of type %d at 0x%llx", type, (unsigned long long)offset);
+	const struct crypt_part parts[] = {
+		{ &sealed.pages, &sealed.pages, LAYOUT_SEALED_INNER }, { rest, rest, length - sizeof sealed } };
+	if (!crypt_open(reader->crypt, offset, &sealed, LAYOUT_SEALED_OPEN, parts, 2, sealed.tag))
+		return reader_damaged(fault, "the block at 0x%llx is not what was written there with this key", (unsigned long long)offset);
+	*block = (struct layout_block){
+		.magic = LAYOUT_BLOCK_MAGIC, .type = type, .length = length, .offset = offset, .count = sealed.count, .used = sealed.used,
+		.pages = sealed.pages };
+	return 0;
+}
+
+int reader_pages_check(const struct image_reader *reader, struct layout_pages *block, uint64_t offset, uint64_t length, struct fault *fault)
+{
+	if (reader->crypt)
+		return block_open(reader, &block->block, (uint8_t *)block + sizeof block->block, LAYOUT_PAGES, offset, length, fault);
+	return block_check(reader, &block->block, LAYOUT_PAGES, offset, length, fault);
+}
+
 int reader_payload(const struct image_reader *reader, enum layout_type type, uint64_t offset, uint64_t length,
 			struct layout_block *ret_block, uint8_t **ret_payload, struct fault *fault)
 {
 	uint64_t size = length - sizeof *ret_block;
 	int rc = reader_read_at(reader, ret_block, sizeof *ret_block, offset, fault);
-	if (!rc)
-		rc = reader_block_check(reader, ret_block, type, offset, length, fault);
+	if (!rc && !reader->crypt)
+		rc = block_check(reader, ret_block, type, offset, length, fault);
 	if (rc)
 		return rc;
 	_free_ uint8_t *payload = malloc(size);
 	if (!payload)
 		return no_memory(size, fault);
 	rc = reader_read_at(reader, payload, size, offset + sizeof *ret_block, fault);
+	if (!rc && reader->crypt)
+		rc = block_open(reader, ret_block, payload, type, offset, length, fault);
 	if (rc)
 		return rc;
-	if (ret_block->payload_hash != layout_payload_hash(payload, size, reader->seed))
+	if (!reader->crypt && ret_block->payload_hash != layout_payload_hash(payload, size, reader->seed))
 		return reader_damaged(fault, "checksum of block at 0x%llx", (unsigned long long)offset);
 	if (ret_block->used > size)
 		return reader_damaged(fault, "block at 0x%llx says it is larger than it is", (unsigned long long)offset);
@@ -408,14 +465,17 @@ static int reader_load(struct image_reader *reader, const char *path, struct fau
 	return rc;
 }
 
-static int reader_open(int fd, const char *path, bool is_ancestor, struct image_reader **ret_reader, struct fault *fault)
+static int reader_open(int fd, const char *path, const struct image_key *key, bool is_ancestor, struct image_reader **ret_reader,
+		       struct fault *fault)
 {
 	struct image_reader *reader = memory_new(sizeof *reader);
 	reader->fd = fd;
 	reader->name = memory_string(name_of(path));
 	reader->path = realpath(path, NULL);
 	reader->is_ancestor = is_ancestor;
+	reader->key = key;
 	int rc = reader_load(reader, path, fault);
+	reader->key = NULL;
 	if (rc) {
 		fault_at(fault, rc, "%s", reader->name);
 		image_reader_free(reader);
@@ -425,20 +485,25 @@ static int reader_open(int fd, const char *path, bool is_ancestor, struct image_
 	return 0;
 }
 
-int image_reader_open_fd(int fd, const char *path, struct image_reader **ret_reader, struct fault *fault)
+int image_reader_open_fd(int fd, const char *path, const struct image_key *key, struct image_reader **ret_reader, struct fault *fault)
 {
-	return reader_open(fd, path, false, ret_reader, fault);
+	return reader_open(fd, path, key, false, ret_reader, fault);
 }
 
-int reader_open_ancestor(int fd, const char *path, struct image_reader **ret_reader, struct fault *fault)
+int reader_open_ancestor(int fd, const char *path, const struct image_key *key, struct image_reader **ret_reader, struct fault *fault)
 {
-	return reader_open(fd, path, true, ret_reader, fault);
+	return reader_open(fd, path, key, true, ret_reader, fault);
 }
 
-int image_reader_open(const char *path, struct image_reader **ret_reader, struct fault *fault)
+int image_reader_open(const char *path, const struct image_key *key, struct image_reader **ret_reader, struct fault *fault)
 {
 	int fd = image_reader_descriptor(path, fault);
-	return fd < 0 ? fd : image_reader_open_fd(fd, path, ret_reader, fault);
+	return fd < 0 ? fd : image_reader_open_fd(fd, path, key, ret_reader, fault);
+}
+
+bool image_reader_is_encrypted(const struct image_reader *reader)
+{
+	return reader->crypt;
 }
 
 size_t image_reader_records(const struct image_reader *reader, const struct image_record **ret_records)
@@ -513,6 +578,7 @@ void image_reader_free(struct image_reader *reader)
 	free(reader->by_block);
 	free(reader->block_starts);
 	lineage_close(reader);
+	crypt_free(reader->crypt);
 	free(reader->path);
 	fd_close_scoped(&reader->fd);
 	free(reader->name);

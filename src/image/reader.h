@@ -25,6 +25,8 @@ struct image_reader {
 	struct layout_header header;
 	struct layout_trailer trailer;
 	uint64_t seed;
+	const struct image_key *key; /* while it is opened */
+	struct crypt *crypt; /* NULL: it is not encrypted */
 	VEC(struct image_block) blocks; /* of pages, ascending */
 	VEC(struct image_place) places;
 	uint32_t *by_block;   /* indices of places, by block, then in their own order */
@@ -38,16 +40,15 @@ int reader_damaged(struct fault *fault, const char *format, ...) __attribute__((
 int reader_foreign(struct fault *fault);
 
 int reader_read_at(const struct image_reader *reader, void *data, size_t size, uint64_t offset, struct fault *fault);
-/* @block was read from @offset, where @length bytes are to be one block of @type; for a page block the whole
- * first page is there. */
-int reader_block_check(const struct image_reader *reader, struct layout_block *block, enum layout_type type,
-		       uint64_t offset, uint64_t length, struct fault *fault);
+/* @block was read from @offset, where @length bytes are to be one page block: all of it, of an image that is not encrypted at least the first page. It is
+ * decrypted. */
+int reader_pages_check(const struct image_reader *reader, struct layout_pages *block, uint64_t offset, uint64_t length, struct fault *fault);
 /* Reads a record, map, ancestor or index block whole: *ret_payload (malloc) is what follows its header. @length is within the
  * file. */
 int reader_payload(const struct image_reader *reader, enum layout_type type, uint64_t offset, uint64_t length,
 		   struct layout_block *ret_block, uint8_t **ret_payload, struct fault *fault);
 /* Opens one image of a chain, without its ancestors. */
-int reader_open_ancestor(int fd, const char *path, struct image_reader **ret_reader, struct fault *fault);
+int reader_open_ancestor(int fd, const char *path, const struct image_key *key, struct image_reader **ret_reader, struct fault *fault);
 /* The block that @place is in, NULL: none is there. */
 const struct image_block *reader_block_of(const struct image_reader *reader, const struct page_place *place);
 /* The place in which @address of @space is, NULL: it is not stored. */

@@ -24,6 +24,7 @@
 
 #include "base/memory.h"
 #include "image/codec.h"
+#include "image/crypt.h"
 #include "image/layout.h"
 
 struct image_writer {
@@ -33,6 +34,7 @@ struct image_writer {
 	atomic_bool failed;    /* a block is missing: what follows would be for nothing */
 	struct layout_header header;
 	uint64_t seed;
+	struct crypt *crypt;   /* NULL: not encrypted */
 	struct image_compression compression;
 	struct codec_pool codecs;
 	struct image_stats stats; /* records: by the one thread of image_writer_record; the others: under the lock */
@@ -127,6 +129,8 @@ static int writer_put(struct image_writer *writer, struct iovec *iov, int count,
 
 /* Blocks */
 
+enum { BLOCK_PARTS = 1 + 2 * IMAGE_CHUNKS + 1 }; /* the first page; of each chunk its padding and itself; the block's end */
+
 static void writer_index(struct image_writer *writer, const struct layout_block *block)
 {
 	*vec_add(&writer->index) = (struct layout_entry){
@@ -138,7 +142,47 @@ static void writer_index(struct image_writer *writer, const struct layout_block 
 	writer->stats.stored += block->pages;
 }
 
-/* Gives @block its place and its checksum and writes it; iov[0] begins with it. */
+/* Encrypts the block that @iov holds (iov[0] begins with its header) into @room. */
+static int block_seal(const struct image_writer *writer, const struct layout_block *block, const struct iovec *iov, int count, uint8_t *room,
+		      struct fault *fault)
+{
+	struct crypt_part parts[BLOCK_PARTS + 1];
+	struct layout_sealed *sealed = (struct layout_sealed *)room;
+	*sealed = (struct layout_sealed){
+		.magic = LAYOUT_SEALED_MAGIC, .type = block->type, .length = block->length, .offset = block->offset,
+		.pages = block->pages, .count = block->count, .used = block->used };
+	parts[0] = (struct crypt_part){ &sealed->pages, &sealed->pages, LAYOUT_SEALED_INNER };
+	uint8_t *to = room + sizeof *sealed;
+	for (int i = 0; i < count; i++) {
+		size_t skip = i ? 0 : sizeof *block, size = iov[i].iov_len - skip;
+		parts[i + 1] = (struct crypt_part){ (const uint8_t *)iov[i].iov_base + skip, to, size };
+		to += size;
+	}
+	return crypt_seal(writer->crypt, block->offset, sealed, LAYOUT_SEALED_OPEN, parts, (size_t)count + 1, sealed->tag, fault);
+}
+
+/* @block has its place. */
+static int block_put(struct image_writer *writer, struct layout_block *block, struct iovec *iov, int count, struct fault *fault)
+{
+	if (!writer->crypt) {
+		block->hash = layout_block_hash(block, writer->seed);
+		return writer_put(writer, iov, count, block->offset, fault);
+	}
+	struct codec_bench *bench = codec_take(&writer->codecs);
+	_free_ uint8_t *large = block->length > CODEC_BLOCK ? memory_resize(NULL, block->length) : NULL;
+	if (!large && !bench->sealed)
+		bench->sealed = memory_resize(NULL, CODEC_BLOCK);
+	struct iovec whole = { large ? large : bench->sealed, block->length };
+	int rc = block_seal(writer, block, iov, count, whole.iov_base, fault);
+	if (rc)
+		atomic_store(&writer->failed, true);
+	else
+		rc = writer_put(writer, &whole, 1, block->offset, fault);
+	codec_put(&writer->codecs, bench);
+	return rc;
+}
+
+/* Gives @block its place and its checksum and writes it; iov[0] begins with it. A stream is encrypted by one thread at a time, as it is written. */
 static int writer_block(struct image_writer *writer, struct layout_block *block, struct iovec *iov, int count,
 			struct fault *fault)
 {
@@ -147,8 +191,7 @@ static int writer_block(struct image_writer *writer, struct layout_block *block,
 	if (writer->stream)
 		pthread_mutex_lock(&writer->lock);
 	block->offset = atomic_fetch_add(&writer->end, block->length);
-	block->hash = layout_block_hash(block, writer->seed);
-	int rc = writer_put(writer, iov, count, block->offset, fault);
+	int rc = block_put(writer, block, iov, count, fault);
 	if (!writer->stream)
 		pthread_mutex_lock(&writer->lock);
 	if (!rc && block->type != LAYOUT_INDEX)
@@ -175,7 +218,7 @@ static int batch_check(const struct page_batch *batch, struct fault *fault)
 /* A page block while it is put together: raw chunks stay where the caller has them. */
 struct block_draft {
 	struct layout_pages first;
-	struct iovec iov[1 + 2 * IMAGE_CHUNKS + 1]; /* the first page; of each chunk its padding and itself; the block's end */
+	struct iovec iov[BLOCK_PARTS];
 	int parts;
 	uint64_t at; /* bytes of the block so far */
 	size_t compressed; /* bytes of the codec's buffer in use */
@@ -205,7 +248,8 @@ static void draft_chunk(struct image_writer *writer, struct block_draft *draft, 
 	*entry = (struct layout_chunk){
 		.pages = chunk->pages, .codec = (uint16_t)(stored ? writer->compression.codec : CODEC_RAW),
 		.offset = (uint32_t)draft->at, .stored = (uint32_t)(stored ? stored : size) };
-	entry->hash = layout_chunk_hash(data, entry->stored);
+	if (!writer->crypt)
+		entry->hash = layout_chunk_hash(data, entry->stored);
 	draft_add(draft, data, entry->stored);
 }
 
@@ -244,21 +288,29 @@ void image_writer_places(struct image_writer *writer, uint32_t space, const stru
 	pthread_mutex_unlock(&writer->lock);
 }
 
+/* Of @used bytes and @rest zeros. */
+static int payload_hash(const void *payload, size_t used, size_t rest, uint64_t seed, uint64_t *ret_hash)
+{
+	XXH3_state_t *state = XXH3_createState();
+	if (!state)
+		return -ENOMEM;
+	XXH3_64bits_reset_withSeed(state, seed);
+	XXH3_64bits_update(state, payload, used);
+	XXH3_64bits_update(state, padding, rest);
+	*ret_hash = XXH3_64bits_digest(state);
+	XXH3_freeState(state);
+	return 0;
+}
+
 /* Writes a block of anything but pages: @count things, @used bytes. *ret_block (may be NULL) is its head. */
 static int payload_write(struct image_writer *writer, enum layout_type type, uint32_t count, const void *payload,
 			 size_t used, struct layout_block *ret_block, struct fault *fault)
 {
 	struct layout_block block = {
 		.magic = LAYOUT_BLOCK_MAGIC, .type = type, .length = layout_align(sizeof block + used), .count = count, .used = used };
-	XXH3_state_t *state = XXH3_createState();
 	size_t rest = block.length - sizeof block - used;
-	if (!state)
+	if (!writer->crypt && payload_hash(payload, used, rest, writer->seed, &block.payload_hash))
 		return fault_set(fault, FAULT_FAILED, ENOMEM, "writing the image: no memory; try to free some");
-	XXH3_64bits_reset_withSeed(state, writer->seed);
-	XXH3_64bits_update(state, payload, used);
-	XXH3_64bits_update(state, padding, rest);
-	block.payload_hash = XXH3_64bits_digest(state);
-	XXH3_freeState(state);
 	struct iovec iov[] = { { &block, sizeof block }, { (void *)payload, used }, { (void *)padding, rest } };
 	int rc = writer_block(writer, &block, iov, 3, fault);
 	if (ret_block)
@@ -344,14 +396,13 @@ int image_writer_raw_record(struct image_writer *writer, uint32_t tag, const voi
 
 /* Beginning and end */
 
-static int id_new(uint8_t id[16], struct fault *fault)
+static int random_fill(uint8_t *bytes, size_t size, struct fault *fault)
 {
 	size_t done = 0;
-	while (done < 16) {
-		ssize_t n = getrandom(id + done, 16 - done, 0);
+	while (done < size) {
+		ssize_t n = getrandom(bytes + done, size - done, 0);
 		if (n < 0 && errno != EINTR)
-			return fault_set(fault, FAULT_FAILED, errno, "random bytes for the image id: %s; try a newer "
-					 "kernel", strerror(errno));
+			return fault_set(fault, FAULT_FAILED, errno, "random bytes for the image: %s; try a newer kernel", strerror(errno));
 		done += n > 0 ? (size_t)n : 0;
 	}
 	return 0;
@@ -369,6 +420,9 @@ static bool fd_is_seekable(int fd)
 static int header_write(struct image_writer *writer, uint64_t file_length, struct fault *fault)
 {
 	writer->header.file_length = file_length;
+	int rc = writer->crypt ? crypt_mark(writer->crypt, &writer->header, offsetof(struct layout_header, hash), writer->header.mark, fault) : 0;
+	if (rc)
+		return rc;
 	writer->header.hash = layout_page_hash(&writer->header);
 	struct iovec iov = { &writer->header, sizeof writer->header };
 	return writer_put(writer, &iov, 1, 0, fault);
@@ -396,7 +450,20 @@ static int ancestors_take(struct image_writer *writer, const struct image_reader
 	return 0;
 }
 
-int image_writer_new(int fd, const struct image_compression *compression, const struct image_reader *parent,
+static int encrypt(struct image_writer *writer, const struct image_key *key, struct fault *fault)
+{
+	struct layout_header *header = &writer->header;
+	int rc = random_fill(header->salt, sizeof header->salt, fault);
+	if (!rc)
+		rc = crypt_new(key, header->salt, header->id, &writer->crypt, fault);
+	if (rc)
+		return rc;
+	memcpy(header->key_check, crypt_check(writer->crypt), sizeof header->key_check);
+	header->incompatible |= LAYOUT_ENCRYPTED;
+	return 0;
+}
+
+int image_writer_new(int fd, const struct image_compression *compression, const struct image_key *key, const struct image_reader *parent,
 		     struct image_writer **ret_writer, struct fault *fault)
 {
 	struct image_writer *writer = memory_new(sizeof *writer);
@@ -410,7 +477,9 @@ int image_writer_new(int fd, const struct image_compression *compression, const 
 	memcpy(writer->header.magic, LAYOUT_MAGIC, sizeof writer->header.magic);
 	writer->header.version = IMAGE_VERSION;
 	writer->header.page_size = IMAGE_PAGE;
-	int rc = id_new(writer->header.id, fault);
+	int rc = random_fill(writer->header.id, sizeof writer->header.id, fault);
+	if (!rc && key)
+		rc = encrypt(writer, key, fault);
 	if (!rc && parent)
 		rc = ancestors_take(writer, parent, fault);
 	writer->seed = layout_seed(writer->header.id);
@@ -473,9 +542,14 @@ static int trailer_write(struct image_writer *writer, struct layout_trailer *tra
 	trailer->file_length = writer->stats.bytes;
 	trailer->records = writer->stats.records;
 	trailer->pages = writer->stats.stored;
+	const uint64_t offset = writer->stats.bytes - sizeof *trailer;
+	const struct crypt_part inner = { &trailer->index_offset, &trailer->index_offset, LAYOUT_TRAILER_INNER };
+	int rc = writer->crypt ? crypt_seal(writer->crypt, offset, trailer, LAYOUT_TRAILER_OPEN, &inner, 1, trailer->tag, fault) : 0;
+	if (rc)
+		return rc;
 	trailer->hash = layout_page_hash(trailer);
 	struct iovec iov = { trailer, sizeof *trailer };
-	return writer_put(writer, &iov, 1, writer->stats.bytes - sizeof *trailer, fault);
+	return writer_put(writer, &iov, 1, offset, fault);
 }
 
 void image_writer_id(const struct image_writer *writer, uint8_t ret_id[16])
@@ -516,6 +590,7 @@ void image_writer_free(struct image_writer *writer)
 	vec_finish(&writer->index);
 	vec_finish(&writer->map);
 	vec_finish(&writer->ancestors);
+	crypt_free(writer->crypt);
 	free(writer->records);
 	free(writer);
 }

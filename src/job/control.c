@@ -7,26 +7,72 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/fd.h"
 #include "base/memory.h"
 
+enum { MOST_FDS = 2 };
 union ancillary {
 	struct cmsghdr header;
-	char space[CMSG_SPACE(sizeof(int))];
+	char space[CMSG_SPACE(MOST_FDS * sizeof(int))];
 };
 
-int control_send(int socket, const json_t *message, int fd)
+/* The text of @message with the word "descriptors": what the packet's are, in their order. */
+static char *message_text(const json_t *message, const struct control_fds *fds, int numbers[MOST_FDS], size_t *ret_count)
 {
-	_free_ char *text = json_dumps(message, JSON_COMPACT);
+	json_t *own = json_copy((json_t *)message), *names = json_array();
+	*ret_count = 0;
+	if (fds && fds->output >= 0) {
+		numbers[(*ret_count)++] = fds->output;
+		json_array_append_new(names, json_string("output"));
+	}
+	if (fds && fds->key >= 0) {
+		numbers[(*ret_count)++] = fds->key;
+		json_array_append_new(names, json_string("key"));
+	}
+	if (*ret_count)
+		json_object_set(own, "descriptors", names);
+	json_decref(names);
+	char *text = json_dumps(own, JSON_COMPACT);
+	json_decref(own);
+	return text;
+}
+
+static void take_descriptors(json_t *message, const int *numbers, size_t count, struct control_fds *ret_fds)
+{
+	const json_t *names = json_object_get(message, "descriptors");
+	*ret_fds = CONTROL_NO_FDS;
+	for (size_t i = 0; i < count; i++) {
+		const char *name = json_string_value(json_array_get(names, i));
+		int *place = !name ? NULL : !strcmp(name, "output") ? &ret_fds->output : !strcmp(name, "key") ? &ret_fds->key : NULL;
+		if (place && *place < 0)
+			*place = numbers[i];
+		else
+			close(numbers[i]);
+	}
+}
+
+void control_fds_close(struct control_fds *fds)
+{
+	fd_close_scoped(&fds->output);
+	fd_close_scoped(&fds->key);
+	*fds = CONTROL_NO_FDS;
+}
+
+int control_send(int socket, const json_t *message, const struct control_fds *fds)
+{
+	int numbers[MOST_FDS];
+	size_t count;
+	_free_ char *text = message_text(message, fds, numbers, &count);
 	if (!text)
 		return -EINVAL;
 	struct iovec piece = { text, strlen(text) };
 	struct msghdr packet = { .msg_iov = &piece, .msg_iovlen = 1 };
 	union ancillary ancillary = { 0 };
-	if (fd >= 0) {
+	if (count) {
 		packet.msg_control = &ancillary;
-		packet.msg_controllen = sizeof ancillary.space;
-		ancillary.header = (struct cmsghdr){ .cmsg_len = CMSG_LEN(sizeof fd), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS };
-		memcpy(CMSG_DATA(&ancillary.header), &fd, sizeof fd);
+		packet.msg_controllen = CMSG_SPACE(count * sizeof *numbers);
+		ancillary.header = (struct cmsghdr){ .cmsg_len = CMSG_LEN(count * sizeof *numbers), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS };
+		memcpy(CMSG_DATA(&ancillary.header), numbers, count * sizeof *numbers);
 	}
 	ssize_t sent;
 	do
@@ -35,7 +81,7 @@ int control_send(int socket, const json_t *message, int fd)
 	return sent < 0 ? -errno : 0;
 }
 
-int control_receive(int socket, json_t **ret_message, int *ret_fd)
+int control_receive(int socket, json_t **ret_message, struct control_fds *ret_fds)
 {
 	_free_ char *buffer = memory_new(CONTROL_MAX);
 	struct iovec piece = { buffer, CONTROL_MAX };
@@ -49,28 +95,33 @@ int control_receive(int socket, json_t **ret_message, int *ret_fd)
 	while (got < 0 && errno == EINTR);
 	if (got < 0)
 		return -errno;
-	int fd = -1;
+	int numbers[MOST_FDS];
+	size_t count = 0;
 	struct cmsghdr *header = CMSG_FIRSTHDR(&packet);
-	if (header && header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS)
-		memcpy(&fd, CMSG_DATA(header), sizeof fd);
-	if (ret_fd)
-		*ret_fd = fd;
-	else if (fd >= 0)
-		close(fd);
-	if (got == 0)
-		return 0;
-	*ret_message = json_loadb(buffer, (size_t)got, 0, NULL);
-	if (json_is_object(*ret_message))
+	if (header && header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS) {
+		count = (header->cmsg_len - CMSG_LEN(0)) / sizeof *numbers;
+		memcpy(numbers, CMSG_DATA(header), count * sizeof *numbers);
+	}
+	json_t *message = got ? json_loadb(buffer, (size_t)got, 0, NULL) : NULL;
+	struct control_fds fds;
+	take_descriptors(message, numbers, count, &fds);
+	if (ret_fds)
+		*ret_fds = fds;
+	else
+		control_fds_close(&fds);
+	if (json_is_object(message)) {
+		*ret_message = message;
 		return 1;
-	json_decref(*ret_message);
-	if (ret_fd && fd >= 0)
-		close(fd);
-	return -EPROTO;
+	}
+	json_decref(message);
+	if (ret_fds)
+		control_fds_close(ret_fds);
+	return got ? -EPROTO : 0;
 }
 
-int control_call(int socket, const json_t *request, int fd, json_t **ret_answer, struct fault *fault)
+int control_call(int socket, const json_t *request, const struct control_fds *fds, json_t **ret_answer, struct fault *fault)
 {
-	int rc = control_send(socket, request, fd);
+	int rc = control_send(socket, request, fds);
 	if (rc == 0)
 		rc = control_receive(socket, ret_answer, NULL);
 	if (rc > 0)

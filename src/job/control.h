@@ -9,12 +9,19 @@
 
 enum { CONTROL_MAX = 128 << 10 };
 
-/* Sends @message (kept by the caller) and @fd (-1: none). -errno. */
-int control_send(int socket, const json_t *message, int fd);
-/* The next message: 1, or 0 when the other side is gone, or -errno (-EPROTO: no JSON object). @ret_fd may be NULL. */
-int control_receive(int socket, json_t **ret_message, int *ret_fd);
+/* What goes along with a message: where the image goes, and a key (api/key.h key_give); -1: none. */
+struct control_fds {
+	int output, key;
+};
+#define CONTROL_NO_FDS ((struct control_fds){ -1, -1 })
+void control_fds_close(struct control_fds *fds);
+
+/* Sends @message (kept by the caller) and @fds (too; NULL: none). -errno. */
+int control_send(int socket, const json_t *message, const struct control_fds *fds);
+/* The next message: 1, or 0 when the other side is gone, or -errno (-EPROTO: no JSON object). @ret_fds may be NULL. */
+int control_receive(int socket, json_t **ret_message, struct control_fds *ret_fds);
 /* Sends and waits for the answer; a fault when there is none. */
-int control_call(int socket, const json_t *request, int fd, json_t **ret_answer, struct fault *fault);
+int control_call(int socket, const json_t *request, const struct control_fds *fds, json_t **ret_answer, struct fault *fault);
 
 /* Errors as answers, and back. */
 json_t *control_failed(enum cairn_status status, const struct cairn_error *error);

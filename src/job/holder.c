@@ -78,7 +78,7 @@ static bool answer(struct holder *holder, int client)
 	}
 	reply = ends ? json_pack("{s:i}", "status", CAIRN_DONE) : !strcmp(op, "status") ? status_of(holder) :
 		       control_refused(CAIRN_USAGE, "is no job but keeps the write tracking of a process; try its PID");
-	control_send(client, reply, -1);
+	control_send(client, reply, NULL);
 	json_decref(reply);
 	return !ends;
 }
@@ -227,7 +227,7 @@ static void ask(const char *name, const char *op, struct tracking *ret_tracking)
 	if (registry_connect(getuid(), name, &socket, &holder, NULL) < 0)
 		return;
 	json_t *request = json_pack("{s:s, s:I}", "op", op, "namespace", (json_int_t)pid_namespace());
-	int rc = control_send(socket, request, -1) < 0 ? 0 : 1;
+	int rc = control_send(socket, request, NULL) < 0 ? 0 : 1;
 	json_decref(request);
 	while (rc > 0) {
 		rc = handover_receive(socket, 0, ret_tracking, &other);

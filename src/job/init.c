@@ -12,6 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "api/key.h"
 #include "api/operations.h"
 #include "job/control.h"
 #include "job/registry.h"
@@ -37,7 +38,7 @@ uint64_t spec_number(const struct init *init, const char *key)
 void init_say(struct init *init, json_t *message)
 {
 	if (init->channel >= 0)
-		control_send(init->channel, message, -1);
+		control_send(init->channel, message, NULL);
 	json_decref(message);
 }
 
@@ -49,7 +50,7 @@ void init_answer(struct init *init, int client, json_t *answer)
 		return;
 	}
 	if (client >= 0)
-		control_send(client, answer, -1);
+		control_send(client, answer, NULL);
 	json_decref(answer);
 }
 
@@ -108,7 +109,7 @@ static void go_on(struct init *init)
 }
 
 /* @client: who asks; the channel is one too. */
-static void serve(struct init *init, int client, json_t *request, int fd)
+static void serve(struct init *init, int client, json_t *request, struct control_fds *fds)
 {
 	const char *op = control_text(request, "op", "");
 	if (!strcmp(op, "status")) {
@@ -117,7 +118,7 @@ static void serve(struct init *init, int client, json_t *request, int fd)
 		getsockopt(client, SOL_SOCKET, SO_PEERCRED, &peer, &size);
 		init_answer(init, client, status_answer(init, peer.pid > 0));
 	} else if (!strcmp(op, "checkpoint") || !strcmp(op, "check")) {
-		saving_ask(init, request, fd, client);
+		saving_ask(init, request, fds, client);
 	} else if (!strcmp(op, "kill")) {
 		kill_job(init, (int)json_integer_value(json_object_get(request, "signal")));
 		init_answer(init, client, json_pack("{s:i}", "status", CAIRN_DONE));
@@ -126,8 +127,7 @@ static void serve(struct init *init, int client, json_t *request, int fd)
 	} else {
 		init_answer(init, client, control_refused(CAIRN_USAGE, "an unknown request; try cairn of the same version"));
 	}
-	if (fd >= 0)
-		close(fd);
+	control_fds_close(fds);
 	json_decref(request);
 }
 
@@ -167,9 +167,10 @@ static void drop_client(struct init *init, int client)
 static void hear_client(struct init *init, int client)
 {
 	json_t *request;
-	int fd = -1, rc = control_receive(client, &request, &fd);
+	struct control_fds fds = CONTROL_NO_FDS;
+	int rc = control_receive(client, &request, &fds);
 	if (rc > 0)
-		serve(init, client, request, fd);
+		serve(init, client, request, &fds);
 	else if (client == init->channel)
 		saving_forget(init, client), init->channel = (close(client), -1);
 	else
@@ -267,8 +268,12 @@ int init_run(int channel, char *const command[])
 	sigfillset(&all);
 	sigprocmask(SIG_SETMASK, &all, NULL);
 	prctl(PR_SET_NAME, "cairn-init");
-	if (control_receive(channel, &init.spec, NULL) <= 0)
+	struct control_fds fds = CONTROL_NO_FDS;
+	if (control_receive(channel, &init.spec, &fds) <= 0)
 		return 125;
+	if (fds.key >= 0 && !(init.key = key_take(fds.key)))
+		return 125;
+	control_fds_close(&fds);
 	/* Until the tree runs it goes with the Cairn that started it; unless detached, also later. */
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	init.signals = signalfd(-1, &all, SFD_CLOEXEC | SFD_NONBLOCK);

@@ -15,6 +15,7 @@
  *	image            absolute path where checkpoints go, when a request names none
  *	every, keep      seconds between periodic checkpoints (0: none); generations to keep (image, image.1 ...)
  *	outside, tcp, save_files, lose_in_flight   for its own checkpoints, as cairn_checkpoint_options has them
+ *	(a descriptor "key")   of the image and of all its checkpoints, which are encrypted then
  *	exit_after       a periodic checkpoint ends the job
  *	terminal, ours   the caller's controlling terminal, and whether he is in its foreground
  *	threads, timeout, leave_stopped, ignore_changed_files, roll_back_files, force_cpu, trust_image,

@@ -14,6 +14,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "api/key.h"
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/memory.h"
@@ -66,10 +67,14 @@ static enum cairn_status failed(const struct fault *fault, struct cairn_error *e
 }
 
 /* Hands the spec over and waits until the tree runs. */
-static enum cairn_status await_running(struct job *job, const json_t *spec, struct cairn_error *error)
+static enum cairn_status await_running(struct job *job, const json_t *spec, const uint8_t *key, struct cairn_error *error)
 {
 	struct fault fault;
-	if (control_call(job->channel, spec, -1, &job->state, &fault) < 0)
+	_close_ int pipe = key ? key_give(key) : -1;
+	const struct control_fds fds = { -1, pipe };
+	int rc = key && pipe < 0 ? fault_set(&fault, FAULT_FAILED, -pipe, "pipe: %s", strerror(-pipe)) :
+				   control_call(job->channel, spec, &fds, &job->state, &fault);
+	if (rc < 0)
 		return failed(&fault, error);
 	enum cairn_status status = control_status(job->state, error);
 	if (status != CAIRN_DONE)
@@ -93,7 +98,7 @@ static char *find_program(void)
 	return memory_string(CAIRN_PROGRAM);
 }
 
-enum cairn_status job_start(const char *program, const json_t *spec, char *const command[], struct job *ret_job,
+enum cairn_status job_start(const char *program, const json_t *spec, const uint8_t *key, char *const command[], struct job *ret_job,
 			    struct cairn_error *error)
 {
 	struct fault fault;
@@ -129,7 +134,7 @@ enum cairn_status job_start(const char *program, const json_t *spec, char *const
 	ret_job->channel = fd_steal(&here);
 	if (wish.network && network_connect(ret_job->init, &fault) < 0)
 		log_warn("the job's network has no way out: %s; continuing without it", fault.text);
-	enum cairn_status status = await_running(ret_job, spec, error);
+	enum cairn_status status = await_running(ret_job, spec, key, error);
 	if (status != CAIRN_DONE) {
 		kill(ret_job->init, SIGKILL);
 		waitpid(ret_job->init, NULL, 0);

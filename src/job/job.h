@@ -15,9 +15,9 @@ struct job {
 	json_t *state; /* what the init said when the tree ran */
 };
 
-/* @spec (init.h) is kept by the caller. @command: NULL for a restore. @program: the cairn to execute, NULL: the one that is
+/* @spec (init.h) is kept by the caller. @key: of its images, NULL: they are not encrypted. @command: NULL for a restore. @program: the cairn to execute, NULL: the one that is
  * installed. When it returns CAIRN_DONE the tree runs. */
-enum cairn_status job_start(const char *program, const json_t *spec, char *const command[], struct job *ret_job,
+enum cairn_status job_start(const char *program, const json_t *spec, const uint8_t *key, char *const command[], struct job *ret_job,
 			    struct cairn_error *error);
 void job_finish(struct job *job); /* the job runs on */
 

@@ -65,7 +65,7 @@ static enum cairn_status restore_as_job(const struct cairn_restore_options *opti
 {
 	uint64_t begin = clock_now_ns();
 	json_t *spec = spec_of(options, way, peek);
-	enum cairn_status status = job_start(way->program, spec, NULL, ret_job, error);
+	enum cairn_status status = job_start(way->program, spec, options->key, NULL, ret_job, error);
 	json_decref(spec);
 	if (status != CAIRN_DONE)
 		return status;

@@ -40,12 +40,12 @@ static unsigned free_number(const char *image)
 }
 
 /* The oldest one to keep needs all of the next ones that it builds on. What cannot be read is no reason to remove anything. */
-static void remove_old(const char *image, unsigned keep)
+static void remove_old(const char *image, const uint8_t *key, unsigned keep)
 {
 	_free_ char *oldest = generation_of(image, keep - 1);
 	uint8_t id[16];
 	unsigned needed = 0, end = free_number(image);
-	if (end <= keep || operation_lineage(oldest, id, &needed) < 0)
+	if (end <= keep || operation_lineage(oldest, key, id, &needed) < 0)
 		return;
 	for (unsigned n = keep + needed; n < end; n++) {
 		_free_ char *path = generation_of(image, n);
@@ -67,18 +67,18 @@ static bool move_on(const char *image)
 }
 
 /* At every moment there is a complete `image`, or image.next, which is complete before anything is moved. */
-bool save_rotate(const char *image, unsigned keep)
+bool save_rotate(const char *image, const uint8_t *key, unsigned keep)
 {
 	_free_ char *next = memory_format("%s.next", image);
 	unsigned needed = 0;
 	uint8_t id[16];
 	if (access(next, F_OK) < 0)
 		return true;
-	bool whole = operation_lineage(next, id, &needed) == 0 && !needed;
+	bool whole = operation_lineage(next, key, id, &needed) == 0 && !needed;
 	bool alone = whole && (keep < 2 || !free_number(image));
 	if ((!alone && !move_on(image)) || rename(next, image) < 0)
 		return false;
-	remove_old(image, keep ? keep : 1);
+	remove_old(image, key, keep ? keep : 1);
 	return true;
 }
 
@@ -127,6 +127,7 @@ static json_t *save_to(const struct save_job *job, const json_t *request, const 
 		.codec = json_object_get(request, "codec") ? (enum cairn_codec)json_integer_value(json_object_get(request, "codec")) :
 							     CAIRN_CODEC_LZ4,
 		.codec_level = (int)json_integer_value(json_object_get(request, "codec_level")),
+		.key = job->key,
 		.signal_fd = -1,
 	};
 	const struct operation_job within = {
@@ -160,7 +161,7 @@ static const char *own_parent(const struct save_job *job, const json_t *request)
 	uint8_t id[16];
 	unsigned ancestors;
 	bool ends = json_integer_value(json_object_get(request, "after")) == CAIRN_KILL;
-	if (!job->periodic || ends || !job->tracking->spaces.count || !free_number(job->image) || operation_lineage(job->image, id, &ancestors) < 0)
+	if (!job->periodic || ends || !job->tracking->spaces.count || !free_number(job->image) || operation_lineage(job->image, job->key, id, &ancestors) < 0)
 		return NULL;
 	bool since = !memcmp(id, job->tracking->spaces.at[0].image, sizeof id);
 	return since && ancestors < MOST_ANCESTORS ? job->image : NULL;
@@ -189,7 +190,7 @@ json_t *save_answer(const struct save_job *job, const json_t *request, int fd)
 	if (json_integer_value(json_object_get(answer, "status")) != CAIRN_DONE)
 		return answer;
 	/* It is complete, and the start of the next run takes it up under this name as well. */
-	bool placed = save_rotate(output, job->keep);
+	bool placed = save_rotate(output, job->key, job->keep);
 	json_object_set_new(answer, "image", json_string(placed ? output : next));
 	return answer;
 }

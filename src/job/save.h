@@ -23,6 +23,7 @@ struct save_job {
 	enum cairn_save_files save_files;
 	bool lose_in_flight;
 	pid_t pager;         /* loads memory behind it, 0: nobody */
+	const uint8_t *key;  /* for its checkpoints, NULL: they are not encrypted */
 	struct tracking *tracking; /* what the last save left, and then what this one leaves */
 };
 
@@ -31,6 +32,6 @@ struct save_job {
  * "image", "bytes", "pages", "processes", "threads", "frozen_ms", "total_ms". */
 json_t *save_answer(const struct save_job *job, const json_t *request, int fd);
 
-/* Makes @image the youngest of its generations, from @image.next; nothing when that is not there. @keep generations stay, and those that they
+/* Makes @image (with @key) the youngest of its generations, from @image.next; nothing when that is not there. @keep generations stay, and those that they
  * need. A file of such a name that is no image is never touched: then there is one generation. false: it could not be moved, and stays under that name. */
-bool save_rotate(const char *image, unsigned keep);
+bool save_rotate(const char *image, const uint8_t *key, unsigned keep);

@@ -10,6 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "api/key.h"
 #include "job/control.h"
 #include "job/handover.h"
 #include "job/save.h"
@@ -17,7 +18,33 @@
 #include "kernel/bulletin.h"
 #include "kernel/procfs.h"
 
-static void start_saving(struct init *init, json_t *request, int fd, int client)
+/* The fork's end is its exit status. */
+__attribute__((noreturn)) static void save(struct init *init, const json_t *request, const struct control_fds *fds, int channel)
+{
+	struct save_job job = {
+		.root = init->root, .name = init->name, .generation = init->generation, .image = spec_text(init, "image"), .key = init->key,
+		.keep = (unsigned)spec_number(init, "keep"), .periodic = init->every_ns > 0, .own_network = spec_true(init, "network"),
+		.tracking = &init->tracking, .pager = init->restored.pager, .outside = (enum cairn_outside)spec_number(init, "outside"),
+		.tcp = (enum cairn_tcp)spec_number(init, "tcp"), .save_files = (enum cairn_save_files)spec_number(init, "save_files"),
+		.lose_in_flight = spec_true(init, "lose_in_flight"),
+	};
+	prctl(PR_SET_NAME, "cairn-save");
+	json_t *go = NULL;
+	if (control_receive(channel, &go, NULL) <= 0)
+		_exit(1);
+	json_decref(go);
+	operation_restored_finish(&init->restored); /* memory counts as loaded when nobody holds these any more */
+	if (fds->key >= 0)
+		job.key = key_take(fds->key);
+	json_t *answer = fds->key >= 0 && !job.key ? control_refused(CAIRN_FAILED, "the key did not arrive; try again") :
+						     save_answer(&job, request, fds->output);
+	int rc = control_send(channel, answer, NULL);
+	if (rc == 0 && strcmp(control_text(request, "op", ""), "check") != 0)
+		handover_send(channel, &init->tracking, true);
+	_exit(rc < 0);
+}
+
+static void start_saving(struct init *init, json_t *request, const struct control_fds *fds, int client)
 {
 	int ends[2];
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0) {
@@ -27,31 +54,14 @@ static void start_saving(struct init *init, json_t *request, int fd, int client)
 	bool only_looks = !strcmp(control_text(request, "op", ""), "check");
 	pid_t worker = fork();
 	if (worker == 0) {
-		const struct save_job job = {
-			.root = init->root, .name = init->name, .generation = init->generation, .image = spec_text(init, "image"),
-			.keep = (unsigned)spec_number(init, "keep"), .periodic = init->every_ns > 0, .own_network = spec_true(init, "network"),
-			.tracking = &init->tracking, .pager = init->restored.pager, .outside = (enum cairn_outside)spec_number(init, "outside"),
-			.tcp = (enum cairn_tcp)spec_number(init, "tcp"), .save_files = (enum cairn_save_files)spec_number(init, "save_files"),
-			.lose_in_flight = spec_true(init, "lose_in_flight"),
-		};
-		prctl(PR_SET_NAME, "cairn-save");
-		json_t *go = NULL;
 		close(ends[0]);
-		if (control_receive(ends[1], &go, NULL) <= 0)
-			_exit(1);
-		json_decref(go);
-		operation_restored_finish(&init->restored); /* memory counts as loaded when nobody holds these any more */
-		json_t *answer = save_answer(&job, request, fd);
-		int rc = control_send(ends[1], answer, -1);
-		if (rc == 0 && !only_looks)
-			handover_send(ends[1], &init->tracking, true);
-		_exit(rc < 0);
+		save(init, request, fds, ends[1]);
 	}
 	/* Who makes a checkpoint goes on from the tracking, and begins when it has the only descriptors: if it closes one that registration is over. */
 	if (!only_looks && worker > 0)
 		tracking_finish(&init->tracking);
 	json_t *go = json_pack("{s:s}", "op", "go");
-	control_send(ends[0], go, -1);
+	control_send(ends[0], go, NULL);
 	json_decref(go);
 	close(ends[1]);
 	if (worker < 0) {
@@ -66,18 +76,14 @@ static void start_saving(struct init *init, json_t *request, int fd, int client)
 	};
 }
 
-void saving_ask(struct init *init, const json_t *request, int fd, int client)
+void saving_ask(struct init *init, const json_t *request, struct control_fds *fds, int client)
 {
 	if (init->waiting.count >= MOST_CLIENTS) {
 		init_answer(init, client, control_refused(CAIRN_FAILED, "too many checkpoints of this job wait for their turn; try again later"));
 		return;
 	}
-	int own = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 3);
-	if (fd >= 0 && own < 0) {
-		init_answer(init, client, control_refused(CAIRN_FAILED, "no descriptor is left to send the image to; try again when other checkpoints are done"));
-		return;
-	}
-	*vec_add(&init->waiting) = (struct waiting){ json_deep_copy(request), own, client };
+	*vec_add(&init->waiting) = (struct waiting){ json_deep_copy(request), *fds, client };
+	*fds = CONTROL_NO_FDS;
 }
 
 static struct waiting take_waiting(struct init *init, size_t index)
@@ -91,8 +97,7 @@ static struct waiting take_waiting(struct init *init, size_t index)
 static void waiting_finish(struct waiting *waiting)
 {
 	json_decref(waiting->request);
-	if (waiting->fd >= 0)
-		close(waiting->fd);
+	control_fds_close(&waiting->fds);
 }
 
 /* In the order in which they came. Who stops a job in the middle of a periodic checkpoint is to have one of this moment. */
@@ -100,7 +105,7 @@ static void serve_waiting(struct init *init)
 {
 	while (init->waiting.count && !init->saving.worker && !init->ended) {
 		struct waiting waiting = take_waiting(init, 0);
-		start_saving(init, waiting.request, waiting.fd, waiting.client);
+		start_saving(init, waiting.request, &waiting.fds, waiting.client);
 		waiting_finish(&waiting);
 	}
 }
@@ -164,7 +169,7 @@ static void serve_askers(struct init *init)
 	struct asker asker = init->askers.at[0];
 	memmove(&init->askers.at[0], &init->askers.at[1], --init->askers.count * sizeof asker);
 	json_t *request = json_pack("{s:i}", "after", CAIRN_RUN_ON);
-	start_saving(init, request, -1, -1);
+	start_saving(init, request, &CONTROL_NO_FDS, -1);
 	json_decref(request);
 	init->saving.asker = asker;
 	if (!init->saving.worker) {
@@ -227,7 +232,7 @@ static void save_in_time(struct init *init)
 		return;
 	init->next_ns = now + init->every_ns;
 	json_t *request = json_pack("{s:i}", "after", spec_true(init, "exit_after") ? CAIRN_KILL : CAIRN_RUN_ON);
-	start_saving(init, request, -1, -1);
+	start_saving(init, request, &CONTROL_NO_FDS, -1);
 	json_decref(request);
 }
 

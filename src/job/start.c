@@ -176,6 +176,7 @@ static json_t *restore_tree(struct init *init)
 		.force_cpu = spec_true(init, "force_cpu"),
 		.close_tcp = spec_true(init, "close_tcp"),
 		.image = spec_text(init, "restore"),
+		.key = init->key,
 		.pids = CAIRN_PIDS_SAME,
 		.threads = (unsigned)spec_number(init, "threads"),
 		.timeout_s = json_number_value(json_object_get(init->spec, "timeout")),

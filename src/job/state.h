@@ -8,6 +8,7 @@
 
 #include "api/operations.h"
 #include "base/memory.h"
+#include "job/control.h"
 #include "job/terminal.h"
 
 enum { MOST_CLIENTS = 16 };
@@ -33,12 +34,13 @@ struct saving {
 /* A checkpoint or a check that has to wait for the one before it. */
 struct waiting {
 	json_t *request;
-	int fd;           /* what came with it, -1 */
+	struct control_fds fds; /* what came with it */
 	int client;
 };
 
 struct init {
 	json_t *spec;
+	uint8_t *key;     /* of its image and its checkpoints (api/key.h), NULL: they are not encrypted */
 	int channel;      /* -1: the Cairn that started the job is gone */
 	int signals, listener;
 	char *name, *socket_path, *command;
@@ -71,8 +73,8 @@ json_t *start_tree(struct init *init, char *const command[]);
 /* The job is not to be found any more. */
 void start_undo_name(const struct init *init);
 
-/* saving.c. Puts a checkpoint or a check in line; borrows @request and @fd (-1: none). */
-void saving_ask(struct init *init, const json_t *request, int fd, int client);
+/* saving.c. Puts a checkpoint or a check in line; borrows @request, and takes @fds. */
+void saving_ask(struct init *init, const json_t *request, struct control_fds *fds, int client);
 /* Begins what has its turn: what stands in line, what programs of the job ask for, what it is time for. */
 void saving_go_on(struct init *init);
 /* Milliseconds until saving_go_on has to be called again, -1: not by time. */

@@ -179,7 +179,7 @@ int mapped_find(struct rebuild *rebuild, struct fault *fault)
 		log_info("restore: %llu pages are mapped from the image, in %zu pieces; the other %llu are loaded first", (unsigned long long)mapped,
 			 pieces, (unsigned long long)(every - mapped));
 	else if (rc == 0)
-		log_warn("only %llu of %llu pages can be mapped from the image (try one that was made with --compress none, and without a parent); "
+		log_warn("only %llu of %llu pages can be mapped from the image (try one that was made with --compress none, without a key and without a parent); "
 			 "continuing with --eager", (unsigned long long)mapped, (unsigned long long)every);
 	rebuild->pages += rebuild->is_mapped ? mapped : 0;
 	return rc;

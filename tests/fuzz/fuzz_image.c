@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Any bytes as an image: faults are fine, crashes are not. Each input is read twice, as it is and with its
- * checksums made right, since behind the checksums is where the interesting code lies.
+ * checksums made right, since behind the checksums is where the interesting code lies; and so encrypted.
  *
  *	clang -fsanitize=fuzzer,address,undefined -DFUZZ ...   or   fuzz_image FILE... (plain replay) */
 #include <fcntl.h>
@@ -12,6 +12,7 @@
 #include "base/fd.h"
 #include "base/memory.h"
 #include "image/image.h"
+#include "image/crypt.h"
 #include "image/layout.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -51,7 +52,9 @@ static void blocks_read(struct image_reader *reader)
 	image_reader_raw(reader, raw_check, reader, &fault);
 }
 
-static void image_read(const uint8_t *data, size_t size)
+static const struct image_key key = { "fuzz" };
+
+static void image_read(const uint8_t *data, size_t size, const struct image_key *secret)
 {
 	_close_ int fd = memfd_create("fuzz-image", MFD_CLOEXEC);
 	if (fd < 0 || fd_pwrite_full(fd, data, size, 0))
@@ -60,7 +63,7 @@ static void image_read(const uint8_t *data, size_t size)
 	snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
 	struct image_reader *reader = NULL;
 	struct fault fault;
-	if (!image_reader_open(path, &reader, &fault))
+	if (!image_reader_open(path, secret, &reader, &fault))
 		blocks_read(reader);
 	image_reader_free(reader);
 }
@@ -106,13 +109,68 @@ static void image_seal(uint8_t *data, size_t size)
 	block_seal(data, size, offset, trailer->index_length, seed);
 }
 
+static void block_encrypt(const struct crypt *crypt, uint8_t *data, size_t size, uint64_t offset, uint64_t length)
+{
+	struct layout_block block;
+	struct fault fault;
+	if (offset % IMAGE_PAGE || offset >= size || length < IMAGE_PAGE || length > size - offset)
+		return;
+	memcpy(&block, data + offset, sizeof block);
+	struct layout_sealed *sealed = (struct layout_sealed *)(data + offset);
+	*sealed = (struct layout_sealed){
+		.magic = LAYOUT_SEALED_MAGIC, .type = block.type, .length = length, .offset = offset, .pages = block.pages, .count = block.count,
+		.used = block.used };
+	const struct crypt_part parts[] = {
+		{ &sealed->pages, &sealed->pages, LAYOUT_SEALED_INNER }, { sealed + 1, sealed + 1, length - sizeof *sealed } };
+	if (crypt_seal(crypt, offset, sealed, LAYOUT_SEALED_OPEN, parts, 2, sealed->tag, &fault))
+		abort();
+}
+
+/* What somebody with the key could have made of it. */
+static void image_encrypt(uint8_t *data, size_t size)
+{
+	struct fault fault;
+	struct crypt *crypt = NULL;
+	if (size < 2 * IMAGE_PAGE || size % IMAGE_PAGE)
+		return;
+	struct layout_header *header = (struct layout_header *)data;
+	struct layout_trailer *trailer = (struct layout_trailer *)(data + size - IMAGE_PAGE);
+	uint64_t offset = trailer->index_offset, length = trailer->index_length;
+	if (crypt_new(&key, header->salt, header->id, &crypt, &fault))
+		abort();
+	header->incompatible |= LAYOUT_ENCRYPTED;
+	memcpy(header->key_check, crypt_check(crypt), sizeof header->key_check);
+	memset(header->mark, 0, sizeof header->mark);
+	uint8_t mark[CRYPT_MARK];
+	const struct crypt_part inner = { &trailer->index_offset, &trailer->index_offset, LAYOUT_TRAILER_INNER };
+	if (crypt_mark(crypt, header, offsetof(struct layout_header, hash), mark, &fault))
+		abort();
+	memcpy(header->mark, mark, sizeof mark);
+	header->hash = layout_page_hash(header);
+	if (offset % IMAGE_PAGE == 0 && offset < size) {
+		const struct layout_entry *entries = (const struct layout_entry *)(data + offset + sizeof(struct layout_block));
+		size_t most = (size - offset - sizeof(struct layout_block)) / sizeof *entries;
+		for (size_t i = 0; i < most && i < trailer->blocks; i++)
+			if (entries[i].offset < offset && entries[i].length <= offset - entries[i].offset)
+				block_encrypt(crypt, data, size, entries[i].offset, entries[i].length);
+		block_encrypt(crypt, data, size, offset, length);
+	}
+	if (crypt_seal(crypt, size - IMAGE_PAGE, trailer, LAYOUT_TRAILER_OPEN, &inner, 1, trailer->tag, &fault))
+		abort();
+	trailer->hash = layout_page_hash(trailer);
+	crypt_free(crypt);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	image_read(data, size);
+	image_read(data, size, NULL);
+	image_read(data, size, &key);
 	_free_ uint8_t *sealed = aligned_alloc(IMAGE_PAGE, layout_align(size + 1));
 	memcpy(sealed, data, size);
 	image_seal(sealed, size);
-	image_read(sealed, size);
+	image_read(sealed, size, NULL);
+	image_encrypt(sealed, size);
+	image_read(sealed, size, &key);
 	return 0;
 }
 

@@ -94,11 +94,11 @@ static void record_write(struct image_writer *writer, uint32_t tag, char *comman
 	assert_done(image_writer_record(writer, tag, &info.base, &fault));
 }
 
-static void small_write(int fd)
+static void small_write_keyed(int fd, const struct image_key *key)
 {
 	struct image_writer *writer = NULL;
 	struct image_stats stats;
-	assert_done(image_writer_new(fd, &raw, NULL, &writer, &fault));
+	assert_done(image_writer_new(fd, &raw, key, NULL, &writer, &fault));
 	record_write(writer, 1, (char *)"first", 4121);
 	pages_write(writer, 7, 0x7000, 2, 1, IMAGE_PAGE);
 	record_write(writer, 99, (char *)"second", 4122);
@@ -106,6 +106,11 @@ static void small_write(int fd)
 	assert_int_equal(stats.records, 2);
 	assert_int_equal(stats.pages, 2);
 	image_writer_free(writer);
+}
+
+static void small_write(int fd)
+{
+	small_write_keyed(fd, NULL);
 }
 
 static void record_expect(const struct image_record *record, uint32_t tag, const char *command, uint32_t pid)
@@ -143,11 +148,12 @@ static uint64_t pages_expect(const struct image_reader *reader, uint8_t *buffer)
 	return pages;
 }
 
-static void small_expect(const char *path, uint8_t *buffer)
+static void small_expect_keyed(const char *path, const struct image_key *key, uint8_t *buffer)
 {
 	struct image_reader *reader = NULL;
 	const struct image_record *records;
-	assert_done(image_reader_open(path, &reader, &fault));
+	assert_done(image_reader_open(path, key, &reader, &fault));
+	assert_int_equal(image_reader_is_encrypted(reader), key != NULL);
 	assert_int_equal(image_reader_records(reader, &records), 2);
 	record_expect(&records[0], 1, "first", 4121);
 	record_expect(&records[1], 99, "second", 4122);
@@ -155,16 +161,26 @@ static void small_expect(const char *path, uint8_t *buffer)
 	image_reader_free(reader);
 }
 
+static void small_expect(const char *path, uint8_t *buffer)
+{
+	small_expect_keyed(path, NULL, buffer);
+}
+
 /* The class of the first fault of opening and reading everything, 0: none. */
-static int read_all(const struct bench *bench, const char *path, struct fault *fault)
+static int read_all_keyed(const struct bench *bench, const char *path, const struct image_key *key, struct fault *fault)
 {
 	struct image_reader *reader = NULL;
 	const struct image_block *blocks;
-	int rc = image_reader_open(path, &reader, fault);
+	int rc = image_reader_open(path, key, &reader, fault);
 	for (size_t i = 0; !rc && i < image_reader_blocks(reader, &blocks); i++)
 		rc = image_reader_pages(reader, i, bench->block, NULL, fault);
 	image_reader_free(reader);
 	return rc ? (int)fault->class : 0;
+}
+
+static int read_all(const struct bench *bench, const char *path, struct fault *fault)
+{
+	return read_all_keyed(bench, path, NULL, fault);
 }
 
 static void refusal_expect(const struct bench *bench, const char *words)
@@ -228,11 +244,11 @@ static void *writer_thread_run(void *argument)
 }
 
 /* @fd: a file or a stream. */
-static void threads_write(int fd)
+static void threads_write(int fd, const struct image_key *secret)
 {
 	struct image_writer *writer = NULL;
 	struct writer_thread threads[THREADS];
-	assert_done(image_writer_new(fd, &raw, NULL, &writer, &fault));
+	assert_done(image_writer_new(fd, &raw, secret, NULL, &writer, &fault));
 	for (uint32_t i = 0; i < THREADS; i++) {
 		threads[i] = (struct writer_thread){ .writer = writer, .space = i + 1 };
 		pthread_create(&threads[i].thread, NULL, writer_thread_run, &threads[i]);
@@ -245,12 +261,12 @@ static void threads_write(int fd)
 	image_writer_free(writer);
 }
 
-static void threads_expect(const struct bench *bench)
+static void threads_expect(const struct bench *bench, const struct image_key *secret)
 {
 	struct image_reader *reader = NULL;
 	const struct image_record *records;
 	const struct image_block *blocks;
-	assert_done(image_reader_open(bench->path, &reader, &fault));
+	assert_done(image_reader_open(bench->path, secret, &reader, &fault));
 	assert_int_equal(image_reader_records(reader, &records), 50000);
 	for (uint32_t i = 0; i < 50000; i++)
 		record_expect(&records[i], 1, "one of very many records", i + 1);
@@ -265,16 +281,28 @@ static void threads_expect(const struct bench *bench)
 static void threads_into_a_file(void **state)
 {
 	struct bench *bench = *state;
-	threads_write(bench->fd);
-	threads_expect(bench);
+	threads_write(bench->fd, NULL);
+	threads_expect(bench, NULL);
 }
 
 static void threads_into_a_stream(void **state)
 {
 	struct bench *bench = *state;
 	assert_int_equal(fcntl(bench->fd, F_SETFL, O_APPEND), 0);
-	threads_write(bench->fd);
-	threads_expect(bench);
+	threads_write(bench->fd, NULL);
+	threads_expect(bench, NULL);
+}
+
+static void encrypted_threads(void **state)
+{
+	struct bench *bench = *state;
+	static const struct image_key secret = { "many" };
+	for (int round = 0; round < 2; round++) { /* as a file, then as a stream */
+		assert_int_equal(ftruncate(bench->fd, 0), 0);
+		assert_int_equal(fcntl(bench->fd, F_SETFL, round ? O_APPEND : 0), 0);
+		threads_write(bench->fd, &secret);
+		threads_expect(bench, &secret);
+	}
 }
 
 static void large_record(void **state)
@@ -286,13 +314,13 @@ static void large_record(void **state)
 	size_t size = 20 << 20;
 	char *text = memory_new(size + 1);
 	memset(text, 'x', size);
-	assert_done(image_writer_new(bench->fd, &raw, NULL, &writer, &fault));
+	assert_done(image_writer_new(bench->fd, &raw, NULL, NULL, &writer, &fault));
 	record_write(writer, 1, (char *)"before", 1);
 	record_write(writer, 1, text, 2);
 	record_write(writer, 1, (char *)"after", 3);
 	assert_done(image_writer_finish(writer, NULL, &fault));
 	image_writer_free(writer);
-	assert_done(image_reader_open(bench->path, &reader, &fault));
+	assert_done(image_reader_open(bench->path, NULL, &reader, &fault));
 	assert_int_equal(image_reader_records(reader, &records), 3);
 	record_expect(&records[1], 1, text, 2);
 	record_expect(&records[2], 1, "after", 3);
@@ -326,7 +354,7 @@ static void the_map_decides(void **state)
 	for (int i = 0; i < 3; i++)
 		memset(data + i * IMAGE_PAGE, i + 1, IMAGE_PAGE);
 	const struct page_batch batch = { .count = 1, .chunks = { { 0x5000, 3, data } } };
-	assert_done(image_writer_new(bench->fd, &raw, NULL, &writer, &fault));
+	assert_done(image_writer_new(bench->fd, &raw, NULL, NULL, &writer, &fault));
 	record_write(writer, 1, (char *)"one", 1);
 	assert_done(image_writer_pages(writer, &batch, &block, &fault));
 	image_writer_places(writer, 3, &(struct page_place){ .address = 0x9000, .pages = 1, .block = block, .first = 2 }, 1);
@@ -335,7 +363,7 @@ static void the_map_decides(void **state)
 	image_writer_free(writer);
 	assert_int_equal(stats.pages, 2);
 	assert_int_equal(stats.stored, 3);
-	assert_done(image_reader_open(bench->path, &reader, &fault));
+	assert_done(image_reader_open(bench->path, NULL, &reader, &fault));
 	const struct page_taker taker = { one_page, &spaces };
 	assert_done(image_reader_pages(reader, 0, bench->block, &taker, &fault));
 	assert_int_equal(spaces, 1u << 1 | 1u << 3);
@@ -376,9 +404,10 @@ static int sum_batch(void *context, const struct page_batch *batch, struct fault
 	return 0;
 }
 
-static void compressed_round_trip(void **state)
+static const struct image_key round_trip_key = { "any" };
+
+static void round_trips(struct bench *bench, const struct image_key *secret)
 {
-	struct bench *bench = *state;
 	static const struct image_compression ways[] = { { CODEC_RAW, 0 }, { CODEC_LZ4, 0 }, { CODEC_ZSTD, 0 }, { CODEC_ZSTD, 9 } };
 	uint64_t sums[4] = { 0 }, bytes[4];
 	for (size_t w = 0; w < sizeof ways / sizeof *ways; w++) {
@@ -388,7 +417,7 @@ static void compressed_round_trip(void **state)
 		const struct image_block *blocks;
 		assert_int_equal(ftruncate(bench->fd, 0), 0);
 		assert_int_equal(lseek(bench->fd, 0, SEEK_SET), 0);
-		assert_done(image_writer_new(bench->fd, &ways[w], NULL, &writer, &fault));
+		assert_done(image_writer_new(bench->fd, &ways[w], secret, NULL, &writer, &fault));
 		record_write(writer, 1, (char *)"one", 1);
 		half_write(writer, 0x100000, 126, 2);
 		half_write(writer, 0x900000, 2, 128);
@@ -397,7 +426,7 @@ static void compressed_round_trip(void **state)
 		assert_done(image_writer_finish(writer, &stats, &fault));
 		image_writer_free(writer);
 		bytes[w] = stats.bytes;
-		assert_done(image_reader_open(bench->path, &reader, &fault));
+		assert_done(image_reader_open(bench->path, secret, &reader, &fault));
 		const struct page_taker taker = { sum_batch, &sums[w] };
 		for (size_t i = 0; i < image_reader_blocks(reader, &blocks); i++)
 			assert_done(image_reader_pages(reader, i, bench->block, &taker, &fault));
@@ -405,6 +434,16 @@ static void compressed_round_trip(void **state)
 		assert_int_equal(sums[w], sums[0]);
 		assert_true(w == 0 || bytes[w] < bytes[0] * 3 / 5);
 	}
+}
+
+static void compressed_round_trip(void **state)
+{
+	round_trips(*state, NULL);
+}
+
+static void encrypted_round_trip(void **state)
+{
+	round_trips(*state, &round_trip_key);
 }
 
 static void truncation_is_detected(void **state)
@@ -459,6 +498,152 @@ static void every_bit_counts(void **state)
 			assert_int_equal(pwrite(bench->fd, &byte, 1, at), 1);
 		}
 	small_expect(bench->path, bench->block);
+}
+
+/* Encrypted images: no byte may be changed by who does not have the key, whatever checksums he makes. */
+
+static const struct image_key key = { "0123456789abcdef" }, other_key = { "0123456789abcdeg" };
+
+/* Everything at @path is refused, for the key's sake or as damaged. */
+static void forgery_expect(const struct bench *bench, const char *what, long long where)
+{
+	struct fault fault = { 0 };
+	int class = read_all_keyed(bench, bench->path, &key, &fault);
+	if (class != FAULT_IMAGE && class != FAULT_PERMISSION)
+		fail_msg("%s 0x%llx does not matter: %s", what, where, fault.text);
+}
+
+/* As somebody would who knows the format and not the key. */
+static void checksums_make(const struct bench *bench)
+{
+	struct layout_header header;
+	struct layout_trailer trailer;
+	struct stat status;
+	fstat(bench->fd, &status);
+	assert_int_equal(pread(bench->fd, &header, sizeof header, 0), sizeof header);
+	assert_int_equal(pread(bench->fd, &trailer, sizeof trailer, status.st_size - IMAGE_PAGE), sizeof trailer);
+	header.hash = layout_page_hash(&header);
+	trailer.hash = layout_page_hash(&trailer);
+	assert_int_equal(pwrite(bench->fd, &header, sizeof header, 0), sizeof header);
+	assert_int_equal(pwrite(bench->fd, &trailer, sizeof trailer, status.st_size - IMAGE_PAGE), sizeof trailer);
+}
+
+static void encrypted_every_byte_counts(void **state)
+{
+	struct bench *bench = *state;
+	struct stat status;
+	small_write_keyed(bench->fd, &key);
+	fstat(bench->fd, &status);
+	_free_ uint8_t *good = memory_new((size_t)status.st_size);
+	assert_int_equal(pread(bench->fd, good, (size_t)status.st_size, 0), status.st_size);
+	for (off_t at = 0; at < status.st_size; at++) {
+		uint8_t flipped = good[at] ^ (uint8_t)(1 << at % 8);
+		assert_int_equal(pwrite(bench->fd, &flipped, 1, at), 1);
+		forgery_expect(bench, "a flipped bit at", at);
+		/* The pages that have checksums, and all of those but the checksums themselves. */
+		bool summed = at < IMAGE_PAGE || at >= status.st_size - IMAGE_PAGE;
+		if (summed && at % IMAGE_PAGE < 4088) {
+			checksums_make(bench);
+			forgery_expect(bench, "a flipped bit, with right checksums, at", at);
+			assert_int_equal(pwrite(bench->fd, good, IMAGE_PAGE, 0), IMAGE_PAGE);
+			assert_int_equal(pwrite(bench->fd, good + status.st_size - IMAGE_PAGE, IMAGE_PAGE, status.st_size - IMAGE_PAGE), IMAGE_PAGE);
+		}
+		assert_int_equal(pwrite(bench->fd, &good[at], 1, at), 1);
+	}
+	small_expect_keyed(bench->path, &key, bench->block);
+}
+
+static void encrypted_truncation_is_detected(void **state)
+{
+	struct bench *bench = *state;
+	struct stat status;
+	assert_int_equal(fcntl(bench->fd, F_SETFL, O_APPEND), 0); /* a stream: the header knows no length */
+	small_write_keyed(bench->fd, &key);
+	small_expect_keyed(bench->path, &key, bench->block);
+	fstat(bench->fd, &status);
+	_free_ uint8_t *good = memory_new((size_t)status.st_size);
+	assert_int_equal(pread(bench->fd, good, (size_t)status.st_size, 0), status.st_size);
+	for (off_t size = status.st_size - IMAGE_PAGE; size > 0; size -= IMAGE_PAGE) {
+		struct layout_trailer trailer;
+		assert_int_equal(ftruncate(bench->fd, size), 0);
+		forgery_expect(bench, "cut at", size);
+		if (size == status.st_size - IMAGE_PAGE)
+			continue;
+		/* With the trailer again, and one that says the new length. */
+		memcpy(&trailer, good + status.st_size - IMAGE_PAGE, sizeof trailer);
+		assert_int_equal(write(bench->fd, &trailer, sizeof trailer), sizeof trailer);
+		forgery_expect(bench, "the trailer moved to", size);
+		assert_int_equal(ftruncate(bench->fd, size), 0);
+		trailer.file_length = (uint64_t)size + IMAGE_PAGE;
+		trailer.hash = layout_page_hash(&trailer);
+		assert_int_equal(write(bench->fd, &trailer, sizeof trailer), sizeof trailer);
+		forgery_expect(bench, "the trailer changed, at", size);
+	}
+}
+
+/* Page blocks of equal size of one image and another. */
+static void encrypted_blocks_stay_where_they_are(void **state)
+{
+	struct bench *bench = *state, *other = NULL;
+	enum { LENGTH = 3 * IMAGE_PAGE, FIRST = IMAGE_PAGE, SECOND = FIRST + LENGTH };
+	uint8_t blocks[2][LENGTH], foreign[LENGTH];
+	struct image_writer *writer = NULL;
+	assert_int_equal(bench_new((void **)&other), 0);
+	for (int i = 0; i < 2; i++) {
+		assert_done(image_writer_new(i ? bench->fd : other->fd, &raw, &key, NULL, &writer, &fault));
+		pages_write(writer, 7, 0x7000, 2, 1, IMAGE_PAGE);
+		pages_write(writer, 7, 0x17000, 2, 1, IMAGE_PAGE);
+		record_write(writer, 1, (char *)"first", 4121);
+		assert_done(image_writer_finish(writer, NULL, &fault));
+		image_writer_free(writer);
+	}
+	assert_int_equal(read_all_keyed(bench, bench->path, &key, &(struct fault){ 0 }), 0);
+	assert_int_equal(pread(bench->fd, blocks, sizeof blocks, FIRST), sizeof blocks);
+	assert_int_equal(pread(other->fd, foreign, sizeof foreign, FIRST), sizeof foreign);
+	assert_int_equal(((struct layout_sealed *)foreign)->length, LENGTH);
+	/* The same pages at the same place of two images are not the same bytes. */
+	size_t same = 0;
+	for (size_t i = 64; i < LENGTH; i++)
+		same += foreign[i] == blocks[0][i];
+	assert_true(same < LENGTH / 64);
+	assert_int_equal(pwrite(bench->fd, foreign, LENGTH, FIRST), LENGTH);
+	forgery_expect(bench, "a block of another image at", FIRST);
+	for (int patched = 0; patched < 2; patched++) {
+		((struct layout_sealed *)blocks[0])->offset = patched ? SECOND : FIRST;
+		((struct layout_sealed *)blocks[1])->offset = patched ? FIRST : SECOND;
+		assert_int_equal(pwrite(bench->fd, blocks[1], LENGTH, FIRST), LENGTH);
+		assert_int_equal(pwrite(bench->fd, blocks[0], LENGTH, SECOND), LENGTH);
+		forgery_expect(bench, "exchanged blocks at", FIRST);
+	}
+	bench_free((void **)&other);
+}
+
+static void keys_are_told_apart(void **state)
+{
+	struct bench *bench = *state;
+	struct fault fault = { 0 };
+	small_write_keyed(bench->fd, &key);
+	assert_int_equal(read_all_keyed(bench, bench->path, &other_key, &fault), FAULT_PERMISSION);
+	assert_int_equal(fault.error, EKEYREJECTED);
+	assert_non_null(strstr(fault.text, "another key; try"));
+	assert_int_equal(read_all_keyed(bench, bench->path, NULL, &fault), FAULT_PERMISSION);
+	assert_int_equal(fault.error, ENOKEY);
+	assert_non_null(strstr(fault.text, "--decrypt-key"));
+	assert_int_equal(ftruncate(bench->fd, 0), 0);
+	small_write(bench->fd);
+	assert_int_equal(read_all_keyed(bench, bench->path, &key, &fault), FAULT_IMAGE);
+	assert_non_null(strstr(fault.text, "is not encrypted"));
+}
+
+static void plain_images_say_nothing_of_encryption(void **state)
+{
+	struct bench *bench = *state;
+	struct layout_header header;
+	static const uint8_t zero[sizeof header.salt + sizeof header.key_check + sizeof header.mark];
+	small_write(bench->fd);
+	assert_int_equal(pread(bench->fd, &header, sizeof header, 0), sizeof header);
+	assert_int_equal(header.incompatible, 0);
+	assert_memory_equal(header.salt, zero, sizeof zero);
 }
 
 /* Hostile images: a field is changed and the checksum over it made again. */
@@ -584,7 +769,7 @@ static void writer_refuses_bad_batches(void **state)
 	struct image_writer *writer = NULL;
 	struct page_batch batch = { .space = 1 };
 	uint64_t block;
-	assert_done(image_writer_new(bench->fd, &raw, NULL, &writer, &fault));
+	assert_done(image_writer_new(bench->fd, &raw, NULL, NULL, &writer, &fault));
 	struct fault fault;
 	assert_true(image_writer_pages(writer, &batch, &block, &fault) < 0);
 	batch.count = 1;
@@ -602,7 +787,7 @@ static void full_disk_is_a_fault(void **state)
 	struct fault fault = { 0 };
 	_close_ int fd = open("/dev/full", O_WRONLY | O_CLOEXEC);
 	assert_true(fd >= 0);
-	assert_int_equal(image_writer_new(fd, &raw, NULL, &writer, &fault), -ENOSPC);
+	assert_int_equal(image_writer_new(fd, &raw, NULL, NULL, &writer, &fault), -ENOSPC);
 	assert_int_equal(fault.class, FAULT_FAILED);
 	assert_non_null(strstr(fault.text, "No space left on device; free some space"));
 }
@@ -615,7 +800,7 @@ static void closed_pipe_is_a_fault(void **state)
 	int ends[2];
 	assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
 	close(ends[0]);
-	assert_int_equal(image_writer_new(ends[1], &raw, NULL, &writer, &fault), -EPIPE);
+	assert_int_equal(image_writer_new(ends[1], &raw, NULL, NULL, &writer, &fault), -EPIPE);
 	assert_int_equal(fault.class, FAULT_FAILED);
 	close(ends[1]);
 }
@@ -626,7 +811,7 @@ static void file_size_limit_is_a_fault(void **state)
 	struct bench *bench = *state;
 	struct image_writer *writer = NULL;
 	struct rlimit old, low;
-	assert_done(image_writer_new(bench->fd, &raw, NULL, &writer, &fault));
+	assert_done(image_writer_new(bench->fd, &raw, NULL, NULL, &writer, &fault));
 	assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
 	low = (struct rlimit){ 3 * IMAGE_PAGE, old.rlim_max };
 	struct page_batch batch = { .space = 1, .count = 1, .chunks = { { 0x1000, 16, bench->block } } };
@@ -750,6 +935,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		test(file_round_trip), test(pipe_round_trip), test(appended_file_is_written_in_order),
 		test(threads_into_a_file), test(threads_into_a_stream), test(large_record), test(the_map_decides), test(compressed_round_trip),
+		test(encrypted_round_trip), test(encrypted_threads), test(encrypted_every_byte_counts), test(encrypted_truncation_is_detected),
+		test(encrypted_blocks_stay_where_they_are), test(keys_are_told_apart), test(plain_images_say_nothing_of_encryption),
 		test(truncation_is_detected), test(truncation_of_a_stream_is_detected), test(growth_is_detected),
 		test(every_bit_counts), test(newer_version_is_refused), test(unknown_feature_is_refused),
 		test(foreign_file_is_refused), test(blocks_of_another_image_are_refused),
