@@ -103,14 +103,19 @@ def nothing_saved():
     equal(held(program), ahead, "files after a refused restore")
 
 
+def ready(code):
+    program = start([PYTHON, "-c", code], "job")
+    program.wait_text("ready")
+    return program
+
+
 @test("--save-files append takes along what is open for appending: a log that was rotated away is there again", quick=True)
 def appended():
     need_cairn()
     code = ("import os, time\nlog = os.open('log', os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)\n"
             "other = os.open('other', os.O_RDWR | os.O_CREAT)\nos.write(other, b'other')\nos.write(log, b'before\\n')\nos.write(1, b'ready\\n')\n"
             "while not os.path.exists('finish'): time.sleep(0.002)\nos.write(log, b'after\\n')\n")
-    program = start([PYTHON, "-c", code], "job")
-    program.wait_text("ready")
+    program = ready(code)
     program.checkpoint("--save-files", "append")
     check("other" not in cairn("inspect", program.image, status=OK).out.partition("saved file")[2].splitlines()[0], "another file was saved")
     os.rename(program.path("log"), program.path("log.1"))
@@ -156,8 +161,7 @@ def holes():
     code = ("import os, time\nf = os.open('sparse', os.O_RDWR | os.O_CREAT)\nos.pwrite(f, b'start', 0)\nos.pwrite(f, b'end', 5 << 30)\n"
             "os.write(1, b'ready\\n')\nwhile not os.path.exists('finish'): time.sleep(0.002)\n"
             "print(os.pread(f, 6, 0), os.pread(f, 6, 5 << 30), os.fstat(f).st_size)\n")
-    program = start([PYTHON, "-c", code], "job")
-    program.wait_text("ready")
+    program = ready(code)
     program.checkpoint("--save-files", "all")
     check(os.path.getsize(program.image) < 50 << 20, "the image holds the hole")
     program.path("sparse").unlink()
@@ -204,8 +208,7 @@ def unreadable():
     need_cairn()
     code = ("import os, time\nf = os.open('secret', os.O_WRONLY | os.O_CREAT, 0o200)\nos.write(1, b'ready\\n')\n"
             "while not os.path.exists('finish'): time.sleep(0.002)\n")
-    program = start([PYTHON, "-c", code], "job")
-    program.wait_text("ready")
+    program = ready(code)
     result = cairn("checkpoint", "--save-files", "all", "-o", "image.cairn", program.pid)
     fault_line(result, 4, "secret", "without --save-files")
     unharmed(program.pid)

@@ -41,7 +41,7 @@ c.connect("server")
 c.sendall(b"hello")
 print("ready", flush=True)
 wait("go")
-c.settimeout(10)
+c.settimeout(60)
 got = b""
 while True:
     data = c.recv(100)
@@ -145,7 +145,7 @@ s = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
 s.bind("mine"); s.listen(1)
 print("ready", flush=True)
 wait("go")
-s.settimeout(10)
+s.settimeout(60)
 s.accept()[0].sendall(b"mine")
 ''')
     program.checkpoint()
@@ -164,6 +164,25 @@ s.accept()[0].sendall(b"mine")
     program.path("go").touch()
     equal(probe.recv(10), b"mine", "what the restored server sends")
     program.succeed()
+
+
+def waits(script, words, after):
+    """What can only be taken: waited for, then refused by name, or lost if the user says so."""
+    program = client(script)
+    if "skipped" in program.text():
+        program.kill()
+        raise Skip(program.text())
+    dry = cairn("check", program.pid)
+    check(dry.status == OK, "cairn check refuses what passes by itself", dry)
+    result = program.checkpoint("--timeout", "0.5", status=None, kill=False)
+    line = fault_line(result, TIMEOUT, str(program.pid), words)
+    check("--in-flight lose" in line, "the remedy is not named", line)
+    unharmed(program.pid)
+    program.checkpoint("--in-flight", "lose")
+    program.restore()
+    program.path("go").touch()
+    program.succeed()
+    check(after in program.text(), "wrong output", program.text())
 
 
 @test("a failed restore leaves no socket's file", quick=True)
@@ -199,7 +218,7 @@ print("ready", flush=True)
 wait("go")
 c = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
 c.connect("place")
-s.settimeout(10)
+s.settimeout(60)
 s.accept()[0].sendall(b"hello")
 print("got", c.recv(100).decode(), sorted(os.listdir(".")), flush=True)
 ''')
@@ -212,7 +231,7 @@ print("got", c.recv(100).decode(), sorted(os.listdir(".")), flush=True)
 
 @test("data sent before it was accepted: tried again, refused by name, or lost if the user says so", quick=True)
 def before_accept():
-    program = client(r'''
+    waits(r'''
 s = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
 s.bind("both"); s.listen(3)
 c = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -220,69 +239,32 @@ c.connect("both")
 c.sendall(b"early")
 print("ready", flush=True)
 wait("go")
-s.settimeout(10)
+s.settimeout(60)
 a = s.accept()[0]
 c.sendall(b"late")
 print("got", a.recv(100).decode(), flush=True)
-''')
-    result = program.checkpoint("--timeout", "0.5", status=None, kill=False)
-    line = fault_line(result, TIMEOUT, str(program.pid), "accepted")
-    check("--in-flight lose" in line, "the remedy is not named", line)
-    unharmed(program.pid)
-    program.checkpoint("--in-flight", "lose")
-    program.restore()
-    program.path("go").touch()
-    program.succeed()
-    check("got late" in program.text(), "wrong output", program.text())
+''', "accepted", "got late")
 
 
 @test("a TCP connection of the tree that is not accepted yet is no peer outside: it is waited for, refused by name, or lost if the user says so", quick=True)
 def tcp_before_accept():
-    program = client(r'''
+    waits(r'''
 s = socket.create_server(("127.0.0.1", 0))
 c = socket.create_connection(s.getsockname())
 c.sendall(b"early")
 print("ready", flush=True)
 wait("go")
 try:
-    c.settimeout(10)
+    c.settimeout(60)
     print("first", c.recv(10), flush=True)
 except OSError as error:
     print("first", error.errno == 104, flush=True)
-s.settimeout(10)
+s.settimeout(60)
 d = socket.create_connection(s.getsockname())
 a = s.accept()[0]
 d.sendall(b"late")
 print("got", a.recv(100).decode(), flush=True)
-''')
-    dry = cairn("check", program.pid)
-    check(dry.status == OK, "cairn check refuses what passes by itself", dry)
-    result = program.checkpoint("--timeout", "0.5", status=None, kill=False)
-    line = fault_line(result, TIMEOUT, str(program.pid), "accepted")
-    check("--in-flight lose" in line, "the remedy is not named", line)
-    unharmed(program.pid)
-    program.checkpoint("--in-flight", "lose")
-    program.restore()
-    program.path("go").touch()
-    program.succeed()
-    check("first True" in program.text() and "got late" in program.text(), "wrong output", program.text())
-
-
-def waits(script, words, after):
-    """What can only be taken: waited for, then refused by name, or lost if the user says so."""
-    program = client(script)
-    if "skipped" in program.text():
-        program.kill()
-        raise Skip(program.text())
-    result = program.checkpoint("--timeout", "0.5", status=None, kill=False)
-    line = fault_line(result, TIMEOUT, str(program.pid), words)
-    check("--in-flight lose" in line, "the remedy is not named", line)
-    unharmed(program.pid)
-    program.checkpoint("--in-flight", "lose")
-    program.restore()
-    program.path("go").touch()
-    program.succeed()
-    check(after in program.text(), "wrong output", program.text())
+''', "accepted", "first True\ngot late")
 
 
 @test("data under UDP_CORK is waited for, then refused by name; --in-flight lose goes on without it, corked", quick=True)
@@ -290,7 +272,7 @@ def corked():
     waits(r"""
 peer = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 peer.bind(("127.0.0.1", 0))
-peer.settimeout(10)
+peer.settimeout(60)
 c = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 c.connect(peer.getsockname())
 c.setsockopt(17, 1, 1)

@@ -108,6 +108,15 @@ def not_permitted():
     program.succeed()
 
 
+def refused_by_name(argv, words):
+    """A program that says when it is ready, and waits."""
+    program = start(argv)
+    program.wait_text("ready")
+    fault_line(cairn("checkpoint", program.pid, "-o", "a.cairn"), UNSUPPORTED, words)
+    unharmed(program.pid)
+    program.kill()
+
+
 @test("two threads that share a working directory apart from their process are refused by name, and unharmed", quick=True)
 def apart():
     need_cairn()
@@ -127,11 +136,7 @@ ready.acquire()
 print("ready", flush=True)
 threading.Event().wait()
 """)
-    program = start([PYTHON, "apart.py"])
-    program.wait_text("ready")
-    fault_line(cairn("checkpoint", program.pid, "-o", "a.cairn"), UNSUPPORTED, "share a working directory and umask")
-    unharmed(program.pid)
-    program.kill()
+    refused_by_name([PYTHON, "apart.py"], "share a working directory and umask")
 
 
 @test("a thread with a descriptor table of its own is refused by name, and unharmed", quick=True)
@@ -149,11 +154,7 @@ ready.acquire()
 print("ready", flush=True)
 threading.Event().wait()
 """.lstrip())
-    program = start([PYTHON, "own.py"])
-    program.wait_text("ready")
-    fault_line(cairn("checkpoint", program.pid, "-o", "a.cairn"), UNSUPPORTED, "a descriptor table of its own")
-    unharmed(program.pid)
-    program.kill()
+    refused_by_name([PYTHON, "own.py"], "a descriptor table of its own")
 
 
 @test("a 32-bit program is refused by name before it is touched", quick=True)
@@ -174,11 +175,7 @@ text: .ascii "ready\\n"
         subprocess.Popen(["./narrow"], stdout=subprocess.DEVNULL).kill()
     except OSError as error:
         raise Skip(f"32-bit programs do not run here: {error}") from error
-    program = start(["./narrow"])
-    program.wait_text("ready")
-    fault_line(cairn("checkpoint", program.pid, "-o", "a.cairn"), UNSUPPORTED, "32-bit")
-    unharmed(program.pid)
-    program.kill()
+    refused_by_name(["./narrow"], "32-bit")
 
 
 @test("what a tree shares with a process that is not below the target is refused, with that process's PID", quick=True)

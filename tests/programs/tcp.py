@@ -308,7 +308,7 @@ def refused():
 HALF = r'''
 import os, socket, sys, time
 c = socket.create_connection((sys.argv[1], int(sys.argv[2])))
-c.settimeout(10)
+c.settimeout(60)
 if "own" in sys.argv:
     c.shutdown(socket.SHUT_WR)
 print("ready", flush=True)
@@ -335,7 +335,7 @@ def half_closed(address, own, theirs):
     program = start([PYTHON, "client.py", address, str(server.getsockname()[1]), *(["own"] if own else [])])
     program.wait_text("ready")
     peer, _ = server.accept()
-    peer.settimeout(10)
+    peer.settimeout(60)
     peer.sendall(b"before the end")
     if theirs:
         peer.shutdown(socket.SHUT_WR)
@@ -545,7 +545,7 @@ def repaired():
     check(table in result.out, "the table is not listed", result)
     check("cairn" not in sh("nft", "list", "tables"), "the table is left")
     check("nothing" in cairn("check", "--repair", status=OK).out, "still something to repair")
-    peer.settimeout(10)
+    peer.settimeout(60)
     try:
         peer.sendall(b"are you there?")
         equal(peer.recv(1), b"never", "an answer from nobody")
