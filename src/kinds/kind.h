@@ -300,6 +300,7 @@ struct workshop {
 	VEC(struct scoped_end) at_births, at_end;
 	char image_id[33];    /* hexadecimal */
 	bool close_connections; /* --tcp close */
+	bool maps_addresses; /* --map-address */
 	struct socket_bench *sockets; /* what the kinds of sockets need while they make them */
 };
 /* The record of an open file, NULL: there is none, or it is of another kind. */

@@ -368,6 +368,7 @@ int rebuild_prepare(const struct plan *plan, const struct image_reader *reader, 
 	rebuild->workshop.renumber = options->any_pids;
 	rebuild->workshop.by_exec = options->any_pids && !feature_capability(CAP_CHECKPOINT_RESTORE) && !feature_capability(CAP_SYS_ADMIN);
 	rebuild->workshop.close_connections = options->close_tcp;
+	rebuild->workshop.maps_addresses = options->maps_addresses;
 	uint8_t id[16];
 	image_reader_id(reader, id);
 	memory_hex(id, sizeof id, rebuild->workshop.image_id);

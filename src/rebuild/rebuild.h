@@ -13,6 +13,7 @@ struct rebuild_options {
 	bool lazy;                /* memory is loaded behind the running program */
 	bool mapped;              /* memory is mapped from the image, as far as that goes; not with lazy */
 	bool close_tcp;           /* --tcp close */
+	bool maps_addresses;      /* --map-address */
 	bool roll_back;           /* --file-changed rollback */
 	const char *terminal;     /* path of the caller's controlling terminal, NULL: none */
 	const struct deadline *deadline;

@@ -327,6 +327,61 @@ except BlockingIOError:
 """, "packets wait in it", "got nothing")
 
 
+@test("a message of the kernel's that waits in a netlink socket is waited for, then refused by name, or lost if the user says so", quick=True)
+def netlink_message():
+    waits(r"""
+n = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)
+n.bind((0, 0))
+ask = (20).to_bytes(4, "little") + (18).to_bytes(2, "little") + (0x301).to_bytes(2, "little") + bytes(8) + bytes(4)
+n.send(ask) # RTM_GETLINK, a dump of all links
+n.setblocking(False)
+print("ready", flush=True)
+wait("go")
+try:
+    print("got", n.recv(10000))
+except BlockingIOError:
+    n.send(ask)
+    n.settimeout(60)
+    print("got nothing, then", len(n.recv(10000)) > 20, flush=True)
+""", "a message of the kernel's waits", "got nothing, then True")
+
+
+@test("--tcp close: a connection of MPTCP comes back as reset", quick=True)
+def mptcp_closed():
+    program = client(r"""
+try:
+    server = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262)
+except OSError as error:
+    print("ready, skipped:", error, flush=True)
+    sys.exit(0)
+server.bind(("127.0.0.1", 0))
+server.listen(1)
+c = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262)
+c.connect(server.getsockname())
+peer, _ = server.accept()
+print("ready", flush=True)
+wait("go")
+for s in (c, peer):
+    s.settimeout(60)
+    try:
+        print("got", s.recv(10), flush=True)
+    except ConnectionResetError:
+        print("got reset", flush=True)
+plain = socket.create_connection(server.getsockname())
+server.accept()[0].sendall(b"served")
+plain.settimeout(60)
+print("still", plain.recv(10), flush=True)
+""")
+    if "skipped" in program.text():
+        program.kill()
+        raise Skip(program.text())
+    program.checkpoint("--tcp", "close")
+    program.restore()
+    program.path("go").touch()
+    program.succeed()
+    check(program.text().count("got reset") == 2 and "still b'served'" in program.text(), "wrong output", program.text())
+
+
 @test("a queued datagram names its sender, who was outside and has ended", quick=True)
 def dead_sender():
     program = client(r"""

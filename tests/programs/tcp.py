@@ -536,6 +536,80 @@ print(*(s.getsockname()[0] for s in (server, client, peer, udp, new)), client.ge
     check("10.66.0.2 " * 5 + "10.66.0.2" in program.text(), "wrong addresses", program.text())
 
 
+MOVING = """
+import os, socket, sys, time
+PAUSE = 0.002
+def wait(name):
+    while not os.path.exists(name):
+        time.sleep(PAUSE)
+if sys.argv[1] == "server":
+    server = socket.create_server(("10.66.0.1", 0))
+    print("port", server.getsockname()[1], flush=True)
+    s, _ = server.accept()
+    print("ready", flush=True)
+    wait("go")
+else:
+    s = socket.create_connection(("10.66.0.1", int(sys.argv[2])), source_address=("10.66.0.2", 0))
+    print("ready", flush=True)
+    wait("go")
+    s.sendall(b"hello")
+s.settimeout(60)
+try:
+    data = s.recv(100)
+    if sys.argv[1] == "server":
+        s.sendall(data.upper())
+    print("got", data.decode(), s.getsockname()[0], s.getpeername()[0], flush=True)
+except ConnectionResetError:
+    print("got ECONNRESET", flush=True)
+"""
+
+
+def two_trees():
+    """A server and its client, each a tree of its own, saved and gone; and so are their addresses."""
+    need_cairn()
+    own_network()
+    for address in ("10.66.0.1/32", "10.66.0.2/32"):
+        sh("ip", "addr", "add", address, "dev", "lo")
+    write("moving.py", MOVING)
+    server = start([PYTHON, "../moving.py", "server"], "server")
+    server.wait_text("port")
+    client = start([PYTHON, "../moving.py", "client", server.text().split()[1]], "client")
+    client.wait_text("ready")
+    server.wait_text("ready")
+    for program in (server, client):
+        program.checkpoint("--tcp", "established")
+    for old, new in (("10.66.0.1/32", "10.66.0.3/32"), ("10.66.0.2/32", "10.66.0.4/32")):
+        sh("ip", "addr", "del", old, "dev", "lo")
+        sh("ip", "addr", "add", new, "dev", "lo")
+    return server, client
+
+
+@test("--map-address: a connection between two trees, which are both restored elsewhere, goes on between the new addresses", quick=True)
+def both_moved():
+    server, client = two_trees()
+    for program in (server, client):
+        program.restore("--map-address", "10.66.0.1=10.66.0.3", "--map-address", "10.66.0.2=10.66.0.4")
+    for program in (client, server):
+        program.path("go").touch()
+    for program in (client, server):
+        program.succeed()
+    check("got HELLO 10.66.0.4 10.66.0.3" in client.text() and "got hello 10.66.0.3 10.66.0.4" in server.text(), "wrong output", client.text(),
+          server.text())
+
+
+@test("a connection to the outside whose address this host has not is refused with both remedies, and reset by --tcp close", quick=True)
+def left_behind():
+    _, client = two_trees()
+    for words in (["check"], ["restore", "-d"]):
+        fault_line(cairn(*words, client.image), FAILED, "10.66.0.2", "--map-address", "--tcp close")
+    client.restore("--tcp", "close")
+    check("cairn-" in sh("nft", "list", "tables"), "the server's table")
+    client.path("go").touch()
+    status = client.wait()
+    check(status == 0 or "ConnectionResetError" in client.text("err"), f"the client ended with {status}", client.tail())
+    cairn("check", "--repair", status=OK)
+
+
 @test("cairn check --repair ends what keeps the peers of an image quiet", quick=True)
 def repaired():
     program, peer = connected()

@@ -266,7 +266,7 @@ static int check_network(const ProtobufCMessage *base, bool closing, struct faul
 {
 	const Cairn__InetSocket *message = (const Cairn__InetSocket *)base;
 	(void)closing;
-	return socket_check_address(message->socket, &message->local, fault);
+	return socket_check_address(message->socket, &message->local, NULL, fault);
 }
 
 static const char *const address_fields[] = { "local", "remote", NULL };

@@ -185,7 +185,7 @@ static bool is_free(const Cairn__Socket *socket)
 }
 
 /* A datagram socket may have any address that another one may, and multicast ones too; of which port does not matter. */
-int socket_check_address(const Cairn__Socket *message, const ProtobufCBinaryData *local, struct fault *fault)
+int socket_check_address(const Cairn__Socket *message, const ProtobufCBinaryData *local, const char *remedy, struct fault *fault)
 {
 	char text[ADDRESS_TEXT];
 	struct inet_address address;
@@ -198,7 +198,7 @@ int socket_check_address(const Cairn__Socket *message, const ProtobufCBinaryData
 	if (fd < 0 || bind(fd, (const struct sockaddr *)&bytes, (socklen_t)local->len) == 0 || (errno != EADDRNOTAVAIL && errno != ENODEV))
 		return 0;
 	return fault_set(fault, FAULT_FAILED, EADDRNOTAVAIL, "sockets of the program have the address %s, and no interface here has it; try --map-address "
-			 "%s=NEW, or a host that has it", address_host(&address, text), text);
+			 "%s=NEW, %s%sor a host that has it", address_host(&address, text), text, remedy ? remedy : "", remedy ? ", " : "");
 }
 
 int socket_make(const Cairn__Socket *message, int *ret_fd, struct fault *fault)

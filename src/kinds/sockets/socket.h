@@ -91,8 +91,8 @@ const char *socket_holder(struct harvest *harvest, uint64_t inode, pid_t *ret_pi
 /* ---- image, newborn ---- */
 
 int socket_check(const Cairn__OpenFile *open, const Cairn__Socket *socket, int domain, struct fault *fault);
-/* Has this network the address @local of an IP socket? */
-int socket_check_address(const Cairn__Socket *socket, const ProtobufCBinaryData *local, struct fault *fault);
+/* Has this network the address @local of an IP socket? @remedy: one more, NULL: none. */
+int socket_check_address(const Cairn__Socket *socket, const ProtobufCBinaryData *local, const char *remedy, struct fault *fault);
 /* A fresh one, with the options that go before bind(2). */
 int socket_make(const Cairn__Socket *socket, int *ret_fd, struct fault *fault);
 /* Status flags, SIGIO's signal, owner and remaining options: the last step of making one. Given to the workshop by its file's id already. */

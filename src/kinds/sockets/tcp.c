@@ -649,7 +649,9 @@ static int check(const ProtobufCMessage *base, struct fault *fault)
 static int check_network(const ProtobufCMessage *base, bool closing, struct fault *fault)
 {
 	const Cairn__TcpSocket *message = (const Cairn__TcpSocket *)base;
-	return tcp_is_over(message, closing) ? 0 : socket_check_address(message->socket, &message->local, fault);
+	if (tcp_is_over(message, closing))
+		return 0;
+	return socket_check_address(message->socket, &message->local, tcp_is_over(message, true) ? "--tcp close" : NULL, fault);
 }
 
 static const char *const address_fields[] = { "local", "remote", NULL };

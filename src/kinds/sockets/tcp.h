@@ -46,8 +46,8 @@ void tcp_queues_ahead(struct harvest *harvest, struct frozen_file *const files[]
 int tcp_queues_check(const Cairn__TcpQueues *message, struct fault *fault);
 /* Connects a fresh socket in repair mode, in which it stays, silent: everything but what was not sent yet. */
 int tcp_queues_connect(int fd, const Cairn__TcpSocket *message, struct fault *fault);
-/* It speaks again: sends what was not sent yet. */
-int tcp_queues_release(int fd, const Cairn__TcpSocket *message, struct fault *fault);
+/* It speaks again: sends what was not sent yet. @to_nobody: the other end may not be there yet, and a word too early would be answered with a reset. */
+int tcp_queues_release(int fd, const Cairn__TcpSocket *message, bool to_nobody, struct fault *fault);
 /* Has it seen the peer's end of stream, has it sent its own? */
 bool tcp_has_received_fin(uint32_t state);
 bool tcp_has_sent_fin(uint32_t state);

@@ -381,7 +381,7 @@ int tcp_commit(struct workshop *workshop, const ProtobufCMessage *base, struct f
 	if (is_outside(message))
 		rc = release_outside(workshop, fault);
 	if (rc == 0 && is_exact(workshop, message))
-		rc = tcp_queues_release(fd, message, fault);
+		rc = tcp_queues_release(fd, message, is_outside(message) && workshop->maps_addresses, fault);
 	else if (rc == 0 && tcp_is_over(message, workshop->close_connections))
 		end_over(workshop, message, fd);
 	if (rc == 0 && is_outside(message) && is_exact(workshop, message) && tcp_has_received_fin(message->state))

@@ -207,8 +207,8 @@ static int read_queues(const struct tcp_look *look, struct tcp_guard *guard, con
 				(options_int(options, SOL_SOCKET, SO_RCVBUF, 0) ? 2 : 0);
 	if (tcp_is_synchronized(look->state))
 		rc = read_exact(look, guard, arena, message);
-	/* Without CAP_NET_ADMIN, or when it has ended: what was received. */
-	if (rc == -EPERM)
+	/* Without CAP_NET_ADMIN, of MPTCP, or when it has ended: what was received. */
+	if (rc == -EPERM || rc == -ENOPROTOOPT || rc == -EOPNOTSUPP)
 		rc = peek(own, arena, count(own, SIOCINQ), &message->receive);
 	if (offset >= 0)
 		setsockopt(own, SOL_SOCKET, SO_PEEK_OFF, &offset, sizeof offset);
@@ -368,10 +368,11 @@ int tcp_queues_connect(int fd, const Cairn__TcpSocket *message, struct fault *fa
 	return rc < 0 ? failed(fault, rc, "its queues and window") : 0;
 }
 
-int tcp_queues_release(int fd, const Cairn__TcpSocket *message, struct fault *fault)
+int tcp_queues_release(int fd, const Cairn__TcpSocket *message, bool to_nobody, struct fault *fault)
 {
 	const Cairn__TcpQueues *queues = message->queues;
-	int rc = set_int(fd, TCP_REPAIR, 0); /* with a window probe: the peer answers with what it has */
+	/* With a window probe the peer answers with what it has. */
+	int rc = set_int(fd, TCP_REPAIR, to_nobody ? REPAIR_OFF_NO_PROBE : 0);
 	for (size_t done = queues->send.len - queues->unsent; rc == 0 && done < queues->send.len;) {
 		ssize_t sent = send(fd, queues->send.data + done, queues->send.len - done, MSG_DONTWAIT | MSG_NOSIGNAL);
 		if (sent < 0)
