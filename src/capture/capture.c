@@ -278,20 +278,20 @@ static int capture_files(struct harvest *harvest, struct fault *fault)
 }
 
 /* The mappings; with what smaps says of them, if that is not known already or if asking is cheap. */
-static int gather_space(struct harvest *harvest, struct frozen_process *process, const struct capture_live *live,
-			struct fault *fault)
+static int gather_space(struct frozen_process *process, const void *context, struct arena *arena, struct fault *fault)
 {
-	if (!live->known)
-		return tree_read_space(harvest, process, true, fault);
-	int rc = tree_read_space(harvest, process, false, fault);
-	if (rc < 0)
+	const struct capture_live *live = context;
+	if (process->zombie || !frozen_owns(process, SHARE_VM))
+		return 0;
+	int rc = tree_read_maps(process, !live->known, arena, fault);
+	if (rc < 0 || !live->known)
 		return rc;
 	process->space->flags_adopted = tree_adopt_flags(process, live->known);
 	if (!process->space->flags_adopted) {
 		log_debug("process %d: mappings changed just before the freeze: all of smaps is read while it stands still",
 			  process->pid);
 		maps_finish(&process->space->maps);
-		rc = tree_read_maps(harvest, process, true, fault);
+		rc = tree_read_maps(process, true, arena, fault);
 	}
 	return rc;
 }
@@ -303,19 +303,16 @@ static int gather_spaces(struct harvest *harvest, const struct capture_live *liv
 		if (process->zombie)
 			continue;
 		/* The one that owns it comes first. */
-		if (!frozen_owns(process, SHARE_VM)) {
+		if (frozen_owns(process, SHARE_VM))
+			tree_add_space(harvest, process);
+		else
 			process->space = process->shares[SHARE_VM]->space;
-			if (live->track)
-				track_adopt(live->track, process);
-			continue;
-		}
-		int rc = gather_space(harvest, process, live, fault);
-		if (rc < 0)
-			return tree_at_process(process, rc, fault);
-		if (live->track)
-			track_adopt(live->track, process);
 	}
-	return 0;
+	int rc = tree_work(harvest, 0, gather_space, live, fault);
+	for (size_t i = 0; rc == 0 && live->track && i < harvest->processes.count; i++)
+		if (!harvest->processes.at[i]->zombie)
+			track_adopt(live->track, harvest->processes.at[i]);
+	return rc;
 }
 
 static int gather(struct harvest *harvest, const struct capture_live *live, const struct deadline *deadline, struct fault_list *refusals,

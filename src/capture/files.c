@@ -174,7 +174,7 @@ static int look_at_all(struct harvest *harvest, struct frozen_process *process, 
 	for (size_t i = 0; rc == 0 && i < list.pids.count; i++)
 		*vec_add(&looks->list) = (struct look){ .fd = list.pids.at[i] };
 	vec_finish(&list.pids);
-	crew_run(looks->list.count, look_at, looks);
+	crew_run(looks->list.count, CREW_FILES, look_at, looks);
 	for (size_t i = 0; rc == 0 && i < looks->list.count; i++) {
 		struct look *look = &looks->list.at[i];
 		/* A failed one once more, for what there is to say of it. */
@@ -264,7 +264,7 @@ static int find_kinds(struct harvest *harvest, struct fault *fault)
 	for (const struct kind *const *kind = kinds; *kind; kind++)
 		if ((*kind)->census)
 			(*kind)->census(harvest);
-	crew_run(harvest->files.count, find_kind, harvest);
+	crew_run(harvest->files.count, CREW_FILES, find_kind, harvest);
 	for (size_t i = 0; harvest->frozen && i < harvest->files.count; i++) {
 		struct frozen_file *file = harvest->files.at[i];
 		find_kind(harvest, 0, i); /* that was in flight in another */

@@ -197,24 +197,22 @@ static int find_parents(struct freezing *freezing, struct fault *fault)
 
 /* Orphans of processes that ended while others were being frozen went to a subreaper, maybe one in the tree whose
  * children had been listed before: if anything of the kind happened, the tree is not whole. */
-static int check_whole(struct harvest *harvest, struct fault *fault)
+static int check_whole(struct frozen_process *process, const void *context, struct arena *arena, struct fault *fault)
 {
-	for (size_t i = 0; i < harvest->processes.count; i++) {
-		struct frozen_process *process = harvest->processes.at[i];
-		if (process->zombie)
-			continue;
-		struct pid_list children = { 0 };
-		int rc = proc_children(process->pid, &children, fault);
-		size_t seen = children.pids.count;
-		vec_finish(&children.pids);
-		if (rc < 0)
-			return rc;
-		if (process->child_count != seen)
-			return fault_set_transient(fault, FAULT_VANISHED, EAGAIN,
-						   "process %d: its children changed while they were frozen; try again",
-						   process->pid);
-	}
-	return 0;
+	struct pid_list children = { 0 };
+	(void)context, (void)arena;
+	int rc = process->zombie ? 0 : proc_children(process->pid, &children, fault);
+	if (rc == 0 && !process->zombie && process->child_count != children.pids.count)
+		rc = fault_set_transient(fault, FAULT_VANISHED, EAGAIN, "its children changed while they were frozen; try again");
+	vec_finish(&children.pids);
+	return rc;
+}
+
+/* What /proc said of a process before all its threads stood still may have changed since. */
+static int read_frozen(struct frozen_process *process, const void *context, struct arena *arena, struct fault *fault)
+{
+	(void)context;
+	return tree_read_process(process, arena, fault);
 }
 
 /* A frozen process makes no children; those it has are frozen in turn. */
@@ -251,16 +249,11 @@ int freeze_tree(struct harvest *harvest, pid_t root, const struct deadline *dead
 		rc = seize_all(&freezing, fault);
 	if (rc == 0)
 		rc = freeze_all(&freezing, fault);
-	/* What /proc said of a process before all its threads stood still may have changed since. */
-	for (size_t i = 0; rc == 0 && i < harvest->processes.count; i++) {
-		struct frozen_process *process = harvest->processes.at[i];
-		rc = tree_read_process(harvest, process, fault);
-		if (rc < 0)
-			tree_at_process(process, rc, fault);
-	}
+	if (rc == 0)
+		rc = tree_work(harvest, 0, read_frozen, NULL, fault);
 	if (rc == 0)
 		rc = find_parents(&freezing, fault);
-	return rc < 0 ? rc : check_whole(harvest, fault);
+	return rc < 0 ? rc : tree_work(harvest, 0, check_whole, NULL, fault);
 }
 
 static void leave_foothold(struct frozen_process *process)

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,8 +11,10 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/crew.h"
 #include "capture/files.h"
 #include "capture/mapped.h"
+#include "kernel/host.h"
 
 struct frozen_process *tree_add_process(struct harvest *harvest, pid_t pid, struct frozen_process *parent)
 {
@@ -79,7 +82,7 @@ static int read_by_another(struct frozen_process *process, struct fault *fault)
 	return 0;
 }
 
-int tree_read_process(struct harvest *harvest, struct frozen_process *process, struct fault *fault)
+int tree_read_process(struct frozen_process *process, struct arena *arena, struct fault *fault)
 {
 	int rc = proc_stat_read(process->pid, 0, &process->stat, fault);
 	if (rc < 0)
@@ -91,36 +94,52 @@ int tree_read_process(struct harvest *harvest, struct frozen_process *process, s
 	if (process->stat.state == 'Z' && !process->zombie)
 		rc = read_by_another(process, fault);
 	if (rc == 0)
-		rc = proc_status_read(process->view, 0, &harvest->arena, &process->status, fault);
+		rc = proc_status_read(process->view, 0, arena, &process->status, fault);
 	if (rc < 0 || process->zombie)
 		return rc;
-	rc = proc_link(process->view, "exe", &harvest->arena, &process->executable, fault);
+	rc = proc_link(process->view, "exe", arena, &process->executable, fault);
 	/* Its memory is gone already, though it is no zombie yet. */
 	if (rc == -ENOENT)
 		return fault_set_transient(fault, FAULT_VANISHED, ESRCH, "is just ending");
 	if (rc == 0)
-		rc = proc_link(process->view, "cwd", &harvest->arena, &process->cwd, fault);
+		rc = proc_link(process->view, "cwd", arena, &process->cwd, fault);
 	if (rc == 0)
-		rc = proc_link(process->view, "root", &harvest->arena, &process->root, fault);
+		rc = proc_link(process->view, "root", arena, &process->root, fault);
 	return rc;
+}
+
+static void new_space(struct frozen_process *process, struct arena *arena)
+{
+	struct frozen_space *space = ARENA_NEW(arena, struct frozen_space);
+	space->pid = process->view;
+	space->process = process;
+	process->space = space;
+}
+
+static void enter_space(struct harvest *harvest, struct frozen_process *process)
+{
+	struct frozen_space *space = process->space;
+	space->id = harvest_new_id(harvest);
+	*vec_add(&harvest->spaces) = space;
+	/* A running one: what an earlier save has left armed. Who tracks a frozen one is known by then (track_adopt). */
+	space->tracked = !harvest->frozen && tracking_find(harvest->policy.tracking, process->view, process->stat.start_time);
+}
+
+void tree_add_space(struct harvest *harvest, struct frozen_process *process)
+{
+	new_space(process, &harvest->arena);
+	enter_space(harvest, process);
 }
 
 int tree_read_space(struct harvest *harvest, struct frozen_process *process, bool with_flags, struct fault *fault)
 {
-	struct frozen_space *space = ARENA_NEW(&harvest->arena, struct frozen_space);
-	space->pid = process->view;
-	space->process = process;
-	space->id = harvest_new_id(harvest);
-	*vec_add(&harvest->spaces) = space;
-	process->space = space;
-	/* A running one: what an earlier save has left armed. Who tracks a frozen one is known by then (track_adopt). */
-	space->tracked = !harvest->frozen && tracking_find(harvest->policy.tracking, process->view, process->stat.start_time);
-	return tree_read_maps(harvest, process, with_flags, fault);
+	tree_add_space(harvest, process);
+	return tree_read_maps(process, with_flags, &harvest->arena, fault);
 }
 
-int tree_read_maps(struct harvest *harvest, struct frozen_process *process, bool with_flags, struct fault *fault)
+int tree_read_maps(struct frozen_process *process, bool with_flags, struct arena *arena, struct fault *fault)
 {
-	int rc = maps_read(process->view, with_flags, &harvest->arena, &process->space->maps, fault);
+	int rc = maps_read(process->view, with_flags, arena, &process->space->maps, fault);
 	if (rc == 0)
 		mapped_adopt(process->view, &process->space->maps);
 	return rc;
@@ -211,38 +230,106 @@ static bool gone(int rc)
 	return rc == -ESRCH || rc == -ENOENT;
 }
 
-static int survey_process(struct harvest *harvest, pid_t pid, struct frozen_process *parent, struct fault *fault)
+struct work {
+	struct frozen_process **processes;
+	tree_worker *work;
+	const void *context;
+	struct arena arenas[CREW_MOST];
+	pthread_mutex_t lock;
+	size_t failed; /* of those that failed the first; count: none has */
+	int rc;
+	struct fault fault;
+};
+
+static void work_on(void *context, unsigned worker, size_t item)
 {
-	struct frozen_process *process = tree_add_process(harvest, pid, parent);
-	int rc, tries = 0;
-	do {
-		rc = tree_read_process(harvest, process, fault);
-		if (rc == 0 && !process->zombie)
-			rc = tree_read_space(harvest, process, true, fault);
-	} while (tree_passes(rc, &tries));
-	if (rc < 0 && harvest->processes.count > 1 && gone(rc)) {
-		tree_drop(harvest, process);
-		return 0;
+	struct work *work = context;
+	struct frozen_process *process = work->processes[item];
+	struct fault fault;
+	int rc = work->work(process, work->context, &work->arenas[worker], &fault);
+	if (rc == 0)
+		return;
+	tree_at_process(process, rc, &fault);
+	pthread_mutex_lock(&work->lock);
+	if (item < work->failed) {
+		work->failed = item;
+		work->rc = rc;
+		work->fault = fault;
 	}
-	return rc < 0 ? tree_at_process(process, rc, fault) : 0;
+	pthread_mutex_unlock(&work->lock);
 }
 
+int tree_work(struct harvest *harvest, size_t first, tree_worker *worker, const void *context, struct fault *fault)
+{
+	size_t count = harvest->processes.count - first;
+	struct work *work = memory_new(sizeof *work);
+	*work = (struct work){ .processes = harvest->processes.at + first, .work = worker, .context = context,
+			       .lock = PTHREAD_MUTEX_INITIALIZER, .failed = count };
+	crew_run(count, 1, work_on, work);
+	for (size_t i = 0; i < CREW_MOST; i++)
+		arena_join(&harvest->arena, &work->arenas[i]);
+	int rc = work->rc;
+	if (rc < 0 && fault)
+		*fault = work->fault;
+	free(work);
+	return rc;
+}
+
+/* Processes of a running tree that share its memory have a space each. */
+static int survey_process(struct frozen_process *process, const void *target, struct arena *arena, struct fault *fault)
+{
+	int rc, tries = 0;
+	do {
+		process->space = NULL;
+		rc = tree_read_process(process, arena, fault);
+		if (rc < 0 || process->zombie)
+			continue;
+		new_space(process, arena);
+		rc = tree_read_maps(process, true, arena, fault);
+		if (rc == 0)
+			proc_children(process->pid, &process->children, NULL);
+		else
+			maps_finish(&process->space->maps);
+	} while (tree_passes(rc, &tries));
+	process->vanished = rc < 0;
+	return process != target && gone(rc) ? 0 : rc;
+}
+
+/* Of the generation that begins at @first: whoever vanished is no part of the tree, whoever is there has its children in it. Returns where those begin. */
+static size_t meet_next(struct harvest *harvest, size_t first)
+{
+	size_t count = harvest->processes.count;
+	for (size_t i = first; i < count;) {
+		struct frozen_process *process = harvest->processes.at[i];
+		if (process->vanished) {
+			tree_drop(harvest, process);
+			count--;
+			continue;
+		}
+		if (process->space)
+			enter_space(harvest, process);
+		for (size_t c = 0; c < process->children.pids.count; c++)
+			tree_add_process(harvest, process->children.pids.at[c], process);
+		vec_finish(&process->children.pids);
+		i++;
+	}
+	return count;
+}
+
+/* Generation by generation. */
 int tree_survey_spaces(struct harvest *harvest, pid_t root, struct fault *fault)
 {
 	struct pid_list adopted = { 0 };
-	int rc = survey_process(harvest, root, NULL, fault);
-	if (rc == 0 && harvest->policy.adopter && proc_children(harvest->policy.adopter, &adopted, NULL) == 0)
-		for (size_t i = 0; rc == 0 && i < adopted.pids.count; i++)
+	const struct frozen_process *target = tree_add_process(harvest, root, NULL);
+	int rc = 0;
+	if (harvest->policy.adopter && proc_children(harvest->policy.adopter, &adopted, NULL) == 0)
+		for (size_t i = 0; i < adopted.pids.count; i++)
 			if (adopted.pids.at[i] != root && !policy_is_cairn(&harvest->policy, adopted.pids.at[i]))
-				rc = survey_process(harvest, adopted.pids.at[i], NULL, fault);
+				tree_add_process(harvest, adopted.pids.at[i], NULL);
 	vec_finish(&adopted.pids);
-	for (size_t i = 0; rc == 0 && i < harvest->processes.count; i++) {
-		struct frozen_process *process = harvest->processes.at[i];
-		struct pid_list children = { 0 };
-		if (!process->zombie && proc_children(process->pid, &children, fault) == 0)
-			for (size_t c = 0; rc == 0 && c < children.pids.count; c++)
-				rc = survey_process(harvest, children.pids.at[c], process, fault);
-		vec_finish(&children.pids);
+	for (size_t first = 0; rc == 0 && first < harvest->processes.count;) {
+		rc = tree_work(harvest, first, survey_process, target, fault);
+		first = meet_next(harvest, first);
 	}
 	return rc;
 }
@@ -295,9 +382,18 @@ static void refuse_files(struct harvest *harvest, struct frozen_process *process
 	}
 }
 
+static int read_namespaces(struct frozen_process *process, const void *context, struct arena *arena, struct fault *fault)
+{
+	(void)context, (void)arena, (void)fault;
+	process->namespaces_known = !process->zombie && proc_namespaces(process->view, process->namespaces, NULL) == 0;
+	return 0;
+}
+
 size_t tree_refusals(struct harvest *harvest, struct fault_list *refusals)
 {
 	proc_namespaces(getpid(), harvest->own_namespaces, NULL);
+	harvest->own_filters = host_filters();
+	tree_work(harvest, 0, read_namespaces, NULL, NULL);
 	for (size_t i = 0; i < harvest->processes.count; i++) {
 		struct frozen_process *process = harvest->processes.at[i];
 		if (process->zombie)

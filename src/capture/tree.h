@@ -5,11 +5,16 @@
 #include "kinds/kind.h"
 
 /* Adds what /proc says of @process: stat, status, links. Threads are not listed here. */
-int tree_read_process(struct harvest *harvest, struct frozen_process *process, struct fault *fault);
+int tree_read_process(struct frozen_process *process, struct arena *arena, struct fault *fault);
 /* Adds mappings of the process as a new space; with what only smaps says of them, which costs 10 ms and more per GiB of small pages. */
 int tree_read_space(struct harvest *harvest, struct frozen_process *process, bool with_flags, struct fault *fault);
-/* The mappings alone, of the space that it has. */
-int tree_read_maps(struct harvest *harvest, struct frozen_process *process, bool with_flags, struct fault *fault);
+/* The space alone; the mappings alone, of the space that it has. */
+void tree_add_space(struct harvest *harvest, struct frozen_process *process);
+int tree_read_maps(struct frozen_process *process, bool with_flags, struct arena *arena, struct fault *fault);
+/* Several threads do @work for the processes from @first on: it reads /proc and touches nothing but its process and its arena, whose contents live as long
+ * as the harvest. The fault is that of the first in their order. */
+typedef int tree_worker(struct frozen_process *process, const void *context, struct arena *arena, struct fault *fault);
+int tree_work(struct harvest *harvest, size_t first, tree_worker *work, const void *context, struct fault *fault);
 /* Takes what only smaps says from a look at the running tree just before. false: the mappings are not the same any more. */
 bool tree_adopt_flags(struct frozen_process *process, const struct harvest *known);
 /* Nor did it change until a look just after the program went on? madvise(2) changes it unseen in /proc/PID/maps. */

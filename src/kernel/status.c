@@ -9,7 +9,7 @@
 
 enum line_type { LINE_STATE, LINE_DECIMAL, LINE_OCTAL, LINE_HEX, LINE_BOOL, LINE_IDS, LINE_GROUPS, LINE_NSPID };
 
-/* Keys that are taken. A key that is not there leaves the value that proc_status_parse starts with. */
+/* Keys that are taken, in the order of the file. A key that is not there leaves the value that proc_status_parse starts with. */
 static const struct line_rule {
 	const char *key;
 	enum line_type type;
@@ -26,6 +26,7 @@ static const struct line_rule {
 	RULE("Groups", LINE_GROUPS, groups),
 	RULE("NSpid", LINE_NSPID, ns_pid),
 	RULE("THP_enabled", LINE_BOOL, thp_enabled),
+	RULE("untag_mask", LINE_HEX, untag_mask),
 	RULE("Threads", LINE_DECIMAL, threads),
 	RULE("SigPnd", LINE_HEX, signal_pending),
 	RULE("ShdPnd", LINE_HEX, shared_pending),
@@ -38,10 +39,9 @@ static const struct line_rule {
 	RULE("CapBnd", LINE_HEX, cap_bounding),
 	RULE("CapAmb", LINE_HEX, cap_ambient),
 	RULE("NoNewPrivs", LINE_BOOL, no_new_privs),
-	RULE("untag_mask", LINE_HEX, untag_mask),
 	RULE("Seccomp", LINE_DECIMAL, seccomp),
-	RULE("voluntary_ctxt_switches", LINE_DECIMAL, voluntary_switches),
 	RULE("Seccomp_filters", LINE_DECIMAL, seccomp_filters),
+	RULE("voluntary_ctxt_switches", LINE_DECIMAL, voluntary_switches),
 #undef RULE
 };
 
@@ -134,14 +134,18 @@ static bool line_take(const char *at, const struct line_rule *rule, struct arena
 	return false;
 }
 
-/* The rule of the line at @line, then *@ret_value is behind its colon. */
-static const struct line_rule *rule_of(const char *line, const char **ret_value)
+/* The rule of the line at @line, then *@ret_value is behind its colon. The lines come in the order of the rules, so the one after the last is looked
+ * at first; a line without a rule costs a look at all. */
+static const struct line_rule *rule_of(const char *line, size_t *next, const char **ret_value)
 {
-	for (size_t i = 0; i < sizeof rules / sizeof *rules; i++) {
+	const size_t count = sizeof rules / sizeof *rules;
+	for (size_t i = 0; i < count; i++) {
+		const struct line_rule *rule = &rules[(*next + i) % count];
 		const char *at = line;
-		if (token_word(&at, rules[i].key) && *at == ':') {
+		if (*line == *rule->key && token_word(&at, rule->key) && *at == ':') {
 			*ret_value = at + 1;
-			return &rules[i];
+			*next = (size_t)(rule - rules) + 1;
+			return rule;
 		}
 	}
 	return NULL;
@@ -151,9 +155,10 @@ static const struct line_rule *rule_of(const char *line, const char **ret_value)
 int proc_status_parse(const char *text, struct arena *arena, struct proc_status *ret_status, struct fault *fault)
 {
 	struct proc_status status = { .thp_enabled = true, .untag_mask = UINT64_MAX };
+	size_t next = 0;
 	for (const char *line = text; *line; line = token_next_line(line)) {
 		const char *value;
-		const struct line_rule *rule = rule_of(line, &value);
+		const struct line_rule *rule = rule_of(line, &next, &value);
 		if (rule && !line_take(value, rule, arena, &status))
 			return token_malformed(fault, "status", rule->key, line);
 	}

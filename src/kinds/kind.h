@@ -107,7 +107,8 @@ struct harvest {
 	struct socket_scene *sockets;    /* what the kinds of sockets have learnt of all of them; in the arena */
 	struct capture_policy policy;
 	uint32_t last_id, thread_count;
-	uint64_t own_namespaces[NS_COUNT]; /* Cairn's */
+	uint64_t own_namespaces[NS_COUNT]; /* Cairn's; and how many seccomp filters it lives under */
+	uint32_t own_filters;
 	bool frozen; /* the tree stands still: what is seen is so */
 };
 
@@ -183,6 +184,10 @@ struct frozen_process {
 	bool shared_memory;                  /* with another process of the tree */
 	VEC(struct frozen_descriptor) descriptors;
 	char *executable, *cwd, *root;       /* links; NULL for a zombie */
+	uint64_t namespaces[NS_COUNT];       /* 0: it is just ending */
+	bool namespaces_known;
+	struct pid_list children;            /* for the survey of a running tree */
+	bool vanished;                       /* meanwhile, likewise */
 	bool zombie;
 	int pidfd;        /* one more than the descriptor, 0: none yet */
 	bool job_stopped; /* stopped by job control */

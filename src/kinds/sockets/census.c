@@ -121,7 +121,7 @@ static void ask_all(struct harvest *harvest)
 	guard_get(harvest);
 	scene->asked_count = harvest->last_id + 1;
 	scene->asked = ARENA_ARRAY(&harvest->arena, struct socket_asked, scene->asked_count);
-	crew_run(harvest->files.count, ask_one, &asking);
+	crew_run(harvest->files.count, CREW_FILES, ask_one, &asking);
 	for (size_t i = 0; i < CREW_MOST; i++)
 		sockopt_ring_free(asking.rings[i]);
 }

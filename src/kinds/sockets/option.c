@@ -473,7 +473,7 @@ void options_read_ahead(struct harvest *harvest)
 			count++;
 		}
 	ahead.with_rings = count >= SOCKETS_MANY;
-	crew_run(harvest->files.count, read_one_ahead, &ahead);
+	crew_run(harvest->files.count, CREW_FILES, read_one_ahead, &ahead);
 	for (size_t i = 0; i < CREW_MOST; i++) {
 		arena_join(&harvest->arena, &ahead.workers[i].arena);
 		sockopt_ring_free(ahead.workers[i].ring);

@@ -206,7 +206,7 @@ static void index_tree(struct harvest *harvest)
 	}
 	if (all >= SOCKETS_MANY)
 		socket_scene_tcp(harvest);
-	crew_run(harvest->files.count, look_at_one, harvest);
+	crew_run(harvest->files.count, CREW_FILES, look_at_one, harvest);
 	if (harvest->frozen)
 		poll_all(harvest);
 	for (size_t i = 0; i < harvest->files.count; i++) {

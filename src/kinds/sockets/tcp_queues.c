@@ -253,7 +253,7 @@ void tcp_queues_ahead(struct harvest *harvest, struct frozen_file *const files[]
 {
 	struct ahead ahead = { .harvest = harvest, .files = files, .guard = guard_get(harvest) };
 	options_read_ahead(harvest);
-	crew_run(count, read_one, &ahead);
+	crew_run(count, CREW_FILES, read_one, &ahead);
 	for (size_t i = 0; i < CREW_MOST; i++)
 		arena_join(&harvest->arena, &ahead.arenas[i]);
 }

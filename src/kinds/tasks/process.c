@@ -5,6 +5,7 @@
  * semaphores (clone(2)): the first process that has it has the records of it. Not carried: what no birth could hand down, and a descriptor table that a
  * thread has for itself. */
 #include <errno.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "kernel/kcmp.h"
@@ -97,7 +98,8 @@ static int refuse(const struct harvest *harvest, const struct frozen_process *pr
 	if (shares < 0)
 		return shares;
 	uint64_t theirs[NS_COUNT];
-	int rc = proc_namespaces(process->view, theirs, fault);
+	memcpy(theirs, process->namespaces, sizeof theirs);
+	int rc = process->namespaces_known ? 0 : proc_namespaces(process->view, theirs, fault);
 	for (int i = 0; rc == 0 && i < NS_COUNT; i++)
 		if (theirs[i] && harvest->own_namespaces[i] != theirs[i]) /* 0: it is just ending */
 			return fault_set(fault, FAULT_UNSUPPORTED, ENOTSUP,

@@ -33,9 +33,9 @@ static int judge_own(const struct proc_status *status, pid_t tid, struct fault *
 			  status->seccomp == SECCOMP_MODE_STRICT ? "in seccomp's strict mode" : "under seccomp filters of its own");
 }
 
-static int judge(const struct proc_status *status, pid_t tid, struct fault *fault)
+static int judge(const struct proc_status *status, uint32_t own, pid_t tid, struct fault *fault)
 {
-	uint32_t own = host_filters(), theirs = proc_filters(status);
+	uint32_t theirs = proc_filters(status);
 	if (!own)
 		return status->seccomp ? judge_own(status, tid, fault) : 0;
 	if (!status->seccomp)
@@ -49,11 +49,11 @@ static int judge(const struct proc_status *status, pid_t tid, struct fault *faul
 
 static int refuse(const struct harvest *harvest, const struct frozen_process *process, struct fault *fault)
 {
-	int rc = judge(&process->status, process->pid, fault);
+	int rc = judge(&process->status, harvest->own_filters, process->pid, fault);
 	for (size_t i = 1; rc == 0 && harvest->frozen && i < process->threads.count; i++) {
 		const struct frozen_thread *thread = process->threads.at[i];
 		if (thread->status.seccomp != process->status.seccomp || thread->status.seccomp_filters != process->status.seccomp_filters)
-			rc = judge(&thread->status, thread->tid, fault);
+			rc = judge(&thread->status, harvest->own_filters, thread->tid, fault);
 	}
 	return rc;
 }
