@@ -188,7 +188,7 @@ static int suspend_filters(const struct harvest *harvest, struct frozen_thread *
 	thread->is_suspended = rc == 0;
 	if (rc == 0 && dispatch.mode)
 		rc = ptrace_set_dispatch(thread->tid, &(struct dispatch_place){ 0 }, fault);
-	if (rc == 0)
+	if (rc == 0 && dispatch.mode) /* else: none, or switched off already */
 		thread->dispatch = dispatch;
 	return rc;
 }
@@ -300,12 +300,14 @@ static bool is_at_rest(struct harvest *harvest, struct frozen_thread *thread, ui
 void halt_let_go(struct harvest *harvest, struct frozen_thread *thread, uint64_t until_ns)
 {
 	const uint64_t now_ns = clock_now_ns(), patience_ns = until_ns > now_ns + LAST_PATIENCE_NS ? until_ns - now_ns : LAST_PATIENCE_NS;
+	/* What this stop does to a call of a thread that went on by itself has to be undone as well, and only that. */
+	thread->examined &= !thread->guest.adrift;
 	if (!is_at_rest(harvest, thread, patience_ns))
 		return;
 	const struct restart *restart = &thread->restart;
 	uint64_t frozen_ns = clock_now_ns() - thread->frozen_at_ns;
 	uint64_t left_ns = restart->left_ns > frozen_ns ? restart->left_ns - frozen_ns : 0;
-	if (thread->examined && !thread->guest.adrift && restart->timed && restart->known && !restart->kernel_keeps) {
+	if (thread->examined && restart->timed && restart->known && !restart->kernel_keeps) {
 		struct registers registers = thread->guest.home;
 		if (restart_shorten(thread->tid, &registers, left_ns, NULL) == 0)
 			ptrace_set_registers(thread->tid, &registers, NULL);

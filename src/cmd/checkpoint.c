@@ -99,6 +99,16 @@ static char *default_output(pid_t pid)
 	return memory_format("%s%s-%d.cairn", stat.command[0] == '-' || stat.command[0] == '.' ? "_" : "", stat.command, pid);
 }
 
+/* ^Z, or a word to a terminal that stops those who write from the background, would come while the program stands still, and with it Cairn. */
+static void block_stops(void)
+{
+	sigset_t stops;
+	sigemptyset(&stops);
+	sigaddset(&stops, SIGTSTP);
+	sigaddset(&stops, SIGTTOU);
+	sigprocmask(SIG_BLOCK, &stops, NULL);
+}
+
 int cmd_signal_fd(void)
 {
 	sigset_t set;
@@ -247,6 +257,8 @@ int cmd_checkpoint(int argc, char **argv)
 	checkpoint.reopen_devices = (const char *const *)given.devices.at;
 	checkpoint.reopen_device_count = given.devices.count;
 	checkpoint.signal_fd = target.job < 0 ? cmd_signal_fd() : -1;
+	if (target.job < 0)
+		block_stops();
 	struct cairn_checkpoint_result result;
 	struct cairn_error error = { 0 };
 	struct bar bar = bar_begin(&common, "checkpoint");

@@ -142,6 +142,13 @@ static int check_time(const struct foothold *foothold, const struct guest *guest
 					    "try again when its files answer and no freezer holds it, or a longer --timeout", guest->tid) : rc;
 }
 
+/* From here on the thread needs the stub, and takes away what was borrowed. */
+static void leave_alone(struct foothold *foothold, struct guest *guest)
+{
+	guest->adrift = true;
+	foothold->area = foothold->code = 0;
+}
+
 /* Its next stop. If that does not come in time the thread may be anywhere in the stub, which takes it home without Cairn; by then the area is gone. */
 static int await_stop(struct foothold *foothold, struct guest *guest, struct stop *ret_stop, struct fault *fault)
 {
@@ -150,8 +157,7 @@ static int await_stop(struct foothold *foothold, struct guest *guest, struct sto
 	while ((rc = ptrace_wait_stop(guest->tid, foothold->deadline ? look_ns : UINT64_MAX, ret_stop, fault)) == -ETIMEDOUT) {
 		rc = check_time(foothold, guest, fault);
 		if (rc < 0) {
-			guest->adrift = true;
-			foothold->area = 0;
+			leave_alone(foothold, guest);
 			return rc;
 		}
 	}
@@ -385,9 +391,10 @@ static int stop_at_rest(const struct frozen_run *run, struct fault *fault)
 		uint64_t ip = registers_ip(&registers);
 		if (ip == rest && restart_pending(&registers))
 			return 0;
-		/* This Cairn slept longer than the thread's rest, which took it for dead and went home. */
+		/* This Cairn slept longer than the thread's rest, which took it for dead: it is on its way home, or the program has gone on already.
+		 * Nothing that was known of it may be put back, and the stub has to stay where it is. */
 		if (ip - run->foothold->code >= stub_size() || ip >= rest) {
-			run->foothold->area = 0;
+			leave_alone(run->foothold, run->guest);
 			return fault_set_transient(fault, FAULT_TIMEOUT, ETIMEDOUT,
 						   "thread %d: went on by itself, as Cairn got no processor for long", tid);
 		}

@@ -32,7 +32,7 @@ struct guest {
 	uint64_t blocked;      /* its signal mask */
 	bool inside;
 	bool standing;         /* at an interrupt stop, whatever its registers say */
-	bool adrift;           /* did not stop in time: it goes home by itself, as after the death of Cairn */
+	bool adrift;           /* did not stop in time, or its rest was over: it goes home by itself, and on; what is known of it is not true any more */
 	bool held_stop;        /* a SIGSTOP came, which nobody can block: it was held back, and its process has to get it when it is let go */
 };
 

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import time
 
-from cairn_test import (BUILD, CAIRN, LONG, OK, Failure, cairn, check, children_of, describe, is_unharmed, main, need_cairn, need_root, reap, start,
+from cairn_test import (BUILD, CAIRN, LONG, OK, Failure, cairn, check, children_of, describe, is_unharmed, main, need, need_cairn, need_root, reap, start,
                         state, test, tree_of, unharmed, until)
 
 WORKER = BUILD / "tests" / "badluck" / "worker"
@@ -80,6 +80,38 @@ def kill_confined():
 def interrupt_confined():
     need_root()
     save(signal.SIGINT, "confined")
+
+
+@test("a Cairn that sleeps longer than a thread rests for it, so that the thread goes on by itself, lets it, and saves it again", timeout=600)
+def late():
+    need_cairn()
+    need("strace")
+    program = start([WORKER, "2"], "job")
+    program.wait_progress(3)
+
+    def traced(name, *inject):
+        status = subprocess.run(["strace", "-f", "-qq", "-o", f"{name}.trace", "-e", "trace=ptrace", *inject, CAIRN, "checkpoint", "-vv", "--no-live", "-o",
+                                 "image.cairn", str(program.pid)], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=100)
+        check(status.returncode == OK, status.stderr)
+        return status.stderr
+    traced("plain")
+    calls = [line for line in pathlib.Path("plain.trace").read_text().splitlines() if " ptrace(" in line]
+    # Threads are interrupted to freeze them, and where they rest.
+    first = next(i for i, call in enumerate(calls) if "PTRACE_SYSCALL" in call)
+    rests = [i + 1 for i in range(first, len(calls)) if "PTRACE_INTERRUPT" in calls[i]]
+    check(len(rests) >= 4, "interrupts at rest", *calls)
+    gone = 0
+    for number in rests[::3] + rests[1::3] + rests[2::3]:
+        if gone == 3 and not LONG:
+            break
+        gone += "went on by itself" in traced("late", "-e", f"inject=ptrace:delay_enter=700000:when={number}")
+        unharmed(program.pid)
+        program.wait_progress(2, timeout=10)
+        noticed = [line for line in program.text().splitlines() if line.startswith("differs")]
+        check(not noticed, f"late at ptrace call {number}: the program noticed", *noticed)
+    check(gone, "no thread went on by itself")
+    program.path("go").touch()
+    program.succeed()
 
 
 def restore(number, way="--eager"):
