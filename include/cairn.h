@@ -156,6 +156,11 @@ struct cairn_restore_result {
 /* Brings an image back. The root is a child of the caller (or of `init`, which is the caller's child and ends with the root's status). */
 CAIRN_API enum cairn_status cairn_restore(const struct cairn_restore_options *options,
 					  struct cairn_restore_result *result, struct cairn_error *error);
+/* @count of them from one image, each in a PID namespace of its own: what they have of private anonymous memory is loaded once and shared copy-on-write. All run, or
+ * none has. @ret_results: of each. options->pids: AUTO or PRIVATE; not lazy, mapped or roll_back_files; `ready`, `progress` and `terminal` are not used. "%n" in the
+ * path of a redirect is the number of the clone, from 1. */
+CAIRN_API enum cairn_status cairn_restore_clones(const struct cairn_restore_options *options, unsigned count,
+						 struct cairn_restore_result *ret_results, struct cairn_error *error);
 /* All that stands against that restore here, without making anything; whoever could have written the image. */
 CAIRN_API enum cairn_status cairn_check_image(const struct cairn_restore_options *options, struct cairn_error *error);
 

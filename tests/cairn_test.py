@@ -31,6 +31,9 @@ REPOSITORY = TESTS.parent
 BUILD = pathlib.Path(os.environ.get("CAIRN_BUILD", REPOSITORY / "build")).resolve()
 CAIRN = os.environ.get("CAIRN", str(BUILD / "cairn"))
 DRY = os.environ.get("CAIRN_TEST_DRY") == "1"
+# More options for every save and restore of a program, say "--clones 1": all tests by another way. Some do not fit it.
+MORE_CHECKPOINT = os.environ.get("CAIRN_TEST_CHECKPOINT", "").split()
+MORE_RESTORE = os.environ.get("CAIRN_TEST_RESTORE", "").split()
 LONG = os.environ.get("CAIRN_TEST_LONG") == "1"
 # Sanitizers and emulators are slower: deadlines are multiplied.
 PATIENCE = float(os.environ.get("CAIRN_TEST_PATIENCE", "1"))
@@ -441,7 +444,7 @@ class Program:
         if DRY:
             return Result([], 0, "", "", 0.0)
         tree = tree_of(self.pid)
-        words = ["checkpoint", str(self.pid), "-o", str(image), *options]
+        words = ["checkpoint", str(self.pid), "-o", str(image), *MORE_CHECKPOINT, *options]
         if kill:
             words.append("--kill")
         result = cairn(*words, timeout=timeout)
@@ -468,7 +471,7 @@ class Program:
             return Result([], 0, "", "", 0.0)
         pidfile = self.path("pidfile")
         pidfile.unlink(missing_ok=True)
-        result = cairn("restore", "-d", "--pidfile", str(pidfile), *options, str(image or self.image), timeout=timeout)
+        result = cairn("restore", "-d", *MORE_RESTORE, "--pidfile", str(pidfile), *options, str(image or self.image), timeout=timeout)
         if status is not None:
             check(result.status == status, f"restore: exit status {result.status}, wanted {status}", result, self.tail())
         if result.status == OK:

@@ -37,8 +37,20 @@ struct operation_restored {
 	size_t held_count;
 };
 void operation_restored_finish(struct operation_restored *restored);
-/* cairn_restore with pids "same". -EEXIST in *ret_error: an old PID is taken, and nothing was made. */
-enum cairn_status operation_restore(const struct cairn_restore_options *options, struct cairn_restore_result *result,
+/* What clones of an image have in common, in this process's memory (rebuild/template.h). */
+struct operation_template;
+/* After all that can be asked before a restore. With options->once the image is taken. */
+enum cairn_status operation_template_load(const struct cairn_restore_options *options, struct operation_template **ret_template, uint64_t *ret_pages,
+					  struct cairn_error *error);
+/* In a child of the process that loaded it: the memory alone is its own too. */
+void operation_template_inherit(struct operation_template *template);
+/* The clones are about to run. */
+int operation_template_use(struct operation_template *template, struct fault *fault);
+void operation_template_free(struct operation_template *template);
+
+/* cairn_restore with pids "same". -EEXIST in *ret_error: an old PID is taken, and nothing was made. @template: of which this is a clone, in a child of the
+ * process that loaded it; it is not loaded any more afterwards. NULL: none. */
+enum cairn_status operation_restore(const struct cairn_restore_options *options, struct operation_template *template, struct cairn_restore_result *result,
 				    struct operation_restored *ret_restored, int *ret_error, struct cairn_error *error);
 
 /* What has to be known of an image before it is decided where it is restored. Nothing of it is checked yet but its checksums. */

@@ -15,6 +15,7 @@
 #include "kernel/features.h"
 #include "rebuild/address_map.h"
 #include "rebuild/rebuild.h"
+#include "rebuild/template.h"
 
 /* How long the processes that were just killed may take to be gone. */
 #define PID_PATIENCE_NS UINT64_C(3000000000)
@@ -26,6 +27,13 @@ struct restore {
 	struct deadline deadline;
 	struct lease lease;
 	bool lazy; /* wanted, and possible here */
+	struct operation_template *template; /* it is a clone of this one; NULL: it is none */
+	bool is_clone;
+};
+
+struct operation_template {
+	struct template *memory;
+	struct lease lease;
 };
 
 static uint32_t count_threads(const struct plan *plan)
@@ -61,6 +69,7 @@ static int restore_here(struct restore *restore, struct rebuild_result *result, 
 		.leave_stopped = options->leave_stopped,
 		.lazy = restore->lazy,
 		.mapped = options->mapped,
+		.template = restore->template ? restore->template->memory : NULL,
 		.roll_back = options->roll_back_files,
 		.close_tcp = options->close_tcp,
 		.maps_addresses = options->address_map_count > 0,
@@ -151,6 +160,7 @@ static int load(struct restore *restore, struct fault_list *refusals, struct fau
 		.force_cpu = restore->options->force_cpu,
 		.any_pids = restore->options->pids == CAIRN_PIDS_ANY,
 		.closes_tcp = restore->options->close_tcp,
+		.is_clone = restore->is_clone,
 	};
 	struct path_maps maps = { 0 };
 	int rc = take_maps(restore->options, &maps, fault);
@@ -190,11 +200,69 @@ void operation_restored_finish(struct operation_restored *restored)
 	*restored = (struct operation_restored){ 0 };
 }
 
-enum cairn_status operation_restore(const struct cairn_restore_options *options, struct cairn_restore_result *result,
+static int load_template(struct restore *restore, struct template **ret_memory, struct fault *fault)
+{
+	const struct rebuild_options options = { .threads = operation_threads(restore->options->threads), .deadline = &restore->deadline };
+	return template_load(&restore->plan, restore->reader, &options, ret_memory, fault);
+}
+
+enum cairn_status operation_template_load(const struct cairn_restore_options *options, struct operation_template **ret_template, uint64_t *ret_pages,
+					  struct cairn_error *error)
+{
+	struct restore restore = { .options = options, .deadline = operation_deadline(options->timeout_s, options->signal_fd), .lease.fd = -1, .is_clone = true };
+	struct operation_template template = { .lease.fd = -1 };
+	struct fault_list refusals = { 0 };
+	struct fault fault = { 0 };
+	int rc = load(&restore, &refusals, &fault);
+	if (rc == 0)
+		rc = take_lease(&restore, &fault);
+	if (rc == 0)
+		rc = load_template(&restore, &template.memory, &fault);
+	if (rc < 0) {
+		lease_give_back(&restore.lease);
+		lease_finish(&restore.lease);
+	} else {
+		template.lease = restore.lease;
+		*ret_pages = template_pages(template.memory);
+		*ret_template = memory_new(sizeof **ret_template);
+		**ret_template = template;
+	}
+	plan_finish(&restore.plan);
+	image_reader_free(restore.reader);
+	enum cairn_status status = rc < 0 ? operation_failed(&refusals, &fault, NULL, error) : CAIRN_DONE;
+	fault_list_finish(&refusals);
+	return status;
+}
+
+void operation_template_inherit(struct operation_template *template)
+{
+	lease_finish(&template->lease);
+}
+
+int operation_template_use(struct operation_template *template, struct fault *fault)
+{
+	int rc = lease_use(&template->lease, fault);
+	lease_finish(&template->lease);
+	template->lease = (struct lease){ .fd = -1 };
+	return rc;
+}
+
+void operation_template_free(struct operation_template *template)
+{
+	if (!template)
+		return;
+	lease_give_back(&template->lease);
+	lease_finish(&template->lease);
+	template_free(template->memory);
+	free(template);
+}
+
+enum cairn_status operation_restore(const struct cairn_restore_options *options, struct operation_template *template, struct cairn_restore_result *result,
 				    struct operation_restored *ret_restored, int *ret_error, struct cairn_error *error)
 {
 	struct restore restore = {
 		.options = options, .deadline = operation_deadline(options->timeout_s, options->signal_fd), .lease.fd = -1,
+		.template = template, .is_clone = template != NULL,
 	};
 	struct fault_list refusals = { 0 };
 	struct fault fault = { 0 };

@@ -14,10 +14,13 @@
 #include "cairn.h"
 #include "cmd/check.h"
 #include "cmd/bar.h"
+#include "cmd/clones.h"
 #include "cmd/cmd.h"
 #include "cmd/foreground.h"
 #include "cmd/target.h"
 #include "job/restore.h"
+
+#define NO_CLONES UINT64_MAX
 
 struct restore_options {
 	bool detach, leave_stopped, force_cpu, trust_image, once, eager;
@@ -25,7 +28,7 @@ struct restore_options {
 	const char *pidfile, *key;
 	struct cmd_list maps, fds, addresses;
 	int pids, file_changed, clock, tcp;
-	uint64_t threads, status_fd;
+	uint64_t threads, status_fd, clones;
 };
 
 static const struct cmd_option options[] = {
@@ -48,6 +51,8 @@ static const struct cmd_option options[] = {
 	  offsetof(struct restore_options, addresses) },
 	{ "fd", 0, CMD_LIST, "N=FILE", "another file for descriptor N, say the new job's log", offsetof(struct restore_options, fds) },
 	{ "once", 0, CMD_FLAG, NULL, "an image that was restored once with this option is not restored again", offsetof(struct restore_options, once) },
+	{ "clones", 0, CMD_NUMBER, "N", "N of it, each in a PID namespace of its own, which share its memory copy-on-write",
+	  offsetof(struct restore_options, clones) },
 	{ "leave-stopped", 0, CMD_FLAG, NULL, "restore it stopped (SIGCONT lets it go on)",
 	  offsetof(struct restore_options, leave_stopped) },
 	{ "lazy", 0, CMD_CHOICE, "anonymous|mapped", "let it run at once and load memory behind it; mapped: map it from the image",
@@ -191,6 +196,12 @@ static int restore_as_told(const struct restore_options *given, uint8_t *key, co
 		.progress = bar_show,
 		.progress_context = &bar,
 	};
+	if (given->clones != NO_CLONES) {
+		bar_end(&bar);
+		const struct clones_wish wish = { given->clones > UINT16_MAX ? UINT16_MAX : (unsigned)given->clones, given->detach, given->pidfile,
+						  (int)given->status_fd, key };
+		return clones_run(&restore, &wish, common);
+	}
 	const struct restore_way way = {
 		.program = "/proc/self/exe", .detached = given->detach, .terminal_ours = terminal.ours && !given->detach,
 	};
@@ -221,7 +232,7 @@ static int restore_as_told(const struct restore_options *given, uint8_t *key, co
 
 int cmd_restore(int argc, char **argv)
 {
-	struct restore_options given = { .lazy = -1 };
+	struct restore_options given = { .lazy = -1, .clones = NO_CLONES };
 	struct path_words maps = { 0 };
 	struct cmd_common common;
 	struct fault fault;

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "api/key.h"
@@ -232,10 +233,18 @@ int cmd_run(int argc, char **argv)
 	return status;
 }
 
+/* A template of clones is no PID 1, but has a channel as well. */
+static bool is_channel(int fd)
+{
+	int type = 0;
+	socklen_t size = sizeof type;
+	return fd >= 3 && getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) == 0 && type == SOCK_SEQPACKET;
+}
+
 int cmd_init(int argc, char **argv)
 {
 	int channel = argc > 1 ? (int)strtol(argv[1], NULL, 10) : -1;
-	if (channel < 3 || getpid() != 1) {
+	if (!is_channel(channel)) {
 		struct fault fault;
 		fault_set(&fault, FAULT_USAGE, EINVAL, "init is what cairn run starts; try cairn run -- COMMAND");
 		return cmd_report(NULL, &fault);

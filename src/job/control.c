@@ -10,7 +10,7 @@
 #include "base/fd.h"
 #include "base/memory.h"
 
-enum { MOST_FDS = 2 };
+enum { MOST_FDS = 3 };
 union ancillary {
 	struct cmsghdr header;
 	char space[CMSG_SPACE(MOST_FDS * sizeof(int))];
@@ -29,6 +29,10 @@ static char *message_text(const json_t *message, const struct control_fds *fds, 
 		numbers[(*ret_count)++] = fds->key;
 		json_array_append_new(names, json_string("key"));
 	}
+	if (fds && fds->channel >= 0) {
+		numbers[(*ret_count)++] = fds->channel;
+		json_array_append_new(names, json_string("channel"));
+	}
 	if (*ret_count)
 		json_object_set(own, "descriptors", names);
 	json_decref(names);
@@ -43,7 +47,8 @@ static void take_descriptors(json_t *message, const int *numbers, size_t count, 
 	*ret_fds = CONTROL_NO_FDS;
 	for (size_t i = 0; i < count; i++) {
 		const char *name = json_string_value(json_array_get(names, i));
-		int *place = !name ? NULL : !strcmp(name, "output") ? &ret_fds->output : !strcmp(name, "key") ? &ret_fds->key : NULL;
+		int *place = !name ? NULL : !strcmp(name, "output") ? &ret_fds->output : !strcmp(name, "key") ? &ret_fds->key :
+			     !strcmp(name, "channel") ? &ret_fds->channel : NULL;
 		if (place && *place < 0)
 			*place = numbers[i];
 		else
@@ -55,6 +60,7 @@ void control_fds_close(struct control_fds *fds)
 {
 	fd_close_scoped(&fds->output);
 	fd_close_scoped(&fds->key);
+	fd_close_scoped(&fds->channel);
 	*fds = CONTROL_NO_FDS;
 }
 

@@ -9,11 +9,11 @@
 
 enum { CONTROL_MAX = 128 << 10 };
 
-/* What goes along with a message: where the image goes, and a key (api/key.h key_give); -1: none. */
+/* What goes along with a message: where the image goes, a key (api/key.h key_give), and a clone's channel; -1: none. */
 struct control_fds {
-	int output, key;
+	int output, key, channel;
 };
-#define CONTROL_NO_FDS ((struct control_fds){ -1, -1 })
+#define CONTROL_NO_FDS ((struct control_fds){ -1, -1, -1 })
 void control_fds_close(struct control_fds *fds);
 
 /* Sends @message (kept by the caller) and @fds (too; NULL: none). -errno. */

@@ -260,41 +260,65 @@ static void leave_standard_descriptors(void)
 		close(null);
 }
 
-int init_run(int channel, char *const command[])
+/* PID 1, from its spec on. */
+static int be_init(struct init *init, char *const command[])
 {
-	struct init init = { .channel = channel, .listener = -1, .terminal.fd = -1 };
 	sigset_t all;
-	fcntl(channel, F_SETFD, FD_CLOEXEC);
 	sigfillset(&all);
-	sigprocmask(SIG_SETMASK, &all, NULL);
 	prctl(PR_SET_NAME, "cairn-init");
-	struct control_fds fds = CONTROL_NO_FDS;
-	if (control_receive(channel, &init.spec, &fds) <= 0)
-		return 125;
-	if (fds.key >= 0 && !(init.key = key_take(fds.key)))
-		return 125;
-	control_fds_close(&fds);
-	/* Until the tree runs it goes with the Cairn that started it; unless detached, also later. */
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	init.signals = signalfd(-1, &all, SFD_CLOEXEC | SFD_NONBLOCK);
-	init.started_ns = clock_now_ns();
-	terminal_open(&init.terminal);
-	init.terminal.ours = spec_true(&init, "ours");
-	init.every_ns = (uint64_t)(json_number_value(json_object_get(init.spec, "every")) * 1e9);
-	init.next_ns = init.started_ns + init.every_ns;
-	json_t *answer = start_tree(&init, command);
+	init->signals = signalfd(-1, &all, SFD_CLOEXEC | SFD_NONBLOCK);
+	init->started_ns = clock_now_ns();
+	terminal_open(&init->terminal);
+	init->terminal.ours = spec_true(init, "ours");
+	init->every_ns = (uint64_t)(json_number_value(json_object_get(init->spec, "every")) * 1e9);
+	init->next_ns = init->started_ns + init->every_ns;
+	json_t *answer = start_tree(init, command);
 	if (json_integer_value(json_object_get(answer, "status")) != CAIRN_DONE)
-		return failed_start(&init, answer);
-	if (spec_true(&init, "detached"))
+		return failed_start(init, answer);
+	if (spec_true(init, "detached"))
 		prctl(PR_SET_PDEATHSIG, 0);
 	leave_standard_descriptors();
 	if (chdir("/") < 0) {
 		/* Then it keeps the user's directory busy, no more. */
 	}
-	init_say(&init, answer);
-	live(&init);
-	saving_close(&init);
-	start_undo_name(&init);
-	init_say(&init, json_pack("{s:s, s:i, s:b}", "event", "ended", "wait", init.root_status, "saved", init.saved_last));
-	return WIFEXITED(init.root_status) ? WEXITSTATUS(init.root_status) : 128 + WTERMSIG(init.root_status);
+	init_say(init, answer);
+	live(init);
+	saving_close(init);
+	start_undo_name(init);
+	init_say(init, json_pack("{s:s, s:i, s:b}", "event", "ended", "wait", init->root_status, "saved", init->saved_last));
+	return WIFEXITED(init->root_status) ? WEXITSTATUS(init->root_status) : 128 + WTERMSIG(init->root_status);
+}
+
+/* All signals are blocked from now on. false: nobody is there any more. */
+static bool take_spec(struct init *init)
+{
+	sigset_t all;
+	fcntl(init->channel, F_SETFD, FD_CLOEXEC);
+	sigfillset(&all);
+	sigprocmask(SIG_SETMASK, &all, NULL);
+	struct control_fds fds = CONTROL_NO_FDS;
+	if (control_receive(init->channel, &init->spec, &fds) <= 0)
+		return false;
+	if (fds.key >= 0 && !(init->key = key_take(fds.key)))
+		return false;
+	control_fds_close(&fds);
+	/* Until the tree runs it goes with the Cairn that started it; unless detached, also later. */
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	return true;
+}
+
+int init_of_clone(int channel, struct operation_template *template)
+{
+	struct init init = { .channel = channel, .listener = -1, .terminal.fd = -1, .template = template };
+	return take_spec(&init) ? be_init(&init, NULL) : 125;
+}
+
+int init_run(int channel, char *const command[])
+{
+	struct init init = { .channel = channel, .listener = -1, .terminal.fd = -1 };
+	if (!take_spec(&init))
+		return 125;
+	if (spec_true(&init, "template"))
+		return template_run(&init);
+	return getpid() == 1 ? be_init(&init, command) : 125;
 }

@@ -4,6 +4,8 @@
  * saves from time to time, and ends when the root has ended, which ends all that is left of the job.
  *
  * The first message on the channel is the spec:
+ *	template         it is no init: it loads what clones of `restore` have in common, and makes their inits (template.c)
+ *	clone            number of this clone: it says {"event": "ready"} when it could run, and does when it is told {"op": "go"}
  *	restore          path of an image; without it the words after the channel are a command to start
  *	name             of the job; a number is put behind one that is taken, unless `exact`
  *	exact            the user chose the name

@@ -71,7 +71,7 @@ static enum cairn_status await_running(struct job *job, const json_t *spec, cons
 {
 	struct fault fault;
 	_close_ int pipe = key ? key_give(key) : -1;
-	const struct control_fds fds = { -1, pipe };
+	const struct control_fds fds = { .output = -1, .key = pipe, .channel = -1 };
 	int rc = key && pipe < 0 ? fault_set(&fault, FAULT_FAILED, -pipe, "pipe: %s", strerror(-pipe)) :
 				   control_call(job->channel, spec, &fds, &job->state, &fault);
 	if (rc < 0)
@@ -98,16 +98,21 @@ static char *find_program(void)
 	return memory_string(CAIRN_PROGRAM);
 }
 
-enum cairn_status job_start(const char *program, const json_t *spec, const uint8_t *key, char *const command[], struct job *ret_job,
-			    struct cairn_error *error)
+struct namespace_wish job_wish(const json_t *spec)
 {
-	struct fault fault;
+	return (struct namespace_wish){
+		.network = json_is_true(json_object_get(spec, "network")),
+		.clocks = json_object_get(spec, "monotonic_ns") != NULL,
+		.monotonic_ns = json_integer_value(json_object_get(spec, "monotonic_ns")),
+		.boottime_ns = json_integer_value(json_object_get(spec, "boottime_ns")),
+	};
+}
+
+int job_execute(const char *program, const struct namespace_wish *wish, char *const command[], pid_t *ret_init, int *ret_channel, struct fault *fault)
+{
 	int ends[2];
-	*ret_job = (struct job){ .channel = -1 };
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0) {
-		fault_set(&fault, FAULT_FAILED, errno, "socketpair: %s", strerror(errno));
-		return failed(&fault, error);
-	}
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0)
+		return fault_set(fault, FAULT_FAILED, errno, "socketpair: %s", strerror(errno));
 	_close_ int here = ends[0], there = ends[1];
 	char number[16];
 	snprintf(number, sizeof number, "%d", there);
@@ -119,19 +124,22 @@ enum cairn_status job_start(const char *program, const json_t *spec, const uint8
 		*vec_add(&argv) = command[i];
 	vec_add(&argv);
 	fcntl(there, F_SETFD, 0);
-	const struct namespace_wish wish = {
-		.network = json_is_true(json_object_get(spec, "network")),
-		.clocks = json_object_get(spec, "monotonic_ns") != NULL,
-		.monotonic_ns = json_integer_value(json_object_get(spec, "monotonic_ns")),
-		.boottime_ns = json_integer_value(json_object_get(spec, "boottime_ns")),
-	};
 	_free_ char *found = program ? memory_string(program) : find_program();
-	int rc = namespace_start(found, argv.at, &wish, &ret_job->init, &fault);
+	int rc = namespace_start(found, argv.at, wish, ret_init, fault);
 	vec_finish(&argv);
-	if (rc < 0)
+	if (rc == 0)
+		*ret_channel = fd_steal(&here);
+	return rc;
+}
+
+enum cairn_status job_start(const char *program, const json_t *spec, const uint8_t *key, char *const command[], struct job *ret_job,
+			    struct cairn_error *error)
+{
+	struct fault fault;
+	const struct namespace_wish wish = job_wish(spec);
+	*ret_job = (struct job){ .channel = -1 };
+	if (job_execute(program, &wish, command, &ret_job->init, &ret_job->channel, &fault) < 0)
 		return failed(&fault, error);
-	close(fd_steal(&there));
-	ret_job->channel = fd_steal(&here);
 	if (wish.network && network_connect(ret_job->init, &fault) < 0)
 		log_warn("the job's network has no way out: %s; continuing without it", fault.text);
 	enum cairn_status status = await_running(ret_job, spec, key, error);

@@ -7,6 +7,7 @@
 
 #include "base/fault.h"
 #include "cairn.h"
+#include "job/namespace.h"
 
 struct job {
 	pid_t init;    /* PID 1 of the namespace, as seen from here; a child of the caller's that ends as the root does */
@@ -20,6 +21,10 @@ struct job {
 enum cairn_status job_start(const char *program, const json_t *spec, const uint8_t *key, char *const command[], struct job *ret_job,
 			    struct cairn_error *error);
 void job_finish(struct job *job); /* the job runs on */
+/* The namespaces that @spec wants. */
+struct namespace_wish job_wish(const json_t *spec);
+/* Its first step: `cairn init` in these namespaces, which waits on *ret_channel for its spec. */
+int job_execute(const char *program, const struct namespace_wish *wish, char *const command[], pid_t *ret_init, int *ret_channel, struct fault *fault);
 
 /* The process with PID @inner of the namespace whose init is @init, as seen from here; 0: none. */
 pid_t job_outer_pid(pid_t init, pid_t inner);

@@ -130,16 +130,21 @@ struct birth {
 	gid_t gid;
 };
 
+/* What the process that was just born in its namespaces does there. */
+static const char *settle(const struct namespace_wish *wish)
+{
+	const char *step = wish->network ? loopback_up() : NULL;
+	if (!step && wish->clocks)
+		step = set_clocks(wish);
+	return step ? step : own_proc();
+}
+
 __attribute__((noreturn)) static void become_init(int program, char *const argv[], const struct birth *birth, int report)
 {
 	const bool user = birth->user;
 	const char *step = user ? map_user(birth->uid, birth->gid) : NULL;
-	if (!step && birth->wish->network)
-		step = loopback_up();
-	if (!step && birth->wish->clocks)
-		step = set_clocks(birth->wish);
-	if (!step)
-		step = own_proc();
+	if (!step && !birth->wish->template)
+		step = settle(birth->wish);
 	if (!step && user)
 		step = keep_capabilities();
 	if (!step) {
@@ -177,6 +182,37 @@ static int start_failed(const struct failure *failure, bool user, struct fault *
 			 remedy(failure->step, user));
 }
 
+static uint64_t flags_of(const struct namespace_wish *wish)
+{
+	return CLONE_NEWPID | CLONE_NEWNS | (wish->network ? CLONE_NEWNET : 0);
+}
+
+int namespace_fork(const struct namespace_wish *wish, pid_t *ret_init, struct fault *fault)
+{
+	int ends[2];
+	if (pipe2(ends, O_CLOEXEC) < 0)
+		return fault_set(fault, FAULT_FAILED, errno, "pipe: %s", strerror(errno));
+	_close_ int from = ends[0], to = ends[1];
+	/* The signal at its end is the caller's own (kernel/fork.c copy_process). */
+	struct clone_args args = { .flags = flags_of(wish) | CLONE_PARENT };
+	pid_t init = (pid_t)syscall(SYS_clone3, &args, sizeof args);
+	struct failure failure = { errno, "clone3" };
+	if (init < 0)
+		return start_failed(&failure, !feature_capability(CAP_SYS_ADMIN), fault);
+	if (init == 0) {
+		const char *step = settle(wish);
+		if (!step)
+			return 1;
+		failure = (struct failure){ errno, step };
+		_exit(write(to, &failure, sizeof failure) == sizeof failure ? 125 : 126);
+	}
+	close(fd_steal(&to));
+	if (read(from, &failure, sizeof failure) == sizeof failure)
+		return start_failed(&failure, false, fault); /* whose child it is reaps it */
+	*ret_init = init;
+	return 0;
+}
+
 int namespace_start(const char *program, char *const argv[], const struct namespace_wish *wish, pid_t *ret_init, struct fault *fault)
 {
 	bool user = !feature_capability(CAP_SYS_ADMIN);
@@ -189,7 +225,7 @@ int namespace_start(const char *program, char *const argv[], const struct namesp
 		return fault_set(fault, FAULT_FAILED, errno, "pipe: %s", strerror(errno));
 	_close_ int from = ends[0], to = ends[1];
 	struct clone_args args = {
-		.flags = CLONE_NEWPID | CLONE_NEWNS | (user ? CLONE_NEWUSER : 0) | (wish->network ? CLONE_NEWNET : 0), .exit_signal = SIGCHLD,
+		.flags = (user ? CLONE_NEWUSER : 0) | (wish->template ? 0 : flags_of(wish)), .exit_signal = SIGCHLD,
 	};
 	pid_t init = (pid_t)syscall(SYS_clone3, &args, sizeof args);
 	if (init == 0)

@@ -20,7 +20,7 @@ static bool may_choose_pids(void)
 	return feature_capability(CAP_CHECKPOINT_RESTORE) || feature_capability(CAP_SYS_ADMIN);
 }
 
-static json_t *spec_of(const struct cairn_restore_options *options, const struct restore_way *way, const struct operation_peek *peek)
+json_t *restore_spec(const struct cairn_restore_options *options, const struct restore_way *way, const struct operation_peek *peek)
 {
 	char *absolute = realpath(options->image, NULL);
 	json_t *spec = way->spec ? json_deep_copy(way->spec) : json_object();
@@ -64,7 +64,7 @@ static enum cairn_status restore_as_job(const struct cairn_restore_options *opti
 					const struct operation_peek *peek, struct cairn_restore_result *result, struct job *ret_job, struct cairn_error *error)
 {
 	uint64_t begin = clock_now_ns();
-	json_t *spec = spec_of(options, way, peek);
+	json_t *spec = restore_spec(options, way, peek);
 	enum cairn_status status = job_start(way->program, spec, options->key, NULL, ret_job, error);
 	json_decref(spec);
 	if (status != CAIRN_DONE)
@@ -93,7 +93,7 @@ static enum cairn_status restore_here(const struct cairn_restore_options *option
 	if (peek->continues || peek->offset)
 		log_warn("%s: is of another boot or host, whose clocks stood elsewhere; continuing without them (--pids private has them)",
 			 options->image);
-	enum cairn_status status = operation_restore(options, result, &restored, ret_error, error);
+	enum cairn_status status = operation_restore(options, NULL, result, &restored, ret_error, error);
 	operation_restored_finish(&restored);
 	return status;
 }

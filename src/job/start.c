@@ -106,6 +106,18 @@ static int start_command(struct init *init, char *const command[], struct fault 
 	return 0;
 }
 
+/* A clone runs when all of them can. Not 0: they shall not. */
+static int await_others(struct init *init)
+{
+	json_t *word;
+	init_say(init, json_pack("{s:s}", "event", "ready"));
+	if (control_receive(init->channel, &word, NULL) <= 0)
+		return 1;
+	bool goes = !strcmp(control_text(word, "op", ""), "go");
+	json_decref(word);
+	return !goes;
+}
+
 /* Everything is made and nothing runs: the tree's own group comes to the foreground, unless nobody wants it any more. */
 static int on_ready(void *context, pid_t root, pid_t foreground_group)
 {
@@ -117,7 +129,7 @@ static int on_ready(void *context, pid_t root, pid_t foreground_group)
 		init->terminal.group = foreground_group;
 		terminal_give(&init->terminal, foreground_group);
 	}
-	return 0;
+	return spec_number(init, "clone") ? await_others(init) : 0;
 }
 
 /* The result is heap; its strings are the spec's. */
@@ -157,21 +169,21 @@ static struct cairn_redirect *redirects_of(const struct init *init, size_t *ret_
 	return redirects;
 }
 
-static json_t *restore_tree(struct init *init)
+void start_options(struct init *init, struct start_options *ret_options)
 {
 	size_t map_count, redirect_count, address_count;
-	_free_ const char **addresses = address_maps_of(init, &address_count);
-	_free_ struct cairn_path_map *maps = path_maps_of(init, &map_count);
-	_free_ struct cairn_redirect *redirects = redirects_of(init, &redirect_count);
-	const struct cairn_restore_options options = {
-		.redirects = redirects,
+	ret_options->addresses = address_maps_of(init, &address_count);
+	ret_options->maps = path_maps_of(init, &map_count);
+	ret_options->redirects = redirects_of(init, &redirect_count);
+	ret_options->restore = (struct cairn_restore_options){
+		.redirects = ret_options->redirects,
 		.redirect_count = redirect_count,
 		.once = spec_true(init, "once"),
 		.lazy = spec_true(init, "lazy"),
 		.mapped = spec_true(init, "mapped"),
-		.path_maps = maps,
+		.path_maps = ret_options->maps,
 		.path_map_count = map_count,
-		.address_maps = addresses,
+		.address_maps = ret_options->addresses,
 		.address_map_count = address_count,
 		.force_cpu = spec_true(init, "force_cpu"),
 		.close_tcp = spec_true(init, "close_tcp"),
@@ -189,10 +201,29 @@ static json_t *restore_tree(struct init *init)
 		.ready = on_ready,
 		.context = init,
 	};
+}
+
+void start_options_finish(struct start_options *options)
+{
+	free(options->addresses);
+	free(options->maps);
+	free(options->redirects);
+}
+
+static char *base_name(const struct init *init)
+{
+	return init->restored.job[0] ? memory_string(init->restored.job) : memory_format("%s-%d", init->command, init->root);
+}
+
+static json_t *restore_tree(struct init *init)
+{
+	struct start_options options;
+	start_options(init, &options);
 	struct cairn_restore_result result;
 	struct cairn_error error = { 0 };
 	int rc;
-	enum cairn_status status = operation_restore(&options, &result, &init->restored, &rc, &error);
+	enum cairn_status status = operation_restore(&options.restore, init->template, &result, &init->restored, &rc, &error);
+	start_options_finish(&options);
 	json_t *answer;
 	if (status != CAIRN_DONE) {
 		answer = control_failed(status, &error);
@@ -202,9 +233,11 @@ static json_t *restore_tree(struct init *init)
 	init->root = result.root;
 	init->generation = init->restored.generation;
 	init->command = memory_string(init->restored.command);
-	if (!spec_text(init, "name"))
-		json_object_set_new(init->spec, "name", init->restored.job[0] ? json_string(init->restored.job) :
-			json_sprintf("%s-%d", init->command, result.root));
+	if (!spec_text(init, "name")) {
+		_free_ char *base = base_name(init);
+		unsigned long long clone = spec_number(init, "clone");
+		json_object_set_new(init->spec, "name", clone ? json_sprintf("%s-%llu", base, clone) : json_string(base));
+	}
 	return json_pack("{s:i, s:i, s:i, s:i, s:I}", "status", CAIRN_DONE, "root", (int)result.root, "processes",
 			 (int)result.processes, "threads", (int)result.threads, "pages", (json_int_t)result.pages);
 }

@@ -52,6 +52,7 @@ struct init {
 	uint64_t saves, every_ns, next_ns, started_ns;
 	double saved_at;  /* CLOCK_REALTIME, seconds; 0: never */
 	struct saving saving;
+	struct operation_template *template; /* it is a clone of this; NULL: it is none */
 	struct operation_restored restored; /* its pager, until all memory is loaded */
 	struct tracking tracking; /* what the last checkpoint left for the next one */
 	VEC(int) clients;
@@ -67,6 +68,21 @@ uint64_t spec_number(const struct init *init, const char *key);
 void init_say(struct init *init, json_t *message);
 /* @client: -1 for nobody. Takes the reference to @answer. */
 void init_answer(struct init *init, int client, json_t *answer);
+
+/* What the spec says of a restore; `restore` points into the others and the spec. */
+struct start_options {
+	struct cairn_restore_options restore;
+	const char **addresses;
+	struct cairn_path_map *maps;
+	struct cairn_redirect *redirects;
+};
+void start_options(struct init *init, struct start_options *ret_options);
+void start_options_finish(struct start_options *options);
+
+/* template.c. What clones are made from, until the channel is closed; the process's exit status. Returns in each clone as well, with that one's. */
+int template_run(struct init *init);
+/* init.c. A clone's init, from its spec on. */
+int init_of_clone(int channel, struct operation_template *template);
 
 /* start.c. Starts @command or, without one, restores the spec's image. The answer's status says whether that was done. */
 json_t *start_tree(struct init *init, char *const command[]);

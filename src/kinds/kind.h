@@ -406,6 +406,9 @@ struct kind {
 	/* Image, and what the record wants of the network it is put back in. @closing: connections to the outside come back closed. */
 	int (*check_network)(const ProtobufCMessage *message, bool closing, struct fault *fault);
 
+	/* There can be only one of it, however often the image is restored: a connection to somebody outside. NULL: of none of them. */
+	bool (*is_unique)(const ProtobufCMessage *message);
+
 	/* An open file that is made before the first process is born: its maker needs PIDs of the tree for a moment. */
 	bool before_births;
 
@@ -432,6 +435,9 @@ int kind_open_flags(const struct kind *kind, const ProtobufCMessage *message); /
 int kind_set_owner(struct workshop *workshop, const struct kind *kind, const ProtobufCMessage *message, struct fault *fault);
 bool kind_is_asynchronous(const struct kind *kind, const ProtobufCMessage *message, uint32_t *ret_owner);
 void kind_set_asynchronous(int fd, const struct kind *kind, const ProtobufCMessage *message, struct batch *batch);
+
+/* Vma.kind. ATTACHED: the mapping is there already, by somebody else, and only gets its protection, flags and name. */
+enum vma_kind { VMA_MAPPED, VMA_ATTACHED };
 
 /* Every kind, in the order in which they are put back. Ends with NULL. */
 extern const struct kind *const kinds[];

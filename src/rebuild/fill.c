@@ -293,6 +293,8 @@ static void set_targets(struct filler *filler)
 		/* Those that share it have nothing of their own. */
 		else if (process->mapped.runs.count)
 			target->there[0] = &process->mapped.ranges;
+		else if (process->held)
+			target->there[0] = process->held;
 	}
 }
 
@@ -323,7 +325,7 @@ static int begin_faults(struct filler *filler, const struct rebuild_process *onl
 		if (!process->plan->space || process->plan->space->owner != process->plan || pages[process->plan->space->id] < (lazy ? 1 : LEAST_PAGES))
 			continue;
 		/* Most is there: the rest is little, and in many places. */
-		if (process->mapped.runs.count)
+		if (process->mapped.runs.count || process->held)
 			continue;
 		if ((only && process != only) || process->is_loaded || process->is_heir)
 			continue;
@@ -419,7 +421,7 @@ static int fill(struct filler *filler, const struct rebuild_process *only, struc
 	int rc = begin_faults(filler, only, fault);
 	if (rc == 0 && lazy)
 		skip_blocks(filler);
-	if (rc == 0 && (has_heirs(rebuild) || filler->has_unwanted || rebuild->is_mapped))
+	if (rc == 0 && (has_heirs(rebuild) || filler->has_unwanted || rebuild->is_mapped || rebuild->options.template))
 		skip_full(filler);
 	if (rc == 0)
 		run_workers(filler);

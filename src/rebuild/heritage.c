@@ -9,6 +9,7 @@
 
 #include "base/log.h"
 #include "kernel/maps.h"
+#include "rebuild/template.h"
 
 enum { LEAST_PAGES = 256 /* from which it is worth another order of things */ };
 
@@ -191,7 +192,7 @@ static void settle(heritage_ranges *ranges)
 }
 
 /* What of @ranges lies in none of @gone; both settled. */
-static void subtract(heritage_ranges *ranges, const heritage_ranges *gone)
+void heritage_subtract(heritage_ranges *ranges, const heritage_ranges *gone)
 {
 	heritage_ranges left = { 0 };
 	for (size_t i = 0; i < ranges->count; i++)
@@ -235,9 +236,9 @@ static void find_seeds(struct rebuild *rebuild, struct rebuild_process *parent, 
 	}
 	settle(&parent->heritage.seeds);
 	compare_places(own, &eldest, &common, &parents, NULL);
-	subtract(&parent->heritage.seeds, &parents);
+	heritage_subtract(&parent->heritage.seeds, &parents);
 	/* What the parent has from its own parent stays. */
-	subtract(&parent->heritage.seeds, &parent->heritage.pages);
+	heritage_subtract(&parent->heritage.seeds, &parent->heritage.pages);
 	parent->heritage.seeds_of = parent->heritage.seeds.count ? first->plan->space->id : 0;
 	vec_finish(&eldest);
 	vec_finish(&common);
@@ -390,23 +391,20 @@ static void add_gap(struct batch *batch, uint64_t start, uint64_t end)
 		batch_call(batch, munmap, start, end - start);
 }
 
-/* Everything but the stub and what is kept. */
-static void unmap_rest(const struct rebuild_process *child, struct batch *batch)
+void heritage_unmap_rest(const struct rebuild_process *child, struct batch *batch)
 {
-	const heritage_ranges *kept = &child->heritage.mappings;
-	const uint64_t stub = child->newborn.code, stub_end_ = child->newborn.area + BATCH_AREA, user_end = (UINT64_C(1) << 47) - 4096;
-	uint64_t at = 0;
-	bool passed = false;
-	for (size_t i = 0; i <= kept->count; i++) {
-		uint64_t next = i < kept->count ? kept->at[i].start : user_end;
-		if (!passed && stub < next) {
-			add_gap(batch, at, stub);
-			at = stub_end_;
-			passed = true;
-		}
-		add_gap(batch, at, next);
-		at = i < kept->count ? kept->at[i].end : at;
-	}
+	heritage_ranges kept = { 0 };
+	uint64_t at = 0, start, end;
+	*vec_add(&kept) = (struct heritage_range){ child->newborn.code, child->newborn.area + BATCH_AREA };
+	if (template_place(child->template, &start, &end))
+		*vec_add(&kept) = (struct heritage_range){ start, end };
+	for (size_t i = 0; i < child->heritage.mappings.count; i++)
+		*vec_add(&kept) = child->heritage.mappings.at[i];
+	*vec_add(&kept) = (struct heritage_range){ (UINT64_C(1) << 47) - 4096, UINT64_MAX };
+	settle(&kept);
+	for (size_t i = 0; i < kept.count; at = kept.at[i++].end)
+		add_gap(batch, at, kept.at[i].start);
+	vec_finish(&kept);
 }
 
 int heritage_take(struct rebuild_process *child, struct fault *fault)
@@ -414,7 +412,7 @@ int heritage_take(struct rebuild_process *child, struct fault *fault)
 	const heritage_ranges *foreign = &child->heritage.foreign;
 	struct batch batch;
 	newborn_batch(&child->newborn, &batch);
-	unmap_rest(child, &batch);
+	heritage_unmap_rest(child, &batch);
 	for (size_t i = 0; i < foreign->count; i++)
 		batch_call(&batch, madvise, foreign->at[i].start, foreign->at[i].end - foreign->at[i].start, MADV_DONTNEED);
 	int rc = newborn_run(newborn_leader(child), &batch, fault);

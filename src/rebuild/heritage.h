@@ -14,9 +14,13 @@ void heritage_finish(struct heritage *heritage);
 int heritage_load(struct rebuild *rebuild, struct rebuild_process *process, struct fault *fault);
 /* Just born of a process that is loaded: away with what is not @child's. */
 int heritage_take(struct rebuild_process *child, struct fault *fault);
+/* Everything but the stub, what clones have in common (template.h), and what @process keeps. */
+void heritage_unmap_rest(const struct rebuild_process *process, struct batch *batch);
 /* When all children are born: what @process had only for them goes. */
 int heritage_end(struct rebuild_process *process, struct fault *fault);
 /* The end of the first stretch of [@start, @end) that lies in @ranges as a whole, or not at all; *ret_within says which. */
 uint64_t heritage_stretch(const heritage_ranges *ranges, uint64_t start, uint64_t end, bool *ret_within);
+/* What of @ranges lies in none of @gone; both ascending and without overlaps. */
+void heritage_subtract(heritage_ranges *ranges, const heritage_ranges *gone);
 /* The mapping @vma, but for what of it is there already. */
 int heritage_map(struct rebuild_process *process, const struct plan_record *record, struct batch *batch, struct fault *fault);

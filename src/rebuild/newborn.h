@@ -49,6 +49,8 @@ struct rebuild_process {
 	bool is_loaded; /* it has its mappings and pages before the others */
 	struct heritage heritage;
 	struct mapped mapped;
+	const struct template *template; /* what clones have in common, which it is born with (template.h); NULL: nothing */
+	const heritage_ranges *held;     /* what of it is this process's own, NULL: nothing */
 	bool has_signals; /* those of the process are queued already */
 };
 
@@ -91,6 +93,10 @@ static inline struct newborn_thread *newborn_leader(const struct rebuild_process
 	assert(process->threads.at);
 	return &process->threads.at[0]->newborn;
 }
+/* The processes of a plan, before anything is made: for looking at. rebuild_free frees it. */
+struct rebuild *rebuild_lay_out(const struct plan *plan, const struct image_reader *reader);
+/* A hole of @size bytes in every address space to be made, and in this one. */
+int rebuild_find_hole(const struct plan *plan, uint64_t size, uint64_t *ret_start, struct fault *fault);
 /* A batch of the process, ready to be filled. */
 void newborn_batch(const struct newborn_process *process, struct batch *ret_batch);
 /* Runs a batch in which new tasks are born (clone3): they are stopped when it ends; their ids in order of birth. */

@@ -401,6 +401,11 @@ void plan_check_host(const struct plan *plan, const struct plan_policy *policy, 
 	}
 	for (size_t i = 0; i < plan->records.count; i++) {
 		const struct plan_record *record = &plan->records.at[i];
+		if (policy->is_clone && !policy->closes_tcp && record->kind->is_unique && record->kind->is_unique(record->message)) {
+			fault_set(&fault, FAULT_UNSUPPORTED, ENOTSUP, "a %s that is connected to the outside can go on in one program only; try --tcp close, "
+				  "or no --clones", record->kind->name);
+			fault_list_add(refusals, &fault);
+		}
 		if (record->redirect || !record->kind->check || record->kind->check(record->message, &fault) == 0)
 			continue;
 		if (policy->ignore_changed_files && (fault.error == ESTALE || fault.error == EFBIG))

@@ -64,6 +64,7 @@ struct plan_policy {
 	bool roll_back; /* open files that have grown are cut back when it is restored */
 	bool any_pids;  /* --pids any: nothing may lie below the /proc/PID of a process of the tree */
 	bool closes_tcp; /* connections to the outside come back closed */
+	bool is_clone;  /* it is one of several that are restored at the same time */
 	bool force_cpu; /* features of the image's processor may be missing here, as long as no register in use is */
 };
 void plan_check_host(const struct plan *plan, const struct plan_policy *policy, struct fault_list *refusals);

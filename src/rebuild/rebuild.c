@@ -23,6 +23,7 @@
 #include "rebuild/heritage.h"
 #include "rebuild/mapped.h"
 #include "rebuild/pager.h"
+#include "rebuild/template.h"
 
 /* ---- what can be prepared before anything exists ---- */
 
@@ -117,18 +118,17 @@ static int range_compare(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-/* A place for the stub that is free in every address space to be made, and in this one. */
-static int choose_place(struct rebuild *rebuild, struct fault *fault)
+int rebuild_find_hole(const struct plan *plan, uint64_t size, uint64_t *ret_start, struct fault *fault)
 {
-	const uint64_t lowest = UINT64_C(1) << 20, size = NEWBORN_CODE_SIZE + BATCH_AREA + 2 * VDSO_MOST + 16384;
+	const uint64_t lowest = UINT64_C(1) << 20, user_end = UINT64_C(1) << 47;
 	VEC(struct range) taken = { 0 };
 	struct arena arena = { 0 };
 	struct map_list own = { 0 };
 	int rc = maps_read(getpid(), false, &arena, &own, fault);
 	for (size_t i = 0; rc == 0 && i < own.maps.count; i++)
 		*vec_add(&taken) = (struct range){ own.maps.at[i].start, own.maps.at[i].end };
-	for (size_t s = 0; s < rebuild->plan->spaces.count; s++) {
-		const struct plan_space *space = rebuild->plan->spaces.at[s];
+	for (size_t s = 0; s < plan->spaces.count; s++) {
+		const struct plan_space *space = plan->spaces.at[s];
 		for (size_t i = 0; i < space->records.count; i++) {
 			const ProtobufCMessage *message = space->records.at[i].message;
 			if (message->descriptor == &cairn__vma__descriptor) {
@@ -150,13 +150,23 @@ static int choose_place(struct rebuild *rebuild, struct fault *fault)
 		if (taken.at[i].end > at)
 			at = taken.at[i].end;
 	}
+	vec_finish(&taken);
+	maps_finish(&own);
+	arena_finish(&arena);
+	if (rc == 0 && (size > user_end || at > user_end - size))
+		rc = fault_set(fault, FAULT_FAILED, ENOMEM, "no hole of %llu bytes in its address spaces", (unsigned long long)size);
+	*ret_start = at;
+	return rc;
+}
+
+static int choose_place(struct rebuild *rebuild, struct fault *fault)
+{
+	uint64_t at = 0;
+	int rc = rebuild_find_hole(rebuild->plan, NEWBORN_CODE_SIZE + BATCH_AREA + 2 * VDSO_MOST + 16384, &at, fault);
 	rebuild->code = at + 4096;
 	rebuild->area = rebuild->code + NEWBORN_CODE_SIZE;
 	rebuild->workshop.vdso.place = rebuild->area + BATCH_AREA + 4096;
 	rebuild->mark = rebuild->workshop.vdso.place + 2 * VDSO_MOST + 4096;
-	vec_finish(&taken);
-	maps_finish(&own);
-	arena_finish(&arena);
 	return rc;
 }
 
@@ -283,6 +293,19 @@ static void link_children(struct rebuild *rebuild)
 	}
 }
 
+struct rebuild *rebuild_lay_out(const struct plan *plan, const struct image_reader *reader)
+{
+	struct rebuild *rebuild = memory_new(sizeof *rebuild);
+	rebuild->plan = plan;
+	rebuild->reader = reader;
+	rebuild->outbox = rebuild->inbox = -1;
+	for (size_t i = 0; i < plan->processes.count; i++)
+		add_process(rebuild, plan->processes.at[i]);
+	link_children(rebuild);
+	heritage_find(rebuild);
+	return rebuild;
+}
+
 /* ---- the phases ---- */
 
 static int each_process(struct rebuild *rebuild,
@@ -345,6 +368,8 @@ static int run_phases(struct rebuild *rebuild, struct fault *fault)
 			 (double)(clock_now_ns() - begin) / 1e6);
 		if (i == 0)
 			unmap_stub_here(rebuild);
+		if (i == 0 && rebuild->options.template)
+			template_forget(rebuild->options.template);
 	}
 	return 0;
 }
@@ -395,6 +420,8 @@ int rebuild_prepare(const struct plan *plan, const struct image_reader *reader, 
 		/* What is mapped is in memory once in any case. */
 		if (!rebuild->is_mapped)
 			heritage_find(rebuild);
+		if (rc == 0)
+			rc = template_share_out(rebuild, fault);
 	}
 	if (rc == 0)
 		rc = map_stub(rebuild, fault);

@@ -6,6 +6,8 @@
 #include "base/progress.h"
 #include "rebuild/plan.h"
 
+struct template; /* template.h */
+
 struct rebuild_options {
 	unsigned threads;         /* that load memory */
 	bool any_pids;            /* --pids any: every task gets the number that comes */
@@ -15,6 +17,7 @@ struct rebuild_options {
 	bool close_tcp;           /* --tcp close */
 	bool maps_addresses;      /* --map-address */
 	bool roll_back;           /* --file-changed rollback */
+	struct template *template; /* of clones; this process's copy of it goes with the births. NULL: none */
 	const char *terminal;     /* path of the caller's controlling terminal, NULL: none */
 	const struct deadline *deadline;
 	struct progress *progress; /* NULL: nobody is told */

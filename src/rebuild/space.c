@@ -7,6 +7,7 @@
 
 #include "rebuild/heritage.h"
 #include "rebuild/mapped.h"
+#include "rebuild/template.h"
 
 static void add_loan(struct rebuild_process *process, uint32_t object)
 {
@@ -53,19 +54,23 @@ int space_map(struct rebuild *rebuild, struct rebuild_process *process, struct f
 	size_t before = process->newborn.table->loans.count;
 	collect_needs(process);
 	int rc = lend(rebuild, process, before, fault);
-	if (rc < 0 || process->is_loaded)
+	if (rc < 0 || (process->is_loaded && !process->template))
 		return rc;
 	if (rc == 0)
 		rc = exec_own_program(rebuild, process, fault);
 	newborn_batch(&process->newborn, &batch);
-	for (size_t i = 0; rc == 0 && i < space->records.count; i++) {
+	for (size_t i = 0; rc == 0 && !process->is_loaded && i < space->records.count; i++) {
 		const struct plan_record *record = &space->records.at[i];
-		if (record->kind->rebuild)
+		if (record->kind->rebuild && !template_move(process, record, &batch, &rc, fault))
 			rc = heritage_map(process, record, &batch, fault);
 		if (rc == 0)
 			rc = mapped_map(process, record, &batch, fault);
 	}
-	mapped_mark(rebuild, process, &batch);
+	if (!process->is_loaded)
+		mapped_mark(rebuild, process, &batch);
+	/* Those that it bears have theirs from it. */
+	if (process->is_loaded || !process->bears_heirs)
+		template_leave(process, &batch);
 	if (rc == 0)
 		rc = newborn_run(leader, &batch, fault);
 	batch_finish(&batch);

@@ -128,7 +128,6 @@ static void add_rseq_end(const struct rebuild *rebuild, struct batch *batch)
 static int empty_root(struct rebuild *rebuild, struct rebuild_process *root, struct fault *fault)
 {
 	struct rebuild_thread *leader = root->threads.at[0];
-	const uint64_t user_end = UINT64_C(1) << 47, stub_stop = rebuild->area + BATCH_AREA;
 	const uint64_t inbox = (uint64_t)rebuild->inbox_number;
 	struct batch batch;
 	newborn_batch(&root->newborn, &batch);
@@ -136,8 +135,7 @@ static int empty_root(struct rebuild *rebuild, struct rebuild_process *root, str
 	add_rseq_end(rebuild, &batch);
 	batch_call(&batch, set_robust_list, 0, sizeof(void *) * 3);
 	batch_call(&batch, set_tid_address, 0);
-	batch_call(&batch, munmap, 0, rebuild->code);
-	batch_call(&batch, munmap, stub_stop, user_end - 4096 - stub_stop);
+	heritage_unmap_rest(root, &batch);
 	if (rebuild->inbox != rebuild->inbox_number)
 		batch_call(&batch, dup3, (uint64_t)rebuild->inbox, inbox, 0);
 	batch_call(&batch, close_range, 0, inbox - 1, 0);
@@ -322,6 +320,7 @@ static int helper_bear(struct rebuild_process *parent, uint32_t number, struct h
 	helper->plan.process = &helper->record;
 	helper->process.plan = &helper->plan;
 	helper->process.newborn = parent->newborn;
+	helper->process.template = parent->template;
 	helper->process.newborn.pid = (pid_t)number;
 	helper->thread.newborn.process = &helper->process.newborn;
 	helper->thread.newborn.tid = (pid_t)number;

@@ -20,9 +20,6 @@
 
 enum { MAP_DROPPABLE_ = 0x08, MAP_SYNC_ = 0x80000 }; /* include/uapi/linux/mman.h, 6.11; asm-generic/mman.h, 4.15 */
 
-/* Vma.kind */
-enum vma_kind { VMA_MAPPED, VMA_ATTACHED };
-
 /* Ways in which a mapping cannot be carried. */
 static const struct refusal {
 	uint32_t flag;

@@ -671,6 +671,7 @@ const struct kind kind_tcp_socket = {
 	.depart = depart,
 	.check = check,
 	.check_network = check_network,
+	.is_unique = tcp_is_unique,
 	.make = tcp_make,
 	.join = tcp_join,
 	.settle = tcp_settle,

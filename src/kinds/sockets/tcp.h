@@ -55,6 +55,7 @@ bool tcp_has_sent_fin(uint32_t state);
 /* ---- tcp_make.c ---- */
 /* Does it come back as closed by its peer, in one way or the other? @closing: connections to the outside are to. */
 bool tcp_is_over(const Cairn__TcpSocket *message, bool closing);
+bool tcp_is_unique(const ProtobufCMessage *base); /* connected to somebody outside of the tree */
 int tcp_make(struct workshop *workshop, const ProtobufCMessage *base, struct fault *fault);
 int tcp_join(struct workshop *workshop, const ProtobufCMessage *base, struct fault *fault);
 int tcp_settle(struct workshop *workshop, const ProtobufCMessage *base, struct fault *fault);

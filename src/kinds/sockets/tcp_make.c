@@ -37,6 +37,11 @@ static bool is_outside(const Cairn__TcpSocket *message)
 	return tcp_is_synchronized((uint8_t)message->state) && !message->peer && !message->ended && !message->reset;
 }
 
+bool tcp_is_unique(const ProtobufCMessage *base)
+{
+	return is_outside((const Cairn__TcpSocket *)base);
+}
+
 bool tcp_is_over(const Cairn__TcpSocket *message, bool closing)
 {
 	return message->ended || message->reset || (is_outside(message) && closing);
