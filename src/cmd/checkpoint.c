@@ -14,6 +14,7 @@
 #include "base/memory.h"
 #include "cairn.h"
 #include "cmd/bar.h"
+#include "cmd/bound.h"
 #include "cmd/cmd.h"
 #include "cmd/target.h"
 #include "job/control.h"
@@ -244,6 +245,8 @@ int cmd_checkpoint(int argc, char **argv)
 	}
 	_free_ char *output = choose_output(given.output, &target);
 	_free_ char *image = NULL;
+	if (target.job < 0 && output && strcmp(output, "-"))
+		cmd_bound(&common, output);
 	checkpoint.output = output;
 	checkpoint.parent = given.parent;
 	checkpoint.key = key;
