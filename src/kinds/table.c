@@ -22,6 +22,7 @@ const struct kind *const kinds[] = {
 	&kind_attributes,
 	&kind_filesystem,
 	&kind_fd_table,
+	&kind_sysv_adjustments, /* before who was last, which is said in another way */
 	&kind_sysv_semaphore_use,
 	&kind_signals,
 	&kind_itimers,

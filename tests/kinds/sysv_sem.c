@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* variant values: a set of System V semaphores keeps id, key, mode, values and who changed which last */
 /* variant blocked: processes that wait for System V semaphores are woken by the next operation after the restore */
-/* variant undo: a process with semaphore adjustments is refused by name */
-/* refusable: SEM_UNDO */
+/* variant undo: the end of a process undoes what it has done to semaphores with SEM_UNDO, from before and after the save */
+/* variant undo_threads: the same of a process with threads */
 #include "probe.h"
 
+#include <pthread.h>
 #include <sys/ipc.h>
 #include <sys/sem.h>
 
@@ -81,21 +82,77 @@ static void blocked(void)
 	PROBE(semctl(id, 0, IPC_RMID));
 }
 
-static void undo(void)
+/* Of each semaphore: its value, and what is added to it at the end of who has used it. */
+static const struct { int value, by; } adjusted[] = {
+	{ 0, 1 }, { 5, 0 }, { 32767, -3 }, { 32767, -32767 }, { 0, 32767 }, { 3, -3 }, { 16000, 12345 }, { 17000, -12345 }, { 32767, -1 }, { 1, 2 },
+};
+enum { ADJUSTED = sizeof adjusted / sizeof *adjusted };
+
+static void *wait_for_end(void *unused)
 {
-	int id = PROBE(semget(IPC_PRIVATE, 1, IPC_CREAT | 0600));
-	change(id, 0, 1, 0);
-	change(id, 0, -1, SEM_UNDO);
+	(void)unused;
+	probe_wait();
+	return NULL;
+}
+
+static void undo(bool with_threads)
+{
+	key_t key = (key_t)(0x0ca30000u + (unsigned)(probe_clock_ns(CLOCK_REALTIME) >> 10 & 0xffff));
+	int id = PROBE(semget(key, ADJUSTED + 1, IPC_CREAT | IPC_EXCL | 0600));
+	int done[2];
+	PROBE(pipe(done));
+	pid_t child = PROBE(fork());
+	if (!child) {
+		pthread_t thread;
+		if (with_threads)
+			PROBE_SAME(pthread_create(&thread, NULL, wait_for_end, NULL), 0, "pthread_create");
+		for (int i = 0; i < ADJUSTED; i++) {
+			/* The adjustment first, then the value, without clearing it. */
+			if (adjusted[i].by > 0)
+				change(id, i, adjusted[i].by, 0);
+			if (adjusted[i].by)
+				change(id, i, -adjusted[i].by, SEM_UNDO);
+			int now = semctl(id, i, GETVAL);
+			if (adjusted[i].value != now)
+				change(id, i, adjusted[i].value - now, 0);
+		}
+		PROBE(write(done[1], "d", 1));
+		probe_wait();
+		change(id, ADJUSTED, 7, SEM_UNDO);
+		change(id, 0, 10, 0);
+		change(id, 0, -4, SEM_UNDO);
+		for (;;)
+			pause();
+	}
+	char byte;
+	PROBE(read(done[0], &byte, 1));
+
 	probe_save();
-	PROBE_SAME(semctl(id, 0, GETVAL), 0, "value");
+
+	PROBE_SAME(semget(key, 0, 0), id, "id of the key");
+	while (semctl(id, ADJUSTED, GETVAL) != 7 || semctl(id, 0, GETVAL) != 6)
+		;
+	for (int i = 1; i < ADJUSTED; i++)
+		PROBE_SAME(semctl(id, i, GETVAL), adjusted[i].value, "value");
+	PROBE(kill(child, SIGKILL));
+	PROBE_SAME(waitpid(child, NULL, 0), child, "end of the child");
+	/* It is seen before the adjustments are made. */
+	for (int i = 0; i < 5000 && semctl(id, ADJUSTED, GETVAL); i++)
+		nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
+	PROBE_SAME(semctl(id, ADJUSTED, GETVAL), 0, "what was done after the save is undone");
+	PROBE_SAME(semctl(id, 0, GETVAL), 6 + 4 + 1, "so is what was done before and after it");
+	for (int i = 1; i < ADJUSTED; i++) {
+		int wanted = adjusted[i].value + adjusted[i].by;
+		PROBE_SAME(semctl(id, i, GETVAL), wanted < 0 ? 0 : wanted > 32767 ? 32767 : wanted, "what was done before the save is undone");
+	}
 	PROBE(semctl(id, 0, IPC_RMID));
 }
 
 int main(int argc, char **argv)
 {
 	const char *variant = argc > 1 ? argv[1] : "values";
-	if (!strcmp(variant, "undo"))
-		undo();
+	if (!strncmp(variant, "undo", 4))
+		undo(!strcmp(variant, "undo_threads"));
 	else if (!strcmp(variant, "blocked"))
 		blocked();
 	else

@@ -57,7 +57,6 @@ REFUSED = {
     "munmap": "/proc/",
     "pidfd": "/proc/",
     "secretmem": "secret",
-    "sem-sysv": "SEM_UNDO",
     "userfaultfd": "userfaultfd",
     "vm-segv": "traced",  # its processes trace each other
     "forkheavy": ":",  # everything that there is, refused kinds among it

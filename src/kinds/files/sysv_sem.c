@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* System V semaphores. A set belongs to no process: sysv.h says which are the tree's. State: id, key, owner, mode, values, and who
- * changed each last (GETPID), which that process sets again itself. Not to be seen are the adjustments of SEM_UNDO: a process that has
- * such a list (kcmp(2) tells it from none) is refused while the tree has sets. Processes with threads always have a list, mostly an empty
- * one (ipc/sem.c copy_semundo): a warning.
+ * changed each last (GETPID), which that process does again itself. Adjustments (SEM_UNDO): sysv_undo.c.
  *
  * A set outlives the program. One that is still there is taken if nobody else has changed it since, and gets its old values in the
  * very last step. In a private PID namespace sets lie in an IPC namespace of its own. Times are not put back. */
@@ -13,10 +11,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "base/log.h"
 #include "ipc.pb-c.h"
-#include "kernel/kcmp.h"
-#include "kinds/sysv.h"
+#include "kinds/files/sysv_sem.h"
 #include "kinds/table.h"
 
 enum { MOST_SEMAPHORES = 32000, MOST_VALUE = 32767 }; /* include/uapi/linux/sem.h SEMMSL, SEMVMX */
@@ -32,40 +28,12 @@ static pid_t last_user(uint32_t id, uint64_t number)
 	return (pid_t)semctl((int)id, (int)number, GETPID);
 }
 
-static bool is_of_tree(const struct harvest *harvest, const struct sysv_object *object)
+bool sysv_sem_is_of_tree(const struct harvest *harvest, const struct sysv_object *object)
 {
 	_free_ pid_t *users = memory_new(object->size * sizeof *users);
 	for (uint64_t i = 0; i < object->size; i++)
 		users[i] = last_user(object->id, i);
 	return sysv_is_of_tree(harvest, object, users, object->size);
-}
-
-/* ---- adjustments ---- */
-
-static int refuse(const struct harvest *harvest, const struct frozen_process *process, struct fault *fault)
-{
-	struct sysv_list list;
-	int order = kcmp_order(SAME_SYSVSEM, getpid(), 0, process->view, 0, NULL);
-	/* Cairn has no list, and nobody that has none is equal to somebody that has one. */
-	if (order == 0 || order == -2 || sysv_read(SYSV_SEM, &list, NULL) < 0)
-		return 0;
-	int rc = 0;
-	for (size_t i = 0; rc == 0 && i < list.objects.count; i++) {
-		if (!is_of_tree(harvest, &list.objects.at[i]))
-			continue;
-		if (process->stat.threads == 1) {
-			rc = fault_set(fault, FAULT_UNSUPPORTED, ENOTSUP,
-				       "semaphore set %u (key 0x%x): it has used semaphores with SEM_UNDO, and the kernel shows the "
-				       "adjustments to nobody; try a program that does without them", list.objects.at[i].id,
-				       (unsigned)list.objects.at[i].key);
-		} else if (harvest->frozen) {
-			log_warn("process %d (%s): has threads, so nobody can tell whether it has used semaphores with SEM_UNDO; "
-				 "continuing without the adjustments", process->pid, process->stat.command);
-			break;
-		}
-	}
-	sysv_finish(&list);
-	return rc;
 }
 
 /* ---- the set ---- */
@@ -94,7 +62,7 @@ static int capture_tree(struct harvest *harvest, struct fault *fault)
 	if (rc < 0)
 		return rc;
 	for (size_t i = 0; rc == 0 && i < list.objects.count; i++)
-		if (is_of_tree(harvest, &list.objects.at[i]))
+		if (sysv_sem_is_of_tree(harvest, &list.objects.at[i]))
 			rc = capture_set(harvest, &list.objects.at[i], fault);
 	sysv_finish(&list);
 	return rc;
@@ -179,13 +147,12 @@ static int commit(struct workshop *workshop, const ProtobufCMessage *base, struc
 {
 	const Cairn__SysvSemaphores *message = (const Cairn__SysvSemaphores *)base;
 	(void)workshop;
+	/* Only those that differ: SETVAL clears adjustments. */
 	for (size_t i = 0; i < message->n_values; i++)
-		if (semctl((int)message->object->ipc_id, (int)i, GETVAL) != (int)message->values[i]) {
-			int rc = set_values(message, fault);
-			if (rc < 0)
-				return rc;
-			break;
-		}
+		if (semctl((int)message->object->ipc_id, (int)i, GETVAL) != (int)message->values[i] &&
+		    semctl((int)message->object->ipc_id, (int)i, SETVAL, (union argument){ .value = (int)message->values[i] }) < 0)
+			return fault_set(fault, fault_class_of(errno), errno, "semaphore set %u: values: %s", message->object->ipc_id,
+					 strerror(errno));
 	return set_owner(message, fault);
 }
 
@@ -195,7 +162,6 @@ const struct kind kind_sysv_semaphores = {
 	.scope = SCOPE_OBJECT,
 	.descriptor = &cairn__sysv_semaphores__descriptor,
 	.owner_field = "id",
-	.refuse = refuse,
 	.capture_tree = capture_tree,
 	.check = check,
 	.make = make,
@@ -245,16 +211,20 @@ static int check_use(const ProtobufCMessage *base, struct fault *fault)
 	return 0;
 }
 
-/* SETVAL says who. It fails where the set belongs to somebody else: then nobody has changed it. */
+/* Up and down again, or the other way round at the end of the range; SETVAL would clear adjustments. It fails where the set belongs to somebody else:
+ * then nobody has changed it. */
 static int rebuild_use(struct newborn_thread *thread, const ProtobufCMessage *base, struct batch *batch,
 		       struct fault *fault)
 {
 	const Cairn__SysvSemaphoreUse *message = (const Cairn__SysvSemaphoreUse *)base;
 	(void)thread, (void)fault;
 	for (size_t i = 0; i < message->n_semaphores; i++) {
-		batch_group(batch, 1, 0);
-		batch_try(batch, semctl, message->semaphores[i]->ipc_id, message->semaphores[i]->number, SETVAL,
-			  message->semaphores[i]->value);
+		const unsigned short number = (unsigned short)message->semaphores[i]->number;
+		const short first = message->semaphores[i]->value < MOST_VALUE ? 1 : -1;
+		const struct sembuf operations[2] = { { number, first, IPC_NOWAIT }, { number, (short)-first, IPC_NOWAIT } };
+		batch_group(batch, 1, sizeof operations);
+		struct batch_place place = batch_data(batch, operations, sizeof operations);
+		batch_try(batch, semop, message->semaphores[i]->ipc_id, place.address, 2);
 	}
 	return 0;
 }
