@@ -273,8 +273,16 @@ struct workshop_terminal {
 
 /* What has to go when the restore fails. */
 struct workshop_undo {
-	void (*undo)(uint64_t what);
+	void (*undo)(uint64_t what); /* system calls only: Cairn may have died holding any lock of a library */
 	uint64_t what;
+	struct workshop_undo *before;
+};
+
+/* rebuild/janitor.h */
+struct workshop_janitor {
+	bool has_tried;
+	pid_t employer, pid;
+	void *stack;
 };
 
 /* What a restore has at hand while it makes objects: Cairn's own descriptors by id. */
@@ -292,7 +300,8 @@ struct workshop {
 	bool by_exec;  /* and /proc/PID/exe may not be set: it was made right by an exec (rebuild/exec.c) */
 	VEC(struct workshop_number) numbers; /* those that were born, and groups and sessions whose leaders are gone */
 	VEC(struct workshop_item) items; /* by id */
-	VEC(struct workshop_undo) undo;
+	struct workshop_undo *undo; /* the last one; whole at every instant */
+	struct workshop_janitor janitor;
 	VEC(struct workshop_terminal) terminals;
 	VEC(pid_t) pids; /* of the processes that are to be */
 	bool own_ipc; /* an IPC namespace was made for this restore */
@@ -333,11 +342,12 @@ void workshop_put_terminal(struct workshop *workshop, uint64_t device, const cha
 const char *workshop_terminal(const struct workshop *workshop, uint64_t device);
 /* Is @pid the number of a process that is to be? */
 bool workshop_will_be(const struct workshop *workshop, pid_t pid);
-/* @undo(@what) is called if the restore fails. */
+/* @undo(@what) is called if the restore fails, and by somebody else if it is killed. */
 void workshop_on_failure(struct workshop *workshop, void (*undo)(uint64_t what), uint64_t what);
 /* In a private PID namespace, IPC objects get a namespace of their own, where every id is free: before the first is made. */
 int workshop_separate_ipc(struct workshop *workshop, struct fault *fault);
 void workshop_fail(struct workshop *workshop);
+void workshop_keep(struct workshop *workshop); /* nothing is undone any more */
 void workshop_finish(struct workshop *workshop);
 
 /* ---- the contract ---- */

@@ -475,6 +475,7 @@ int rebuild_release(struct rebuild *rebuild, struct rebuild_result *ret_result, 
 	if (rc < 0)
 		return rc;
 	rebuild->released = true;
+	workshop_keep(&rebuild->workshop);
 	if (rebuild->pager)
 		pager_commit(rebuild->pager);
 	for (size_t i = 0; i < rebuild->processes.count; i++) {

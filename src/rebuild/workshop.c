@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "kinds/kind.h"
+#include "rebuild/janitor.h"
 
 static struct workshop_item *item(struct workshop *workshop, uint32_t id)
 {
@@ -86,7 +87,10 @@ bool workshop_will_be(const struct workshop *workshop, pid_t pid)
 
 void workshop_on_failure(struct workshop *workshop, void (*undo)(uint64_t what), uint64_t what)
 {
-	*vec_add(&workshop->undo) = (struct workshop_undo){ undo, what };
+	struct workshop_undo *one = memory_new(sizeof *one);
+	*one = (struct workshop_undo){ undo, what, workshop->undo };
+	__atomic_store_n(&workshop->undo, one, __ATOMIC_RELEASE);
+	janitor_hire(workshop);
 }
 
 int workshop_separate_ipc(struct workshop *workshop, struct fault *fault)
@@ -102,8 +106,18 @@ int workshop_separate_ipc(struct workshop *workshop, struct fault *fault)
 
 void workshop_fail(struct workshop *workshop)
 {
-	for (size_t i = workshop->undo.count; i-- > 0;)
-		workshop->undo.at[i].undo(workshop->undo.at[i].what);
+	for (const struct workshop_undo *one = workshop->undo; one; one = one->before)
+		one->undo(one->what);
+}
+
+void workshop_keep(struct workshop *workshop)
+{
+	struct workshop_undo *list = __atomic_exchange_n(&workshop->undo, NULL, __ATOMIC_ACQ_REL);
+	while (list) {
+		struct workshop_undo *before = list->before;
+		free(list);
+		list = before;
+	}
 }
 
 bool workshop_inherits_action(const struct workshop *workshop, int signal)
@@ -155,7 +169,8 @@ void workshop_finish(struct workshop *workshop)
 	}
 	vec_finish(&workshop->items);
 	free(workshop->vdso.code);
-	vec_finish(&workshop->undo);
+	workshop_keep(workshop);
+	janitor_dismiss(workshop);
 	vec_finish(&workshop->pids);
 	vec_finish(&workshop->terminals);
 }
