@@ -7,6 +7,7 @@ import sys
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 import os
 import shutil
+import subprocess
 
 from cairn_test import (BUILD, FAILED, PYTHON, Program, Skip, cairn, check, children_of, fault_line, main, need, need_cairn, need_root, sh, start,
                         test, until, write)
@@ -77,6 +78,38 @@ def huge_pages_gone():
         program.succeed()
     finally:
         pool.write_text(before)
+
+
+@test("a file that may not be written to any more, by an attribute or a mount, is named with the remedy before anything starts", quick=True)
+def unwritable():
+    need_cairn()
+    need_root()
+    need("chattr", "mount")
+    os.mkdir("job")
+    try:
+        sh("mount", "-t", "tmpfs", "none", "job")
+        program = start([PYTHON, "-c", "import os, time\nf = open('data', 'w')\nf.write('1\\n')\nf.flush()\nprint('ready', flush=True)\n"
+                         "while not os.path.exists('go'): time.sleep(0.002)\nf.write('2\\n')\n"], "job")
+        program.wait_text("ready")
+        program.checkpoint(image=pathlib.Path("image.cairn").resolve())
+
+        def stands_against(*named):
+            refused(program, "data", *named)
+            fault_line(cairn("check", program.image), FAILED, "data", *named)
+        for flag, word in (("i", "immutable"), ("a", "appended")):
+            if subprocess.run(["chattr", f"+{flag}", "job/data"], capture_output=True).returncode == 0:
+                stands_against(word, f"chattr -{flag}")
+                sh("chattr", f"-{flag}", "job/data")
+        sh("mount", "-o", "remount,ro", "job")
+        result = cairn("check", program.image)
+        fault_line(result, FAILED, "read-only", "--map-path", several=True)
+        sh("mount", "-o", "remount,rw", "job")
+        program.restore()
+        program.path("go").touch()
+        program.succeed()
+        check(program.path("data").read_text() == "1\n2\n", "what was written")
+    finally:
+        subprocess.run(["umount", "-l", "job"])
 
 
 @test("a program whose terminal is gone goes on with /dev/null where there is none, and is told so", quick=True)

@@ -127,6 +127,24 @@ int open_file_adopt(struct workshop *workshop, const Cairn__OpenFile *open_, int
 	return 0;
 }
 
+int open_file_check(const Cairn__OpenFile *open_, const char *path, struct fault *fault)
+{
+	struct statx seen = { 0 };
+	if ((open_->flags & O_PATH) || (open_->flags & O_ACCMODE) == O_RDONLY)
+		return 0;
+	int error = faccessat(AT_FDCWD, path, W_OK, AT_EACCESS) < 0 ? errno : 0;
+	if (error == EROFS)
+		return fault_set(fault, FAULT_FAILED, EROFS, "%s: lies on a file system that is read-only now, and the program writes to it; try to mount it "
+				 "for writing, or --map-path", path);
+	if (statx(AT_FDCWD, path, 0, 0, &seen) < 0)
+		return 0;
+	if (seen.stx_attributes & STATX_ATTR_IMMUTABLE)
+		return fault_set(fault, FAULT_FAILED, EPERM, "%s: is immutable now, and the program writes to it; try chattr -i", path);
+	if ((seen.stx_attributes & STATX_ATTR_APPEND) && !(open_->flags & O_APPEND))
+		return fault_set(fault, FAULT_FAILED, EPERM, "%s: may only be appended to now, and the program writes to it; try chattr -a", path);
+	return 0;
+}
+
 int open_file_make(struct workshop *workshop, const Cairn__OpenFile *open_, const char *path, bool seek,
 		   struct fault *fault)
 {

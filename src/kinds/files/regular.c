@@ -239,7 +239,8 @@ static int check(const ProtobufCMessage *base, struct fault *fault)
 			return fault_set(fault, FAULT_IMAGE, EINVAL, "%s: a lock has impossible values", message->path);
 	if (message->deleted || is_of_process(message->path))
 		return 0;
-	return identity_check(message->path, message->identity, is_made_up(message->path), fault);
+	int rc = open_file_check(message->open, message->path, fault);
+	return rc < 0 ? rc : identity_check(message->path, message->identity, is_made_up(message->path), fault);
 }
 
 static struct flock range_of(const Cairn__Lock *lock)
