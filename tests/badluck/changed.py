@@ -112,6 +112,41 @@ def unwritable():
         subprocess.run(["umount", "-l", "job"])
 
 
+@test("a pipe that is larger than this user may have one gets what there may be, if its contents fit; else it is refused with the remedy", quick=True,
+      serial=True)
+def pipe_limit():
+    need_cairn()
+    need_root()
+    limit = pathlib.Path("/proc/sys/fs/pipe-max-size")
+    before = limit.read_text()
+    write("pipes.py", "import fcntl, os, sys, time\nr, w = os.pipe()\nfcntl.fcntl(w, 1031, 4 << 20)\nos.write(w, b'x' * int(sys.argv[1]))\n"
+          "print('ready', flush=True)\nwhile not os.path.exists('go'): time.sleep(0.002)\n"
+          "print('holds', len(os.read(r, 8 << 20)), fcntl.fcntl(r, 1032), flush=True)\n")
+    try:
+        limit.write_text(str(4 << 20))
+        programs = [start([PYTHON, "../pipes.py", size], size) for size in ("100000", str(3 << 20))]
+        for program in programs:
+            program.wait_text("ready")
+            program.checkpoint()
+        limit.write_text(before)
+        little, much = programs
+        result = little.restore()
+        little.path("go").touch()
+        little.succeed()
+        said = [int(word) for word in little.text().split()[2:]]
+        check(said[0] == 100000 and (said[1] == 4 << 20 or (said[1] >= 1 << 19 and "continuing with" in result.err)), "its pipe", little.text(), result)
+        result = much.restore(status=None)
+        if result.status != 0: # not with CAP_SYS_RESOURCE
+            check("pipe-max-size" in result.err, "the remedy", result)
+            limit.write_text(str(4 << 20))
+            much.restore()
+        much.path("go").touch()
+        much.succeed()
+        check(f"holds {3 << 20} {4 << 20}" in much.text(), "its pipe", much.text())
+    finally:
+        limit.write_text(before)
+
+
 @test("a program whose terminal is gone goes on with /dev/null where there is none, and is told so", quick=True)
 def terminal_gone():
     need_cairn()

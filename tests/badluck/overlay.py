@@ -10,7 +10,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 from cairn_test import PYTHON, Skip, check, main, need_cairn, need_root, start, test, write
 
 SCRIPT = r"""
-import os, time
+import ctypes, os, struct, time
 PAUSE = 0.002
 os.chdir("merged")
 lower = open("lower", "r+")                    # read only so far: of the lower file system
@@ -21,6 +21,10 @@ new = open("new", "w+"); new.write("new one\n"); new.flush()
 gone = open("gone", "r+"); os.unlink("gone")   # deleted, with its contents below
 there = os.open("directory", os.O_RDONLY)
 renamed = open("old-name", "r"); os.rename("old-name", "new-name")
+libc = ctypes.CDLL(None)
+watch = libc.inotify_init1(os.O_NONBLOCK)
+for number, name in enumerate((b".", b"changed", b"lower"), 1):
+    assert libc.inotify_add_watch(watch, name, 0x102) == number  # IN_MODIFY, IN_CREATE
 print("ready", flush=True)
 while not os.path.exists("go"):
     time.sleep(PAUSE)
@@ -37,11 +41,20 @@ assert renamed.read() == "renamed\n" and os.path.exists("new-name"), "renamed"
 for one, name in ((lower, "lower"), (changed, "changed"), (new, "new"), (renamed, "new-name")):
     assert os.fstat(one.fileno()).st_ino == os.stat(name).st_ino, name
 assert os.getcwd().endswith("merged")
+changed.write("again\n"); changed.flush()
+open("made", "w").close()
+seen, data = set(), os.read(watch, 65536)
+while data:
+    number, mask, _, size = struct.unpack_from("iIII", data)
+    seen.add((number, mask, data[16:16 + size].rstrip(b"\0")))
+    data = data[16 + size:]
+for event in ((2, 2, b""), (1, 2, b"changed"), (1, 0x100, b"made"), (3, 2, b""), (1, 2, b"lower")):
+    assert event in seen, (event, seen)
 print("all", flush=True)
 """
 
 
-@test("files on an overlay, from below, copied up, new, deleted and renamed, stay what they are")
+@test("files on an overlay, from below, copied up, new, deleted and renamed, stay what they are, and are watched")
 def overlay():
     need_cairn()
     need_root()

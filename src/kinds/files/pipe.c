@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "base/log.h"
 #include "kinds/files/open_file.h"
 #include "kinds/identity.h"
 #include "kinds/table.h"
@@ -158,6 +159,32 @@ static int check_pipe(const ProtobufCMessage *base, struct fault *fault)
 	return message->path[0] ? identity_check(message->path, message->identity, true, fault) : 0;
 }
 
+/* How much room the contents take: a packet begins a page. */
+static uint64_t room_for(const Cairn__Pipe *message)
+{
+	uint64_t pages = 0;
+	for (size_t i = 0; i < message->n_packets; i++)
+		pages += (message->packets[i].len + 4095) / 4096;
+	return pages * 4096;
+}
+
+/* Above a limit of this user's, as much as there may be, if what is in it fits. */
+static int set_capacity(int fd, const Cairn__Pipe *message, struct fault *fault)
+{
+	if (fcntl(fd, F_GETPIPE_SZ) == (int)message->capacity || fcntl(fd, F_SETPIPE_SZ, (int)message->capacity) >= 0)
+		return 0;
+	int error = errno;
+	for (uint32_t size = message->capacity / 2; error == EPERM && (int)size > fcntl(fd, F_GETPIPE_SZ); size /= 2)
+		fcntl(fd, F_SETPIPE_SZ, (int)size);
+	int now = fcntl(fd, F_GETPIPE_SZ);
+	if (error != EPERM || now < 0 || room_for(message) > (uint64_t)now)
+		return fault_set(fault, fault_class_of(error), error, "pipe %u: capacity of %u bytes: %s; try to raise /proc/sys/fs/pipe-max-size",
+				 message->pipe, message->capacity, strerror(error));
+	log_warn("pipe %u: this user may not have one of %u bytes (/proc/sys/fs/pipe-max-size, pipe-user-pages-soft); continuing with %d bytes",
+		 message->pipe, message->capacity, now);
+	return 0;
+}
+
 /* Both ends, for the ends' records to take from; they are closed with the workshop, so that an end that nobody had is closed then. */
 static int make_pipe(struct workshop *workshop, const ProtobufCMessage *base, struct fault *fault)
 {
@@ -173,10 +200,9 @@ static int make_pipe(struct workshop *workshop, const ProtobufCMessage *base, st
 		return fault_set(fault, fault_class_of(errno), errno, "pipe %u: %s", message->pipe, strerror(errno));
 	workshop_put(workshop, message->pipe, ends[0]);
 	workshop_put_second(workshop, message->pipe, ends[1]);
-	if (fcntl(ends[1], F_GETPIPE_SZ) != (int)message->capacity &&
-	    fcntl(ends[1], F_SETPIPE_SZ, (int)message->capacity) < 0)
-		return fault_set(fault, fault_class_of(errno), errno, "pipe %u: capacity of %u bytes: %s; try to raise "
-				 "/proc/sys/fs/pipe-max-size", message->pipe, message->capacity, strerror(errno));
+	int rc = set_capacity(ends[1], message, fault);
+	if (rc < 0)
+		return rc;
 	/* Packet mode makes packets of writes; a pipe that had none is filled the ordinary way. */
 	if (message->n_packets > 1)
 		fcntl(ends[1], F_SETFL, fcntl(ends[1], F_GETFL) | O_DIRECT);
