@@ -172,6 +172,22 @@ def one_memory():
     apart("shared")
 
 
+@test("an encrypted image is cloned by who has its key, and by nobody else", user=True)
+def encrypted():
+    need_cairn()
+    with open(os.open("key", os.O_WRONLY | os.O_CREAT, 0o600), "wb") as key:
+        key.write(os.urandom(32))
+    program = start([INSTANT, "chaos"], "encrypted")
+    program.wait_progress(2)
+    program.checkpoint("--encrypt-key", "key")
+    refused(program, 2, status=4, words="--decrypt-key")
+    found = clone(program, 3, "--decrypt-key", "key", "--fd", f"1={program.directory}/out-%n", "--file-changed", "ignore")
+    for number in (1, 2, 3):
+        until(lambda: program.text(f"out-{number}").count("round") >= 2, f"clone {number}")
+        check("differs" not in program.text(f"out-{number}"), "its memory is not what it was")
+    end_all(found)
+
+
 @test("in each clone of a tree its pipes, sockets, shared memory and processes are its own", user=True)
 def tree():
     need_cairn()
