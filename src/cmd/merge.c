@@ -154,8 +154,8 @@ static int merge(const char *path, const char *output, const struct merge_keys *
 		rc = copy_pages(reader, writer, deadline, fault);
 	if (rc == 0)
 		rc = image_writer_finish(writer, ret_stats, fault);
-	if (rc == 0)
-		rc = image_file_commit(file, fault);
+	if (rc == 0 && (rc = image_file_commit(file, fault)) < 0)
+		fault_at(fault, rc, "%s", output);
 	image_writer_free(writer);
 	image_file_free(file);
 	image_reader_free(reader);

@@ -204,14 +204,15 @@ int image_file_commit(struct image_file *file, struct fault *fault)
 {
 	/* EINVAL, EROFS: a pipe or a device, which has nothing to sync. */
 	if (fsync(file->fd) && errno != EINVAL && errno != EROFS)
-		return create_fault(file->path, errno, fault);
+		return fault_set(fault, FAULT_FAILED, errno, "cannot be brought to the disk: %s; try another --output", strerror(errno));
 	if (file->directory < 0)
 		return 0;
 	int rc = file_name(file);
 	if (rc)
-		return create_fault(file->path, -rc, fault);
+		return fault_set(fault, fault_class_of(-rc), -rc, "cannot get its name: %s; try another --output", strerror(-rc));
 	if (fsync(file->directory) && errno != EINVAL)
-		return create_fault(file->path, errno, fault);
+		return fault_set(fault, FAULT_FAILED, errno, "is there, and whole, but its directory cannot be brought to the disk: %s; try sync(1) before you "
+				 "rely on it", strerror(errno));
 	return 0;
 }
 
