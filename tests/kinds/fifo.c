@@ -2,6 +2,7 @@
 /* probe: a FIFO keeps its name, its contents and its ends */
 #include "probe.h"
 
+#include <poll.h>
 #include <sys/stat.h>
 
 enum { O_LARGEFILE_BIT = 0100000 }; /* the kernel's; libc's O_LARGEFILE is 0 here */
@@ -16,7 +17,29 @@ int main(void)
 	int reader = PROBE(open("fifo", O_RDONLY | O_NONBLOCK));
 	PROBE(write(writer, data, sizeof data));
 
+	/* Open before its first writer comes: no POLLHUP, though nobody is there; and another that a writer has left. */
+	PROBE(mkfifo("early", 0600));
+	PROBE(mkfifo("left", 0600));
+	struct pollfd early = { PROBE(open("early", O_RDONLY | O_NONBLOCK)), POLLIN, 0 };
+	struct pollfd left = { PROBE(open("left", O_RDONLY | O_NONBLOCK)), POLLIN, 0 };
+	int gone = PROBE(open("left", O_WRONLY));
+	PROBE(close(gone));
+	PROBE(fcntl(early.fd, F_SETFL, 0));
+
 	probe_save();
+
+	PROBE_SAME(poll(&early, 1, 0), 0, "events of a FIFO before its first writer");
+	PROBE_SAME(read(early.fd, seen, 1), 0, "read of it");
+	PROBE_SAME(fcntl(early.fd, F_GETFL) & ~O_LARGEFILE_BIT, O_RDONLY, "its flags");
+	PROBE_SAME(poll(&left, 1, 0), 1, "events of a FIFO whose writer has gone");
+	PROBE_SAME(left.revents, POLLHUP, "POLLHUP");
+	int first = PROBE(open("early", O_WRONLY));
+	PROBE_SAME(write(first, "1", 1), 1, "its first writer");
+	PROBE_SAME(read(early.fd, seen, 1), 1, "what that wrote");
+	PROBE(close(first));
+	PROBE_SAME(poll(&early, 1, 0), 1, "events when it has gone");
+	PROBE(close(early.fd));
+	early.fd = PROBE(open("early", O_RDONLY | O_NONBLOCK));
 
 	struct stat by_name, by_fd;
 	PROBE_SAME(stat("fifo", &by_name), 0, "stat of the name");

@@ -2,7 +2,7 @@
 /* Pipes and FIFOs. The pipe is an object: capacity (F_GETPIPE_SZ) and contents, which tee(2) copies without taking them; in packet mode
  * the copy keeps the packets (tests/kernel/tee_keeps_packets.c). Its ends are open file descriptions, each with its own flags.
  * A pipe whose other end is closed comes back so; one whose other end is held outside the tree is refused, or
- * closed if the user says so. */
+ * closed if the user says so. A FIFO that is open for reading before its first writer comes shows no POLLHUP, and has to come back without one. */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -42,11 +42,28 @@ static bool other_end_inside(const struct harvest *harvest, const struct frozen_
 	return access_mode(file) == O_RDWR;
 }
 
-/* Does anybody hold the other end? The kernel says so of a copy of this one: POLLHUP without a writer, POLLERR without a reader. */
-static bool other_end_closed(int own, int mode)
+/* The kernel says of a copy of this end that nobody holds the other one: POLLHUP without a writer, POLLERR without a reader. */
+static bool is_hung_up(int own, int mode)
 {
 	struct pollfd pollfd = { .fd = own, .events = mode == O_RDONLY ? POLLIN : POLLOUT };
 	return poll(&pollfd, 1, 0) >= 0 && (pollfd.revents & (mode == O_RDONLY ? POLLHUP : POLLERR));
+}
+
+/* No POLLHUP, as no writer has come since it was opened (fs/pipe.c pipe_poll, 6.18), but no writer either: tee(2) on nothing is the end of the file (0),
+ * and EAGAIN where one might still write. */
+static bool is_unwritten(int own)
+{
+	int scratch[2];
+	if (is_hung_up(own, O_RDONLY) || pipe2(scratch, O_CLOEXEC) < 0)
+		return false;
+	_close_ int from = scratch[0], to = scratch[1];
+	(void)from;
+	return tee(own, to, 1, SPLICE_F_NONBLOCK) == 0;
+}
+
+static bool other_end_closed(int own, int mode)
+{
+	return is_hung_up(own, mode) || (mode == O_RDONLY && is_unwritten(own));
 }
 
 static int refuse_file(const struct harvest *harvest, struct frozen_file *file, struct fault *fault)
@@ -126,6 +143,7 @@ static int add_pipe(struct harvest *harvest, uint32_t id, struct frozen_file *fi
 	if (file->link[0] == '/') {
 		message->path = (char *)file->link;
 		message->identity = identity_capture(harvest, -1, &file->stat);
+		message->unwritten = reader >= 0 && is_unwritten(reader);
 	}
 	if (reader >= 0)
 		rc = copy_contents(harvest, reader, message->capacity, message, fault);
@@ -154,7 +172,7 @@ static int check_pipe(const ProtobufCMessage *base, struct fault *fault)
 	size_t total = 0;
 	for (size_t i = 0; i < message->n_packets; i++)
 		total += message->packets[i].len;
-	if (!message->pipe || message->capacity > 1u << 30 || total > message->capacity)
+	if (!message->pipe || message->capacity > 1u << 30 || total > message->capacity || (message->unwritten && total))
 		return fault_set(fault, FAULT_IMAGE, EINVAL, "pipe %u has impossible values", message->pipe);
 	return message->path[0] ? identity_check(message->path, message->identity, true, fault) : 0;
 }
@@ -191,7 +209,7 @@ static int make_pipe(struct workshop *workshop, const ProtobufCMessage *base, st
 	const Cairn__Pipe *message = (const Cairn__Pipe *)base;
 	int ends[2];
 	if (message->path[0]) {
-		ends[0] = open(message->path, O_RDWR | O_CLOEXEC | O_NONBLOCK);
+		ends[0] = open(message->path, (message->unwritten ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NONBLOCK);
 		ends[1] = ends[0] < 0 ? -1 : fcntl(ends[0], F_DUPFD_CLOEXEC, 0);
 	} else if (pipe2(ends, O_CLOEXEC) < 0) {
 		ends[0] = ends[1] = -1;
@@ -235,7 +253,7 @@ static int make_end(struct workshop *workshop, const ProtobufCMessage *base, str
 	/* The description that pipe(2) made is the pipe's own; others were opened (and bear O_LARGEFILE for it), so that each has its own flags. */
 	snprintf(path, sizeof path, "/proc/self/fd/%d", source);
 	int fd = message->open->flags & KERNEL_O_LARGEFILE ?
-			 open(path, ((int)message->open->flags & (O_ACCMODE | O_NONBLOCK)) | O_CLOEXEC) :
+			 open(path, ((int)message->open->flags & O_ACCMODE) | O_CLOEXEC | O_NONBLOCK) :
 			 fcntl(source, F_DUPFD_CLOEXEC, 0);
 	if (fd < 0)
 		return fault_set(fault, fault_class_of(errno), errno, "pipe %u: %s", message->pipe, strerror(errno));
