@@ -108,6 +108,7 @@ int capture_survey(struct harvest *harvest, pid_t target, const struct capture_p
 				fault_list_add(refusals, &refusal);
 			}
 		}
+		sharing_note_adjustments(harvest);
 		tree_refusals(harvest, refusals);
 		sharing_refuse_outside(harvest, refusals);
 		if (ret_bulletins)

@@ -8,6 +8,7 @@
 
 #include "capture/tree.h"
 #include "kernel/kcmp.h"
+#include "kernel/semundo.h"
 
 struct member {
 	struct frozen_process *process;
@@ -49,7 +50,17 @@ static bool may_share(const struct frozen_process *process, enum share share)
 		return false;
 	if (share == SHARE_SIGHAND)
 		return process->shared_memory;
-	return share != SHARE_SYSVSEM || kcmp_order(SAME_SYSVSEM, getpid(), 0, process->view, 0, NULL) != 0;
+	return share != SHARE_SYSVSEM || process->has_adjustments;
+}
+
+void sharing_note_adjustments(struct harvest *harvest)
+{
+	struct semundo semundo = { 0 };
+	for (size_t i = 0; i < harvest->processes.count; i++) {
+		struct frozen_process *process = harvest->processes.at[i];
+		process->has_adjustments = !process->zombie && semundo_has(&semundo, process->view);
+	}
+	semundo_finish(&semundo);
 }
 
 static void find_one(struct harvest *harvest, enum share share)
@@ -72,6 +83,7 @@ void sharing_find_memory(struct harvest *harvest)
 
 void sharing_find(struct harvest *harvest)
 {
+	sharing_note_adjustments(harvest);
 	for (enum share share = 0; share < SHARE_COUNT; share++)
 		find_one(harvest, share);
 }

@@ -182,6 +182,7 @@ struct frozen_process {
 	struct frozen_space *space;          /* NULL: a zombie */
 	struct frozen_process *shares[SHARE_COUNT]; /* the first process that has the same one, which answers for it; itself; NULL: not frozen */
 	bool shared_memory;                  /* with another process of the tree */
+	bool has_adjustments;                /* a list for SEM_UNDO, which may be empty: all that have threads do */
 	VEC(struct frozen_descriptor) descriptors;
 	char *executable, *cwd, *root;       /* links; NULL for a zombie */
 	uint64_t namespaces[NS_COUNT];       /* 0: it is just ending */
