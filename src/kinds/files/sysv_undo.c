@@ -3,7 +3,7 @@
  * leave its range, -32768 to 32767 (ipc/sem.c perform_atomic_semop_slow, 6.18). So the process is let make calls that never succeed: operations in
  * pairs push its adjustment upwards and leave the value as it is, and the last one would have to wait, which IPC_NOWAIT forbids: EAGAIN, all undone under
  * the set's lock, and nobody has seen anything. Whether it is ERANGE or EAGAIN tells whether the adjustment is above what was asked; sixteen such
- * questions find it. Processes that have no list of adjustments (kcmp(2) tells) are not asked; one that has gets an empty entry for each set.
+ * questions find it. Processes that have no list of adjustments (kernel/semundo.h) are not asked; one that has gets an empty entry for each set.
  *
  * Put back by a pair of the same sort that succeeds. A set that is still there has to have its old value by then, as setting one later clears the
  * adjustments of all: if the restore fails after that, the end of the newborn adds the adjustment again, as the end of the program had done. Not carried:
@@ -16,7 +16,6 @@
 #include <unistd.h>
 
 #include "ipc.pb-c.h"
-#include "kernel/kcmp.h"
 #include "kinds/files/sysv_sem.h"
 #include "kinds/table.h"
 
@@ -116,8 +115,7 @@ static int ask_round(struct frozen_thread *thread, struct searches *searches, bo
 /* Cairn has no list, and nobody that has none is equal to somebody that has one. */
 static bool has_list(const struct frozen_process *process)
 {
-	int order = kcmp_order(SAME_SYSVSEM, getpid(), 0, process->view, 0, NULL);
-	return order != 0 && order != -2 && frozen_owns(process, SHARE_SYSVSEM);
+	return process->has_adjustments && frozen_owns(process, SHARE_SYSVSEM);
 }
 
 static int list_semaphores(const struct harvest *harvest, struct searches *searches, struct fault *fault)
