@@ -162,10 +162,10 @@ static uint32_t count_threads(const struct harvest *harvest)
 	return count;
 }
 
-static int put_pages(void *context, const struct page_batch *batch, uint64_t *ret_block, struct fault *fault)
+static int put_pages(void *context, const struct page_batch *batch, page_places *places, struct fault *fault)
 {
 	const struct save *save = context;
-	return image_writer_pages(save->writer, batch, ret_block, fault);
+	return image_writer_pages(save->writer, batch, places, fault);
 }
 
 static bool is_in_parent(void *context, void **cursor, uint32_t space, uint64_t address, const void *page, struct page_place *ret_place)

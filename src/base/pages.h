@@ -35,10 +35,10 @@ struct page_place {
 };
 typedef VEC(struct page_place) page_places;
 
-/* Who takes pages that are written. put is called by several threads at once; the data may be reused after its return.
- * *ret_block is the block's offset, for page_place. */
+/* Who takes pages that are written. put is called by several threads at once; the data may be reused after its return. It adds to @places where
+ * they are stored by now: one place or several for each chunk, in their order. */
 struct page_sink {
-	int (*put)(void *context, const struct page_batch *batch, uint64_t *ret_block, struct fault *fault);
+	int (*put)(void *context, const struct page_batch *batch, page_places *places, struct fault *fault);
 	/* Is a page with these contents stored already, in an image before? NULL: there is none. @cursor: the calling thread's, made
 	 * by the first call, given back by forget. @space: what the space was there. */
 	bool (*known)(void *context, void **cursor, uint32_t space, uint64_t address, const void *page,

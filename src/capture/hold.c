@@ -49,12 +49,13 @@ struct giving {
 static int give_batch(struct giving *giving, struct fault *fault)
 {
 	const struct page_sink *sink = giving->snapshot->sink;
-	uint64_t block;
-	int rc = giving->batch.count ? sink->put(sink->context, &giving->batch, &block, fault) : 0;
+	page_places places = { 0 };
+	int rc = giving->batch.count ? sink->put(sink->context, &giving->batch, &places, fault) : 0;
+	size_t next = 0;
 	for (uint32_t c = 0; rc == 0 && c < giving->batch.count; c++)
-		*vec_add(&giving->snapshot->stores.at[giving->stores[c]].fresh) = (struct page_place){
-			.address = giving->batch.chunks[c].address, .pages = giving->batch.chunks[c].pages, .block = block,
-			.chunk = (uint16_t)c };
+		for (uint32_t pages = 0; pages < giving->batch.chunks[c].pages && next < places.count; pages += places.at[next++].pages)
+			*vec_add(&giving->snapshot->stores.at[giving->stores[c]].fresh) = places.at[next];
+	vec_finish(&places);
 	giving->batch.count = giving->pages = 0;
 	return rc;
 }

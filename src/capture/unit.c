@@ -155,15 +155,11 @@ bool unit_is_known(const struct snapshot *snapshot, size_t store, void **cursor,
 static int put_batch(struct worker *worker, size_t store, struct page_batch *batch, struct fault *fault)
 {
 	const struct page_sink *sink = worker->round->snapshot->sink;
-	uint64_t block;
 	if (worker->round->snapshot->hold.size && hold_batch(worker->round, store, batch)) {
 		batch->count = 0;
 		return 0;
 	}
-	int rc = sink->put(sink->context, batch, &block, fault);
-	for (uint32_t i = 0; rc == 0 && i < batch->count; i++)
-		*vec_add(&worker->fresh) = (struct page_place){
-			.address = batch->chunks[i].address, .pages = batch->chunks[i].pages, .block = block, .chunk = (uint16_t)i };
+	int rc = sink->put(sink->context, batch, &worker->fresh, fault);
 	batch->count = 0;
 	return rc;
 }

@@ -47,15 +47,18 @@ static struct stored_page *stored_page(struct folding *folding, const void *data
 
 static int store(struct folding *folding, struct page_batch *part, struct fault *fault)
 {
-	uint64_t block = 0;
-	int rc = part->count ? image_writer_pages(folding->writer, part, &block, fault) : 0;
+	page_places places = { 0 };
+	int rc = part->count ? image_writer_pages(folding->writer, part, &places, fault) : 0;
+	size_t next = 0;
+	if (rc == 0)
+		image_writer_places(folding->writer, part->space, places.at, places.count);
 	for (uint32_t c = 0; rc == 0 && c < part->count; c++) {
-		const struct page_chunk *chunk = &part->chunks[c];
-		const struct page_place place = { .address = chunk->address, .pages = chunk->pages, .block = block, .chunk = (uint16_t)c };
-		image_writer_places(folding->writer, part->space, &place, 1);
-		for (uint32_t p = 0; p < chunk->pages; p++)
-			stored_page(folding, chunk->data)[p] = (struct stored_page){ true, block, (uint16_t)c, (uint16_t)p };
+		struct stored_page *page = stored_page(folding, part->chunks[c].data), *end = page + part->chunks[c].pages;
+		for (; page < end && next < places.count; next++)
+			for (uint32_t p = 0; p < places.at[next].pages; p++)
+				*page++ = (struct stored_page){ true, places.at[next].block, places.at[next].chunk, (uint16_t)(places.at[next].first + p) };
 	}
+	vec_finish(&places);
 	part->count = 0;
 	return rc;
 }

@@ -40,7 +40,7 @@ struct image_reader;
 struct image_stats {
 	uint64_t bytes;    /* of the whole file */
 	uint64_t pages;    /* of the program that are in it */
-	uint64_t stored;   /* pages in the file: more, when some were stored twice; less, when ancestors have the others */
+	uint64_t stored;   /* pages in the file: more, when some were stored twice; less, when ancestors or other addresses have the same */
 	uint64_t records;
 };
 
@@ -54,10 +54,10 @@ int image_writer_record(struct image_writer *writer, uint32_t tag, const Protobu
 			struct fault *fault);
 /* As it is in another image. */
 int image_writer_raw_record(struct image_writer *writer, uint32_t tag, const void *data, size_t size, struct fault *fault);
-/* Writes one page block of at most IMAGE_CHUNKS chunks; the data may be reused after the return. *ret_block is its offset. Thread-safe. The
- * pages are part of the image only if a place names them. */
-int image_writer_pages(struct image_writer *writer, const struct page_batch *batch, uint64_t *ret_block,
-		       struct fault *fault);
+/* Writes at most one page block, of at most IMAGE_CHUNKS chunks; the data may be reused after the return. What is stored already is not stored again
+ * (repeats.h). Where the pages are is added to @places: one place or several for each chunk, in their order. Thread-safe. The pages are part of the
+ * image only if image_writer_places is told of these. */
+int image_writer_pages(struct image_writer *writer, const struct page_batch *batch, page_places *places, struct fault *fault);
 /* Enters pages of @space into the map. No page may be entered twice. */
 void image_writer_places(struct image_writer *writer, uint32_t space, const struct page_place *places, size_t count);
 /* Writes what is left, the index and the trailer. Does not sync: that is the owner's of the file. */

@@ -7,12 +7,6 @@
 #include "image/codec.h"
 #include "image/reader.h"
 
-/* Where the contents of a block's chunks are in memory. */
-struct chunk_list {
-	uint32_t count, pages[IMAGE_CHUNKS];
-	const uint8_t *data[IMAGE_CHUNKS];
-};
-
 static bool is_zero(const uint8_t *bytes, size_t size)
 {
 	for (size_t i = 0; i < size; i++)
@@ -117,6 +111,22 @@ static int block_read(const struct image_reader *reader, size_t index, void *buf
 	if (!rc)
 		rc = places_check(reader, index, ret_list, fault);
 	return rc ? fault_at(fault, rc, "the block at 0x%llx", (unsigned long long)entry->offset) : 0;
+}
+
+int reader_pages_at(const struct image_reader *file, uint64_t offset, uint8_t *buffer, struct chunk_list *ret_list, struct fault *fault)
+{
+	struct layout_block block; /* its length is at the same place in an encrypted one */
+	int rc = reader_read_at(file, &block, sizeof block, offset, fault);
+	if (!rc && (block.length < 2 * IMAGE_PAGE || block.length > (IMAGE_BLOCK_PAGES + 1) * IMAGE_PAGE))
+		rc = reader_damaged(fault, "a page block of %llu bytes", (unsigned long long)block.length);
+	if (!rc)
+		rc = reader_read_at(file, buffer, block.length, offset, fault);
+	if (!rc)
+		rc = reader_pages_check(file, (struct layout_pages *)buffer, offset, block.length, fault);
+	if (rc)
+		return rc;
+	const struct image_block entry = { offset, (uint32_t)block.length, ((struct layout_pages *)buffer)->block.pages, 0 };
+	return chunks_take(&entry, !file->crypt, buffer, ret_list, fault);
 }
 
 int image_reader_pages(const struct image_reader *reader, size_t index, void *buffer, const struct page_taker *taker,

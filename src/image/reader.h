@@ -9,6 +9,12 @@
 #include "image/image.h"
 #include "image/layout.h"
 
+/* Where the contents of a page block's chunks are in memory. */
+struct chunk_list {
+	uint32_t count, pages[IMAGE_CHUNKS];
+	const uint8_t *data[IMAGE_CHUNKS];
+};
+
 struct ancestor {
 	uint8_t id[16];
 	char *path;
@@ -49,6 +55,8 @@ int reader_payload(const struct image_reader *reader, enum layout_type type, uin
 		   struct layout_block *ret_block, uint8_t **ret_payload, struct fault *fault);
 /* Opens one image of a chain, without its ancestors. */
 int reader_open_ancestor(int fd, const char *path, const struct image_key *key, struct image_reader **ret_reader, struct fault *fault);
+/* page_block.c. The page block at @offset of a file without its index; @buffer: IMAGE_BUFFER bytes. */
+int reader_pages_at(const struct image_reader *file, uint64_t offset, uint8_t *buffer, struct chunk_list *ret_list, struct fault *fault);
 /* The block that @place is in, NULL: none is there. */
 const struct image_block *reader_block_of(const struct image_reader *reader, const struct page_place *place);
 /* The place in which @address of @space is, NULL: it is not stored. */

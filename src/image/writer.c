@@ -26,6 +26,7 @@
 #include "image/codec.h"
 #include "image/crypt.h"
 #include "image/layout.h"
+#include "image/repeats.h"
 
 struct image_writer {
 	int fd;
@@ -35,6 +36,7 @@ struct image_writer {
 	struct layout_header header;
 	uint64_t seed;
 	struct crypt *crypt;   /* NULL: not encrypted */
+	struct repeats *repeats; /* NULL: what was written cannot be read */
 	struct image_compression compression;
 	struct codec_pool codecs;
 	struct image_stats stats; /* records: by the one thread of image_writer_record; the others: under the lock */
@@ -253,12 +255,9 @@ static void draft_chunk(struct image_writer *writer, struct block_draft *draft, 
 	draft_add(draft, data, entry->stored);
 }
 
-int image_writer_pages(struct image_writer *writer, const struct page_batch *batch, uint64_t *ret_block,
-		       struct fault *fault)
+/* Writes all of @batch, as one block. */
+static int pages_write(struct image_writer *writer, const struct page_batch *batch, uint64_t *ret_block, struct fault *fault)
 {
-	int rc = batch_check(batch, fault);
-	if (rc)
-		return rc;
 	struct codec_bench *bench = writer->compression.codec ? codec_take(&writer->codecs) : NULL;
 	struct block_draft draft = { .first.block = {
 		.magic = LAYOUT_BLOCK_MAGIC, .type = LAYOUT_PAGES, .count = batch->count } };
@@ -269,10 +268,89 @@ int image_writer_pages(struct image_writer *writer, const struct page_batch *bat
 	}
 	draft_add(&draft, padding, (IMAGE_PAGE - draft.at % IMAGE_PAGE) % IMAGE_PAGE);
 	draft.first.block.length = draft.at;
-	rc = writer_block(writer, &draft.first.block, draft.iov, draft.parts, fault);
+	int rc = writer_block(writer, &draft.first.block, draft.iov, draft.parts, fault);
 	if (bench)
 		codec_put(&writer->codecs, bench);
 	*ret_block = draft.first.block.offset;
+	return rc;
+}
+
+/* @batch without what @repeats are of it, as far as that makes no more chunks than a block holds; the places of all of it, but for the block that is yet to be
+ * written: 0. */
+static void batch_part(const struct page_batch *batch, const struct repeat *repeats, uint32_t count, struct page_batch *ret_rest, page_places *places)
+{
+	uint32_t r = 0;
+	ret_rest->space = batch->space;
+	ret_rest->count = 0;
+	for (uint32_t c = 0; c < batch->count; c++) {
+		struct page_chunk left = batch->chunks[c];
+		for (uint32_t page = 0; left.pages;) {
+			bool repeated = r < count && repeats[r].chunk == c;
+			/* What is before it, it, and what is behind it: one chunk becomes two. */
+			if (repeated && ret_rest->count + 2 + (batch->count - c) > IMAGE_CHUNKS) {
+				r++;
+				continue;
+			}
+			struct page_place *place = NULL;
+			if (repeated && repeats[r].page == page) {
+				place = vec_add(places);
+				*place = repeats[r++].place;
+			} else {
+				struct page_chunk *own = &ret_rest->chunks[ret_rest->count];
+				*own = left;
+				own->pages = repeated ? repeats[r].page - page : left.pages;
+				place = vec_add(places);
+				*place = (struct page_place){ .address = own->address, .pages = own->pages, .chunk = (uint16_t)ret_rest->count++ };
+			}
+			page += place->pages;
+			left.pages -= place->pages;
+			left.address += (uint64_t)place->pages * IMAGE_PAGE;
+			left.data = (const uint8_t *)left.data + (size_t)place->pages * IMAGE_PAGE;
+		}
+	}
+}
+
+/* @places (from @first on) are those of @batch. Of @anchors, notes what was written just now. */
+static void anchors_note(struct image_writer *writer, const struct page_batch *batch, const struct anchors *anchors, const page_places *places,
+			 size_t first, uint64_t block)
+{
+	uint32_t a = 0, chunk = 0, page = 0;
+	for (size_t i = first; i < places->count; i++) {
+		const struct page_place *place = &places->at[i];
+		for (; a < anchors->count && anchors->at[a].chunk == chunk && anchors->at[a].page < page + place->pages; a++) {
+			uint32_t inside = anchors->at[a].page - page;
+			if (place->block == block)
+				repeats_note(writer->repeats, &anchors->at[a], &(struct page_place){
+					.address = place->address + (uint64_t)inside * IMAGE_PAGE, .block = block, .pages = 1, .chunk = place->chunk,
+					.first = (uint16_t)(place->first + inside) });
+		}
+		page += place->pages;
+		if (page == batch->chunks[chunk].pages)
+			chunk++, page = 0;
+	}
+}
+
+int image_writer_pages(struct image_writer *writer, const struct page_batch *batch, page_places *places, struct fault *fault)
+{
+	struct anchors anchors = { 0 };
+	struct repeat repeats[REPEATS_ANCHORS];
+	struct page_batch rest;
+	const size_t first = places->count;
+	uint64_t block = 0;
+	int rc = batch_check(batch, fault);
+	if (rc)
+		return rc;
+	if (writer->repeats)
+		anchors_find(batch, &anchors);
+	batch_part(batch, repeats, anchors.count ? repeats_find(writer->repeats, batch, &anchors, repeats) : 0, &rest, places);
+	if (rest.count)
+		rc = pages_write(writer, &rest, &block, fault);
+	for (size_t i = first; i < places->count; i++)
+		places->at[i].block = places->at[i].block ? places->at[i].block : block;
+	if (rc)
+		places->count = first;
+	else if (rest.count)
+		anchors_note(writer, batch, &anchors, places, first, block);
 	return rc;
 }
 
@@ -483,6 +561,8 @@ int image_writer_new(int fd, const struct image_compression *compression, const 
 	if (!rc && parent)
 		rc = ancestors_take(writer, parent, fault);
 	writer->seed = layout_seed(writer->header.id);
+	if (!rc && !writer->stream && (fcntl(fd, F_GETFL) & O_ACCMODE) == O_RDWR)
+		writer->repeats = repeats_new(fd, writer->seed, writer->crypt);
 	if (!rc && writer->stream)
 		rc = header_write(writer, 0, fault);
 	if (rc) {
@@ -590,6 +670,7 @@ void image_writer_free(struct image_writer *writer)
 	vec_finish(&writer->index);
 	vec_finish(&writer->map);
 	vec_finish(&writer->ancestors);
+	repeats_free(writer->repeats);
 	crypt_free(writer->crypt);
 	free(writer->records);
 	free(writer);

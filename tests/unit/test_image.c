@@ -76,13 +76,10 @@ static void pages_write(struct image_writer *writer, uint32_t space, uint64_t ad
 			page_fill(chunk + (size_t)page * IMAGE_PAGE, space,
 				  batch.chunks[i].address + (uint64_t)page * IMAGE_PAGE);
 	}
-	uint64_t block;
-	assert_done(image_writer_pages(writer, &batch, &block, &fault));
-	for (uint32_t i = 0; i < chunks; i++) {
-		const struct page_place place = { .address = batch.chunks[i].address, .pages = pages, .block = block,
-						  .chunk = (uint16_t)i };
-		image_writer_places(writer, space, &place, 1);
-	}
+	page_places places = { 0 };
+	assert_done(image_writer_pages(writer, &batch, &places, &fault));
+	image_writer_places(writer, space, places.at, places.count);
+	vec_finish(&places);
 	free(data);
 }
 
@@ -348,7 +345,7 @@ static void the_map_decides(void **state)
 	struct image_reader *reader = NULL;
 	struct image_stats stats;
 	uint8_t data[3 * IMAGE_PAGE];
-	uint64_t block;
+	page_places places = { 0 };
 	uint32_t spaces = 0;
 	size_t index;
 	for (int i = 0; i < 3; i++)
@@ -356,7 +353,10 @@ static void the_map_decides(void **state)
 	const struct page_batch batch = { .count = 1, .chunks = { { 0x5000, 3, data } } };
 	assert_done(image_writer_new(bench->fd, &raw, NULL, NULL, &writer, &fault));
 	record_write(writer, 1, (char *)"one", 1);
-	assert_done(image_writer_pages(writer, &batch, &block, &fault));
+	assert_done(image_writer_pages(writer, &batch, &places, &fault));
+	assert_int_equal(places.count, 1);
+	const uint64_t block = places.at[0].block;
+	vec_finish(&places);
 	image_writer_places(writer, 3, &(struct page_place){ .address = 0x9000, .pages = 1, .block = block, .first = 2 }, 1);
 	image_writer_places(writer, 1, &(struct page_place){ .address = 0x5000, .pages = 1, .block = block }, 1);
 	assert_done(image_writer_finish(writer, &stats, &fault));
@@ -379,7 +379,8 @@ static void half_write(struct image_writer *writer, uint64_t address, uint32_t c
 {
 	struct page_batch batch = { .count = chunks };
 	uint8_t *data = memory_new((size_t)chunks * pages * IMAGE_PAGE);
-	uint64_t block, state = 1;
+	page_places places = { 0 };
+	uint64_t state = 1;
 	for (uint32_t i = 0; i < chunks; i++) {
 		uint64_t *words = (uint64_t *)(data + (size_t)i * pages * IMAGE_PAGE);
 		batch.chunks[i] = (struct page_chunk){ address + (uint64_t)i * pages * IMAGE_PAGE, pages, words };
@@ -388,10 +389,9 @@ static void half_write(struct image_writer *writer, uint64_t address, uint32_t c
 			words[w] = i % 2 ? state ^ state >> 31 : w / 16;
 		}
 	}
-	assert_done(image_writer_pages(writer, &batch, &block, &fault));
-	for (uint32_t i = 0; i < chunks; i++)
-		image_writer_places(writer, 1, &(struct page_place){
-			.address = batch.chunks[i].address, .pages = pages, .block = block, .chunk = (uint16_t)i }, 1);
+	assert_done(image_writer_pages(writer, &batch, &places, &fault));
+	image_writer_places(writer, 1, places.at, places.count);
+	vec_finish(&places);
 	free(data);
 }
 
@@ -444,6 +444,175 @@ static void compressed_round_trip(void **state)
 static void encrypted_round_trip(void **state)
 {
 	round_trips(*state, &round_trip_key);
+}
+
+/* @pages pages whose contents are those of @seed on, at @address. */
+static page_places repeat_write(struct image_writer *writer, uint64_t address, uint32_t seed, uint32_t pages, int changed, uint32_t space)
+{
+	page_places places = { 0 };
+	_free_ uint8_t *data = memory_new((size_t)pages * IMAGE_PAGE);
+	for (uint32_t p = 0; p < pages; p++)
+		page_fill(data + (size_t)p * IMAGE_PAGE, 1, (uint64_t)(seed + p) * IMAGE_PAGE);
+	if (changed >= 0)
+		data[(size_t)changed * IMAGE_PAGE + 8]++; /* in no word that anchors are known by */
+	const struct page_batch batch = { .count = 1, .chunks = { { address, pages, data } } };
+	assert_done(image_writer_pages(writer, &batch, &places, &fault));
+	image_writer_places(writer, space, places.at, places.count);
+	uint32_t sum = 0;
+	for (size_t i = 0; i < places.count; i++) {
+		assert_int_equal(places.at[i].address, address + (uint64_t)sum * IMAGE_PAGE);
+		sum += places.at[i].pages;
+	}
+	assert_int_equal(sum, pages);
+	return places;
+}
+
+struct repeat_case {
+	const char *what;
+	uint64_t address;
+	uint32_t seed, pages;
+	int changed;
+	uint32_t different; /* pages that are nowhere before */
+};
+
+static void word_sum(const uint8_t *page, uint64_t address, uint64_t *sum)
+{
+	for (size_t i = 0; i < IMAGE_PAGE; i += 8) {
+		uint64_t word;
+		memcpy(&word, page + i, sizeof word);
+		*sum += (word | 1) * (address + i + 1);
+	}
+}
+
+static int word_sum_batch(void *context, const struct page_batch *batch, struct fault *fault)
+{
+	(void)fault;
+	for (uint32_t c = 0; c < batch->count; c++)
+		for (uint32_t p = 0; p < batch->chunks[c].pages; p++)
+			word_sum((const uint8_t *)batch->chunks[c].data + (size_t)p * IMAGE_PAGE, batch->chunks[c].address + (uint64_t)p * IMAGE_PAGE, context);
+	return 0;
+}
+
+static void repeats_are_stored_once(struct bench *bench, const struct image_compression *way, const struct image_key *secret)
+{
+	static const struct repeat_case cases[] = {
+		{ "the first", 0x1000000, 0, 256, -1, 256 },
+		{ "a copy", 0x2000000, 0, 256, -1, 0 },
+		{ "a part of it", 0x3000000, 100, 100, -1, 0 },
+		{ "a copy and more", 0x4000000, 192, 256, -1, 192 },
+		{ "what began elsewhere", 0x5000000, 300, 128, -1, 0 },
+		{ "a copy with a changed page", 0x6000000, 0, 256, 128, 1 },
+		{ "a short copy", 0x7000000, 0, 15, -1, 15 },
+	};
+	struct image_writer *writer = NULL;
+	struct image_reader *reader = NULL;
+	struct image_stats stats;
+	uint64_t stored = 0, pages = 0, sum = 0, expected = 0;
+	const struct image_block *blocks;
+	const struct page_taker taker = { word_sum_batch, &sum };
+	assert_int_equal(ftruncate(bench->fd, 0), 0);
+	assert_done(image_writer_new(bench->fd, way, secret, NULL, &writer, &fault));
+	record_write(writer, 1, (char *)"one", 1);
+	for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+		page_places places = repeat_write(writer, cases[c].address, cases[c].seed, cases[c].pages, cases[c].changed, 1);
+		vec_finish(&places);
+		stored += cases[c].different;
+		pages += cases[c].pages;
+		for (uint32_t p = 0; p < cases[c].pages; p++) {
+			uint8_t page[IMAGE_PAGE];
+			page_fill(page, 1, (uint64_t)(cases[c].seed + p) * IMAGE_PAGE);
+			page[8] += cases[c].changed == (int)p;
+			word_sum(page, cases[c].address + (uint64_t)p * IMAGE_PAGE, &expected);
+		}
+	}
+	assert_done(image_writer_finish(writer, &stats, &fault));
+	image_writer_free(writer);
+	assert_int_equal(stats.pages, pages);
+	/* Runs are found by anchors: some pages at their ends, before the first or behind the last, may be stored again. */
+	if (stats.stored < stored || stats.stored > stored + 32)
+		fail_msg("%llu pages are stored, %llu are different", (unsigned long long)stats.stored, (unsigned long long)stored);
+	assert_done(image_reader_open(bench->path, secret, &reader, &fault));
+	for (size_t i = 0; i < image_reader_blocks(reader, &blocks); i++)
+		assert_done(image_reader_pages(reader, i, bench->block, &taker, &fault));
+	image_reader_free(reader);
+	assert_int_equal(sum, expected);
+}
+
+static void repeated_runs_are_stored_once(void **state)
+{
+	static const struct image_compression ways[] = { { CODEC_RAW, 0 }, { CODEC_LZ4, 0 }, { CODEC_ZSTD, 0 } };
+	for (size_t w = 0; w < sizeof ways / sizeof *ways; w++) {
+		repeats_are_stored_once(*state, &ways[w], NULL);
+		repeats_are_stored_once(*state, &ways[w], &round_trip_key);
+	}
+}
+
+/* Who shares pages at the same address is the walker's to say; and what cannot be read back cannot be compared. */
+static void others_are_stored_again(void **state)
+{
+	struct bench *bench = *state;
+	for (int stream = 0; stream < 2; stream++) {
+		struct image_writer *writer = NULL;
+		struct image_stats stats;
+		assert_int_equal(ftruncate(bench->fd, 0), 0);
+		assert_int_equal(fcntl(bench->fd, F_SETFL, stream ? O_APPEND : 0), 0);
+		assert_done(image_writer_new(bench->fd, &raw, NULL, NULL, &writer, &fault));
+		record_write(writer, 1, (char *)"one", 1);
+		for (int i = 0; i < 2; i++) {
+			page_places places = repeat_write(writer, stream ? 0x100000u << i : 0x100000, 0, 64, -1, 1 + (uint32_t)i);
+			vec_finish(&places);
+		}
+		assert_done(image_writer_finish(writer, &stats, &fault));
+		image_writer_free(writer);
+		assert_int_equal(stats.stored, 128);
+	}
+}
+
+/* Many threads, each with copies of what all have. */
+static void *repeating_thread_run(void *argument)
+{
+	struct writer_thread *self = argument;
+	for (uint32_t i = 0; i < THREAD_BLOCKS; i++) {
+		page_places places = repeat_write(self->writer, ((uint64_t)self->space << 32) + ((uint64_t)i << 24), i % 8 * 1000, 200, -1, self->space);
+		vec_finish(&places);
+	}
+	return NULL;
+}
+
+static void repeats_of_many_threads(void **state)
+{
+	struct bench *bench = *state;
+	struct image_writer *writer = NULL;
+	struct image_reader *reader = NULL;
+	struct image_stats stats;
+	struct writer_thread threads[THREADS];
+	const struct image_block *blocks;
+	uint64_t sum = 0, expected = 0;
+	const struct page_taker taker = { word_sum_batch, &sum };
+	assert_done(image_writer_new(bench->fd, &(struct image_compression){ CODEC_LZ4, 0 }, NULL, NULL, &writer, &fault));
+	record_write(writer, 1, (char *)"one", 1);
+	for (uint32_t i = 0; i < THREADS; i++) {
+		threads[i] = (struct writer_thread){ .writer = writer, .space = i + 1 };
+		pthread_create(&threads[i].thread, NULL, repeating_thread_run, &threads[i]);
+	}
+	for (int i = 0; i < THREADS; i++)
+		pthread_join(threads[i].thread, NULL);
+	assert_done(image_writer_finish(writer, &stats, &fault));
+	image_writer_free(writer);
+	assert_int_equal(stats.pages, THREADS * THREAD_BLOCKS * 200);
+	assert_in_range(stats.stored, 8 * 200, THREADS * 8 * 200 + 2000);
+	assert_done(image_reader_open(bench->path, NULL, &reader, &fault));
+	for (size_t i = 0; i < image_reader_blocks(reader, &blocks); i++)
+		assert_done(image_reader_pages(reader, i, bench->block, &taker, &fault));
+	image_reader_free(reader);
+	for (uint32_t t = 1; t <= THREADS; t++)
+		for (uint32_t i = 0; i < THREAD_BLOCKS; i++)
+			for (uint32_t p = 0; p < 200; p++) {
+				uint8_t page[IMAGE_PAGE];
+				page_fill(page, 1, (uint64_t)(i % 8 * 1000 + p) * IMAGE_PAGE);
+				word_sum(page, ((uint64_t)t << 32) + ((uint64_t)i << 24) + (uint64_t)p * IMAGE_PAGE, &expected);
+			}
+	assert_int_equal(sum, expected);
 }
 
 static void truncation_is_detected(void **state)
@@ -768,15 +937,15 @@ static void writer_refuses_bad_batches(void **state)
 	struct bench *bench = *state;
 	struct image_writer *writer = NULL;
 	struct page_batch batch = { .space = 1 };
-	uint64_t block;
+	page_places places = { 0 };
 	assert_done(image_writer_new(bench->fd, &raw, NULL, NULL, &writer, &fault));
 	struct fault fault;
-	assert_true(image_writer_pages(writer, &batch, &block, &fault) < 0);
+	assert_true(image_writer_pages(writer, &batch, &places, &fault) < 0);
 	batch.count = 1;
 	batch.chunks[0] = (struct page_chunk){ 0x1000, 0, bench->block };
-	assert_true(image_writer_pages(writer, &batch, &block, &fault) < 0);
+	assert_true(image_writer_pages(writer, &batch, &places, &fault) < 0);
 	batch.chunks[0] = (struct page_chunk){ 0x1000, IMAGE_BLOCK_PAGES + 1, bench->block };
-	assert_true(image_writer_pages(writer, &batch, &block, &fault) < 0);
+	assert_true(image_writer_pages(writer, &batch, &places, &fault) < 0);
 	image_writer_free(writer);
 }
 
@@ -818,8 +987,10 @@ static void file_size_limit_is_a_fault(void **state)
 	struct fault fault = { 0 };
 	struct image_stats stats = { 0 };
 	assert_int_equal(setrlimit(RLIMIT_FSIZE, &low), 0);
-	uint64_t block;
+	page_places block = { 0 };
 	int rc = image_writer_pages(writer, &batch, &block, &fault);
+	assert_int_equal(block.count, 0);
+	vec_finish(&block);
 	setrlimit(RLIMIT_FSIZE, &old);
 	assert_int_equal(rc, -EFBIG);
 	assert_non_null(strstr(fault.text, "ulimit -f"));
@@ -937,6 +1108,7 @@ int main(void)
 		test(threads_into_a_file), test(threads_into_a_stream), test(large_record), test(the_map_decides), test(compressed_round_trip),
 		test(encrypted_round_trip), test(encrypted_threads), test(encrypted_every_byte_counts), test(encrypted_truncation_is_detected),
 		test(encrypted_blocks_stay_where_they_are), test(keys_are_told_apart), test(plain_images_say_nothing_of_encryption),
+		test(repeated_runs_are_stored_once), test(others_are_stored_again), test(repeats_of_many_threads),
 		test(truncation_is_detected), test(truncation_of_a_stream_is_detected), test(growth_is_detected),
 		test(every_bit_counts), test(newer_version_is_refused), test(unknown_feature_is_refused),
 		test(foreign_file_is_refused), test(blocks_of_another_image_are_refused),
