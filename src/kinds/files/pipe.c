@@ -2,7 +2,9 @@
 /* Pipes and FIFOs. The pipe is an object: capacity (F_GETPIPE_SZ) and contents, which tee(2) copies without taking them; in packet mode
  * the copy keeps the packets (tests/kernel/tee_keeps_packets.c). Its ends are open file descriptions, each with its own flags.
  * A pipe whose other end is closed comes back so; one whose other end is held outside the tree is refused, or
- * closed if the user says so. A FIFO that is open for reading before its first writer comes shows no POLLHUP, and has to come back without one. */
+ * closed if the user says so. A FIFO that is open for reading before its first writer comes shows no POLLHUP, and has to come back without one.
+ * A FIFO is opened again by its name, and so has its other end again; what was in it is there still if somebody has kept it open, and is put back if
+ * nobody has. */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -70,16 +72,18 @@ static int refuse_file(const struct harvest *harvest, struct frozen_file *file, 
 {
 	int own;
 	/* A running tree makes and closes pipes while it is looked at: only a frozen one can be judged. */
-	if (!harvest->frozen || other_end_inside(harvest, file) || harvest->policy.outside == OUTSIDE_CLOSE)
+	bool is_named = file->link[0] == '/';
+	if (!harvest->frozen || other_end_inside(harvest, file) || harvest->policy.outside == OUTSIDE_CLOSE ||
+	    (is_named && harvest->policy.outside == OUTSIDE_RECONNECT))
 		return 0;
 	int rc = frozen_file_own(file, &own, fault);
 	if (rc < 0 || other_end_closed(own, access_mode(file)))
 		return rc;
 	return fault_set(fault, FAULT_UNSUPPORTED, ENOTSUP,
 			 "%s: its %s end is held outside the tree; try to checkpoint a common parent, to send the "
-			 "program's %s a file, or --outside close", file->link,
+			 "program's %s a file, or --outside %s", file->link,
 			 access_mode(file) == O_RDONLY ? "write" : "read",
-			 access_mode(file) == O_RDONLY ? "input from" : "output to");
+			 access_mode(file) == O_RDONLY ? "input from" : "output to", is_named ? "reconnect" : "close");
 }
 
 /* Everything that the pipe holds, as a copy in a pipe of Cairn's own. */
@@ -144,6 +148,7 @@ static int add_pipe(struct harvest *harvest, uint32_t id, struct frozen_file *fi
 		message->path = (char *)file->link;
 		message->identity = identity_capture(harvest, -1, &file->stat);
 		message->unwritten = reader >= 0 && is_unwritten(reader);
+		message->outside = !other_end_inside(harvest, file) && !other_end_closed(own, access_mode(file));
 	}
 	if (reader >= 0)
 		rc = copy_contents(harvest, reader, message->capacity, message, fault);
@@ -203,14 +208,49 @@ static int set_capacity(int fd, const Cairn__Pipe *message, struct fault *fault)
 	return 0;
 }
 
+/* Does what is in it begin with what was in it? */
+static bool begins_so(int reader, const Cairn__Pipe *message)
+{
+	int copy[2];
+	size_t total = 0, at = 0;
+	for (size_t i = 0; i < message->n_packets; i++)
+		total += message->packets[i].len;
+	_free_ uint8_t *now = memory_new(total + 1);
+	if (!total || pipe2(copy, O_CLOEXEC | O_NONBLOCK) < 0)
+		return false;
+	_close_ int from = copy[0], to = copy[1];
+	fcntl(to, F_SETPIPE_SZ, (int)message->capacity);
+	if (tee(reader, to, total, SPLICE_F_NONBLOCK) != (ssize_t)total || fd_read_full(from, now, total) < 0)
+		return false;
+	for (size_t i = 0; i < message->n_packets; at += message->packets[i++].len)
+		if (memcmp(now + at, message->packets[i].data, message->packets[i].len))
+			return false;
+	return true;
+}
+
+/* @ret_holds: somebody has kept it open, and it is in the kernel what was in it. The trial ends are closed when Cairn has its own, so that whoever waits for
+ * one sees no other come and go. */
+static void open_fifo(const Cairn__Pipe *message, int ret_ends[2], bool *ret_holds)
+{
+	int held = 0, mode = message->unwritten ? O_RDONLY : O_RDWR;
+	_close_ int writer = message->unwritten ? -1 : open(message->path, O_WRONLY | O_CLOEXEC | O_NONBLOCK); /* only if somebody reads */
+	_close_ int reader = open(message->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	if (reader >= 0)
+		ioctl(reader, FIONREAD, &held);
+	bool is_held = writer >= 0 || (reader >= 0 && !is_unwritten(reader));
+	*ret_holds = message->outside ? is_held : held && begins_so(reader, message);
+	ret_ends[0] = open(message->path, mode | O_CLOEXEC | O_NONBLOCK);
+	ret_ends[1] = ret_ends[0] < 0 ? -1 : fcntl(ret_ends[0], F_DUPFD_CLOEXEC, 0);
+}
+
 /* Both ends, for the ends' records to take from; they are closed with the workshop, so that an end that nobody had is closed then. */
 static int make_pipe(struct workshop *workshop, const ProtobufCMessage *base, struct fault *fault)
 {
 	const Cairn__Pipe *message = (const Cairn__Pipe *)base;
+	bool holds = false;
 	int ends[2];
 	if (message->path[0]) {
-		ends[0] = open(message->path, (message->unwritten ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NONBLOCK);
-		ends[1] = ends[0] < 0 ? -1 : fcntl(ends[0], F_DUPFD_CLOEXEC, 0);
+		open_fifo(message, ends, &holds);
 	} else if (pipe2(ends, O_CLOEXEC) < 0) {
 		ends[0] = ends[1] = -1;
 	}
@@ -218,6 +258,8 @@ static int make_pipe(struct workshop *workshop, const ProtobufCMessage *base, st
 		return fault_set(fault, fault_class_of(errno), errno, "pipe %u: %s", message->pipe, strerror(errno));
 	workshop_put(workshop, message->pipe, ends[0]);
 	workshop_put_second(workshop, message->pipe, ends[1]);
+	if (holds)
+		return 0;
 	int rc = set_capacity(ends[1], message, fault);
 	if (rc < 0)
 		return rc;

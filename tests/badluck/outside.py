@@ -1,0 +1,108 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""Pipes whose other end is held outside the tree (of sockets: sockets.py)."""
+import os
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+from cairn_test import PYTHON, UNSUPPORTED, check, equal, fault_line, main, need_cairn, start, test, unharmed, write
+
+PROGRAM = """
+import os, signal, sys, time
+PACE = 0.002
+signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+if sys.argv[1:]:
+    r, w = os.open(sys.argv[1], os.O_RDONLY | os.O_NONBLOCK), os.open(sys.argv[2], os.O_WRONLY)
+    os.set_blocking(r, True)
+else:
+    r, w = 71, 72
+print("first", os.read(r, 3), flush=True)
+while not os.path.exists("go"):
+    time.sleep(PACE)
+try:
+    print("rest", os.read(r, 100), os.read(r, 100), flush=True)
+    print("written", os.write(w, b"answer"), flush=True)
+except BrokenPipeError:
+    print("EPIPE", flush=True)
+"""
+
+
+def refused_then_closed(program, reader, writer, named):
+    """Our ends, by which it is fed and heard."""
+    line = fault_line(program.checkpoint(status=None, kill=False), UNSUPPORTED, program.pid, named, "--outside close", several=True)
+    check("outside the tree" in line, "what is wrong", line)
+    unharmed(program.pid)
+    program.checkpoint("--outside", "close", image="image.cairn")
+    os.close(writer)
+    equal(os.read(reader, 100), b"", "what comes of a program that has ended")
+    os.close(reader)
+    program.restore()
+    program.path("go").touch()
+    program.succeed()
+    check("rest b'of it' b''" in program.text() and "EPIPE" in program.text(), "wrong output", program.text())
+
+
+@test("pipes whose other ends are outside are refused by name; --outside close: what is in them is read, then they are at their end", quick=True)
+def pipes():
+    need_cairn()
+    write("ends.py", PROGRAM)
+    (theirs, feed), (hear, speak) = os.pipe(), os.pipe()
+
+    here = os.getpid()
+
+    def give():
+        for number, end, flags in ((71, theirs, os.O_RDONLY), (72, speak, os.O_WRONLY)):
+            os.dup2(os.open(f"/proc/{here}/fd/{end}", flags), number)
+    os.write(feed, b"oneof it")
+    program = start([PYTHON, "ends.py"], prepare=give)
+    os.close(theirs)
+    os.close(speak)
+    program.wait_text("first b'one'")
+    refused_then_closed(program, hear, feed, "pipe:")
+
+
+def fifo_program():
+    need_cairn()
+    write("ends.py", PROGRAM)
+    for name in ("feed", "answers"):
+        os.mkfifo(name)
+    hear = os.open("answers", os.O_RDONLY | os.O_NONBLOCK)
+    feed = os.open("feed", os.O_RDWR)
+    os.write(feed, b"oneof it")
+    program = start([PYTHON, "ends.py", "feed", "answers"])
+    program.wait_text("first b'one'")
+    os.close(feed)
+    feed = os.open("feed", os.O_WRONLY)
+    line = fault_line(program.checkpoint(status=None, kill=False), UNSUPPORTED, program.pid, "/feed", "--outside reconnect", several=True)
+    check("outside the tree" in line, "what is wrong", line)
+    unharmed(program.pid)
+    program.checkpoint("--outside", "reconnect")
+    return program, feed, hear
+
+
+@test("a FIFO that somebody outside keeps open is opened again by its name, and nothing in it is lost or doubled", quick=True)
+def fifos_kept():
+    program, feed, hear = fifo_program()
+    program.restore()
+    os.write(feed, b" and more")
+    os.close(feed)
+    program.path("go").touch()
+    program.succeed()
+    check("rest b'of it and more' b''" in program.text() and "written 6" in program.text(), "wrong output", program.text())
+    equal(os.read(hear, 100), b"answer", "what came")
+
+
+@test("a FIFO that nobody has kept open gets back what was in it", quick=True)
+def fifos_left():
+    program, feed, hear = fifo_program()
+    os.close(feed)
+    os.close(hear)
+    program.restore()
+    program.path("go").touch()
+    program.succeed()
+    check("rest b'of it' b''" in program.text() and "EPIPE" in program.text(), "wrong output", program.text())
+
+
+if __name__ == "__main__":
+    main()
