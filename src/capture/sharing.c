@@ -126,6 +126,14 @@ static bool is_below(const struct harvest *harvest, pid_t pid)
 	return false;
 }
 
+/* Who is ending has none of it any more, as kernel threads never have: kcmp(2) calls all of those equal, and so a child of the tree's that just ends. */
+static bool has_none(pid_t pid)
+{
+	enum { EXITING = 0x4, KERNEL_THREAD = 0x200000 }; /* PF_EXITING, PF_KTHREAD: include/linux/sched.h */
+	struct proc_stat stat;
+	return proc_stat_read(pid, 0, &stat, NULL) < 0 || stat.flags & (EXITING | KERNEL_THREAD);
+}
+
 static void refuse_sharer(const struct member *member, enum share share, pid_t outsider, struct fault_list *refusals)
 {
 	static const char *const names[SHARE_COUNT] = {
@@ -160,7 +168,7 @@ void sharing_refuse_outside(const struct harvest *harvest, struct fault_list *re
 			pid_t pid = all.pids.at[i];
 			const struct member *member = bsearch(&pid, own.pids.at, own.pids.count, sizeof pid, compare_pids) ? NULL :
 						      find_sharer(&list, pid);
-			if (member && !is_below(harvest, pid))
+			if (member && !is_below(harvest, pid) && !has_none(pid))
 				refuse_sharer(member, shares[s], pid, refusals);
 		}
 		vec_finish(&list);

@@ -7,7 +7,7 @@ import sys
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-from cairn_test import (BUILD, LONG, OK, VANISHED, cairn, check, fault_line, main, need_cairn, start, state, test, until)
+from cairn_test import (BUILD, LONG, OK, PYTHON, VANISHED, cairn, check, fault_line, main, need_cairn, start, state, test, until)
 
 STORM = BUILD / "tests" / "badluck" / "storm"
 
@@ -40,6 +40,21 @@ def storm(what):
 @test("a program that forks all the time is saved, runs on, and is restored")
 def fork():
     storm("fork")
+
+
+@test("a child that just ends shares nothing with somebody who has ended")
+def ended():
+    need_cairn()
+    zombie = start([PYTHON, "-c", "import os, time\nPAUSE = 0.01\nif not os.fork(): os._exit(0)\nprint('ready', flush=True)\n"
+                    "while not os.path.exists('go'): time.sleep(PAUSE)\n"], "zombie")
+    zombie.wait_text("ready")
+    program = start([STORM, "fork"], "storm")
+    program.wait_progress(1)
+    for _ in range(1000 if LONG else 150):
+        cairn("check", str(program.pid), status=OK)
+    for one in (program, zombie):
+        one.path("go").touch()
+        one.succeed()
 
 
 @test("a program that spawns by vfork all the time is saved, runs on, and is restored")
