@@ -112,7 +112,6 @@ static int ask_round(struct frozen_thread *thread, struct searches *searches, bo
 	return rc;
 }
 
-/* Cairn has no list, and nobody that has none is equal to somebody that has one. */
 static bool has_list(const struct frozen_process *process)
 {
 	return process->has_adjustments && frozen_owns(process, SHARE_SYSVSEM);
