@@ -17,7 +17,7 @@
 static const struct {
 	const char *link, *name, *remedy;
 } refused[] = {
-	{ "anon_inode:[io_uring]", "an io_uring", "try to let the program do without it (UV_USE_IO_URING=0 for Node.js and libuv, or sysctl "
+	{ "anon_inode:[io_uring]", "an io_uring", "try to let the program do without it (UV_USE_IO_URING=0 for Node.js and libuv, innodb_use_native_aio=0 for MariaDB, or sysctl "
 						  "kernel.io_uring_disabled=2 before it starts)" },
 	{ "anon_inode:[userfaultfd]", "a userfaultfd, whose faults only the program can serve", "try again when the program has closed it" },
 	{ "anon_inode:[perf_event]", "a perf event, whose counts are the processor's", "try again when the program has closed it" },
