@@ -286,6 +286,12 @@ struct workshop_janitor {
 	void *stack;
 };
 
+/* A batch that is under way in a newborn, whose end nobody has waited for yet. */
+struct newborn_flight {
+	struct newborn_thread *thread; /* NULL: none is */
+	struct batch batch;
+};
+
 /* What a restore has at hand while it makes objects: Cairn's own descriptors by id. */
 struct workshop_number {
 	uint32_t old_id;
@@ -297,6 +303,7 @@ struct workshop {
 	struct {
 		uint8_t *code;  /* of the image's, which leads into this kernel's; NULL: they are the same */
 		uint64_t size, place; /* where this kernel's is mapped */
+		uint64_t instruction;  /* where in this kernel's a system call instruction is; 0: nowhere */
 	} vdso;
 	bool by_exec;  /* and /proc/PID/exe may not be set: it was made right by an exec (rebuild/exec.c) */
 	VEC(struct workshop_number) numbers; /* those that were born, and groups and sessions whose leaders are gone */
@@ -312,6 +319,7 @@ struct workshop {
 	bool roll_back;       /* what was appended to open files since the checkpoint is cut off */
 	const ProtobufCMessage *const *files; /* records of open files by id; NULL: none with that id */
 	uint32_t file_space;  /* ids below this */
+	struct newborn_flight flight;
 	VEC(struct scoped_end) at_births, at_end;
 	char image_id[33];    /* hexadecimal */
 	bool close_connections; /* --tcp close */

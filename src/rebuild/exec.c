@@ -26,6 +26,22 @@ static int find_instruction(pid_t pid, uint64_t *ret_address, struct fault *faul
 	return rc;
 }
 
+/* An instruction in the vdso of a newborn, if that is this kernel's; 0: it is not, or has none. */
+static uint64_t instruction_in_vdso(const struct newborn_thread *thread)
+{
+	const struct rebuild_process *process = rebuild_process_of(thread->process);
+	const struct workshop *workshop = thread->process->workshop;
+	unsigned char there[REGISTERS_SYSCALL_SIZE];
+	uint64_t vdso = 0;
+	for (size_t i = 0; i < process->plan->space->records.count; i++)
+		if (process->plan->space->records.at[i].message->descriptor == &cairn__address_space__descriptor)
+			vdso = ((const Cairn__AddressSpace *)process->plan->space->records.at[i].message)->vdso;
+	if (!vdso || workshop->vdso.code || !workshop->vdso.instruction ||
+	    memory_read(thread->tid, vdso + workshop->vdso.instruction, there, sizeof there, NULL) < 0)
+		return 0;
+	return memcmp(there, registers_syscall_instruction, sizeof there) ? 0 : vdso + workshop->vdso.instruction;
+}
+
 static int step(pid_t tid, struct fault *fault)
 {
 	struct stop stop;
@@ -40,8 +56,8 @@ static int step(pid_t tid, struct fault *fault)
 int exec_begin(struct newborn_thread *thread, long number, const uint64_t args[6], struct fault *fault)
 {
 	struct registers registers = thread->birth;
-	uint64_t instruction;
-	int rc = find_instruction(thread->tid, &instruction, fault);
+	uint64_t instruction = instruction_in_vdso(thread);
+	int rc = instruction ? 0 : find_instruction(thread->tid, &instruction, fault);
 	if (rc < 0)
 		return rc;
 	registers_enter(&registers, instruction);

@@ -53,7 +53,7 @@ static int thread_state(struct rebuild_process *process, size_t index, struct fa
 					 fault);
 	}
 	if (rc == 0)
-		rc = newborn_run(&thread->newborn, &batch, fault);
+		return newborn_launch(&thread->newborn, &batch, fault);
 	batch_finish(&batch);
 	return rc;
 }
@@ -180,14 +180,20 @@ static int last_calls(struct rebuild_process *process, struct fault *fault)
 int finish_unmap(struct rebuild *rebuild, struct rebuild_process *process, struct fault *fault)
 {
 	struct newborn_thread *leader = newborn_leader(process);
-	long result = 0;
 	(void)rebuild;
 	if (process->plan->space->owner != process->plan)
 		return 0;
-	int rc = exec_call(leader, __NR_munmap, BATCH_ARGS(process->newborn.code, NEWBORN_CODE_SIZE + BATCH_AREA), &result, fault);
-	if (rc == 0 && result != 0)
-		rc = fault_set(fault, FAULT_FAILED, EIO, "process %d: unmapping the stub gave %ld", process->newborn.pid, result);
-	return rc < 0 ? rc : come_to_rest(leader, fault);
+	struct registers registers;
+	/* It goes from the call's entry to the stop in which it comes to rest. */
+	int rc = exec_begin(leader, __NR_munmap, BATCH_ARGS(process->newborn.code, NEWBORN_CODE_SIZE + BATCH_AREA), fault);
+	if (rc == 0)
+		rc = come_to_rest(leader, fault);
+	if (rc == 0)
+		rc = ptrace_get_registers(leader->tid, &registers, fault);
+	if (rc == 0 && registers_result(&registers) != 0)
+		rc = fault_set(fault, FAULT_FAILED, EIO, "process %d: unmapping the stub gave %ld", process->newborn.pid,
+			       (long)registers_result(&registers));
+	return rc;
 }
 
 static uint64_t blocked_of(const struct rebuild_thread *thread)

@@ -359,6 +359,8 @@ int heritage_load(struct rebuild *rebuild, struct rebuild_process *process, stru
 	struct batch batch;
 	int rc = space_map(rebuild, process, fault);
 	if (rc == 0)
+		rc = newborn_land(&rebuild->workshop, fault);
+	if (rc == 0)
 		rc = fill_process(rebuild, process, fault);
 	/* Children would have the descriptors that it was lent; it gets them again when it needs them. */
 	newborn_batch(&process->newborn, &batch);

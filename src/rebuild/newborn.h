@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 /* One newborn process while it is made, and what all of them share. */
+#include <stddef.h>
 #include <assert.h>
 
 #include "rebuild/plan.h"
@@ -54,6 +55,11 @@ struct rebuild_process {
 	bool has_signals; /* those of the process are queued already */
 };
 
+static inline const struct rebuild_process *rebuild_process_of(const struct newborn_process *newborn)
+{
+	return (const struct rebuild_process *)((const char *)newborn - offsetof(struct rebuild_process, newborn));
+}
+
 struct rebuild {
 	const struct plan *plan;
 	const struct image_reader *reader;
@@ -99,6 +105,10 @@ struct rebuild *rebuild_lay_out(const struct plan *plan, const struct image_read
 int rebuild_find_hole(const struct plan *plan, uint64_t size, uint64_t *ret_start, struct fault *fault);
 /* A batch of the process, ready to be filled. */
 void newborn_batch(const struct newborn_process *process, struct batch *ret_batch);
+/* The same as newborn_run for a batch whose results nobody wants to see; takes @batch. Cairn goes on meanwhile, and waits for its end (land) before it
+ * makes any newborn run again. Faults of it may be told by then. */
+int newborn_launch(struct newborn_thread *thread, struct batch *batch, struct fault *fault);
+int newborn_land(struct workshop *workshop, struct fault *fault);
 /* Runs a batch in which new tasks are born (clone3): they are stopped when it ends; their ids in order of birth. */
 int newborn_run_births(struct newborn_thread *thread, struct batch *batch, struct pid_list *births,
 		       struct fault *fault);

@@ -173,6 +173,10 @@ static int choose_place(struct rebuild *rebuild, struct fault *fault)
 static int redirect_vdso(struct rebuild *rebuild, struct fault *fault)
 {
 	char why[128] = "";
+	struct host_vdso here;
+	host_vdso_read(&here);
+	const uint8_t *found = here.code ? memmem(here.code, here.size, registers_syscall_instruction, REGISTERS_SYSCALL_SIZE) : NULL;
+	rebuild->workshop.vdso.instruction = found ? (uint64_t)(found - here.code) : 0;
 	rebuild->workshop.vdso.size = rebuild->plan->info->vdso_code.len;
 	if (!plan_redirect_vdso(rebuild->plan, rebuild->workshop.vdso.place, &rebuild->workshop.vdso.code, why, sizeof why))
 		return fault_set(fault, FAULT_UNSUPPORTED, ENOTSUP, "the vdso here differs from the image's, and %s", why);
@@ -321,7 +325,7 @@ static int each_process(struct rebuild *rebuild,
 		if (rc < 0)
 			return rc;
 	}
-	return 0;
+	return newborn_land(&rebuild->workshop, fault);
 }
 
 static int phase_threads(struct rebuild *rebuild, struct rebuild_process *process, struct fault *fault)
@@ -527,6 +531,8 @@ void rebuild_free(struct rebuild *rebuild)
 	if (rebuild->inbox >= 0)
 		close(rebuild->inbox);
 	pager_free(rebuild->pager);
+	if (rebuild->workshop.flight.thread)
+		batch_finish(&rebuild->workshop.flight.batch);
 	workshop_finish(&rebuild->workshop);
 	for (size_t i = 0; i < rebuild->processes.count; i++) {
 		vec_finish(&rebuild->processes.at[i]->threads);

@@ -72,7 +72,7 @@ int space_map(struct rebuild *rebuild, struct rebuild_process *process, struct f
 	if (process->is_loaded || !process->bears_heirs)
 		template_leave(process, &batch);
 	if (rc == 0)
-		rc = newborn_run(leader, &batch, fault);
+		return newborn_launch(leader, &batch, fault);
 	batch_finish(&batch);
 	return rc;
 }
@@ -93,7 +93,7 @@ int space_settle(struct rebuild *rebuild, struct rebuild_process *process, struc
 			rc = record->kind->connect(leader, -1, record->message, &batch, fault);
 	}
 	if (rc == 0)
-		rc = newborn_run(leader, &batch, fault);
+		return newborn_launch(leader, &batch, fault);
 	batch_finish(&batch);
 	return rc;
 }
@@ -105,8 +105,6 @@ int space_return(struct rebuild *rebuild, struct rebuild_process *process, struc
 		return 0;
 	newborn_batch(&process->newborn, &batch);
 	batch_call(&batch, close_range, 0, (uint64_t)rebuild->inbox_number - 1, 0);
-	int rc = newborn_run(newborn_leader(process), &batch, fault);
-	batch_finish(&batch);
 	vec_finish(&process->newborn.loans);
-	return rc;
+	return newborn_launch(newborn_leader(process), &batch, fault);
 }

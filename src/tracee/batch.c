@@ -110,24 +110,66 @@ static int piece_verdict(const struct batch_piece *piece, struct fault *fault)
 	return 0;
 }
 
+static int send_piece(const struct batch *batch, const struct batch_piece *piece, pid_t pid, uint64_t *ret_end, struct fault *fault)
+{
+	size_t calls_size = piece->call_count * sizeof *piece->calls;
+	int rc = memory_write(pid, batch->area, piece->calls, calls_size, fault);
+	if (rc == 0 && piece->data_size)
+		rc = memory_write(pid, batch->area + DATA_AT, piece->data, piece->data_size, fault);
+	*ret_end = batch->area + calls_size;
+	return rc;
+}
+
+static int fetch_piece(const struct batch *batch, struct batch_piece *piece, pid_t pid, struct fault *fault)
+{
+	int rc = memory_read(pid, batch->area, piece->calls, piece->call_count * sizeof *piece->calls, fault);
+	if (rc == 0 && piece->data_size)
+		rc = memory_read(pid, batch->area + DATA_AT, piece->data, piece->data_size, fault);
+	return rc < 0 ? rc : piece_verdict(piece, fault);
+}
+
+/* The first piece from @piece on that has calls, NULL: there is none. */
+static struct batch_piece *next_piece(const struct batch *batch, struct batch_piece *piece)
+{
+	while (piece < batch->pieces.at + batch->pieces.count && !piece->call_count)
+		piece++;
+	return piece < batch->pieces.at + batch->pieces.count ? piece : NULL;
+}
+
+size_t batch_trips(const struct batch *batch)
+{
+	size_t count = 0;
+	for (size_t i = 0; i < batch->pieces.count; i++)
+		count += batch->pieces.at[i].call_count > 0;
+	return count;
+}
+
+int batch_send(const struct batch *batch, pid_t pid, uint64_t *ret_end, struct fault *fault)
+{
+	const struct batch_piece *piece = next_piece(batch, batch->pieces.at);
+	assert(piece);
+	return send_piece(batch, piece, pid, ret_end, fault);
+}
+
+int batch_fetch(struct batch *batch, pid_t pid, struct fault *fault)
+{
+	struct batch_piece *piece = next_piece(batch, batch->pieces.at);
+	assert(piece);
+	return fetch_piece(batch, piece, pid, fault);
+}
+
 int batch_run(struct batch *batch, pid_t pid, batch_runner runner, void *context, struct fault *fault)
 {
 	for (size_t i = 0; i < batch->pieces.count; i++) {
 		struct batch_piece *piece = &batch->pieces.at[i];
-		size_t calls_size = piece->call_count * sizeof *piece->calls;
+		uint64_t end;
 		if (!piece->call_count)
 			continue;
-		int rc = memory_write(pid, batch->area, piece->calls, calls_size, fault);
-		if (rc == 0 && piece->data_size)
-			rc = memory_write(pid, batch->area + DATA_AT, piece->data, piece->data_size, fault);
+		int rc = send_piece(batch, piece, pid, &end, fault);
 		if (rc == 0)
-			rc = runner(context, batch->area, batch->area + calls_size, fault);
+			rc = runner(context, batch->area, end, fault);
 		if (rc == 0)
-			rc = memory_read(pid, batch->area, piece->calls, calls_size, fault);
-		if (rc == 0 && piece->data_size)
-			rc = memory_read(pid, batch->area + DATA_AT, piece->data, piece->data_size, fault);
-		if (rc == 0)
-			rc = piece_verdict(piece, fault);
+			rc = fetch_piece(batch, piece, pid, fault);
 		if (rc < 0)
 			return rc;
 	}

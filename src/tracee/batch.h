@@ -54,6 +54,13 @@ size_t batch_call_raw(struct batch *batch, const char *name, bool may_fail, long
 int64_t batch_result(const struct batch *batch, size_t call);
 const void *batch_bytes(const struct batch *batch, struct batch_place place);
 
+/* How many round trips it takes. */
+size_t batch_trips(const struct batch *batch);
+/* The first half of a batch of one round trip: sends it to address space @pid; it is then to be run from its area's beginning to *@ret_end. The second half: fetches what
+ * it has done. */
+int batch_send(const struct batch *batch, pid_t pid, uint64_t *ret_end, struct fault *fault);
+int batch_fetch(struct batch *batch, pid_t pid, struct fault *fault);
+
 /* How a piece is made to run: writes nothing of the area itself. */
 typedef int (*batch_runner)(void *context, uint64_t first, uint64_t end, struct fault *fault);
 /* Runs it all in address space @pid. The first call that failed and must not is the fault. */
