@@ -4,8 +4,8 @@
  * struct stub_call, makes each system call, stores the result, and stops at the first error that the call
  * does not allow. It is position-independent, needs no stack, and is copied as bytes.
  *
- * In a frozen program it ends in a rest of half a second, in which a living Cairn stops it (the call that maps the
- * area ends in a marker call, at whose entry Cairn stops it); if Cairn died, the program walks on into stub_home, which takes away what was borrowed, reloads every
+ * In a frozen program it ends in a rest of half a second, in which a living Cairn stops it (and after the call that maps the
+ * area, from whose entry it goes to an interrupt stop); if Cairn died, the program walks on into stub_home, which takes away what was borrowed, reloads every
  * register from struct stub_home_data and continues where the program was. In a newborn it ends in a trap.
  *
  * Registers on entry: rbx first call, rbp end of the array, r14 where to go at the end, r15 the borrowed area (for stub_home to
@@ -35,8 +35,5 @@ struct stub_home_data {
 #endif
 
 /* Bytes from stub_begin to stub_end are copied; the others are places in them. */
-extern const unsigned char stub_begin[], stub_map[], stub_batch[], stub_rest[], stub_marker[], stub_marked[], stub_trap[], stub_home[],
+extern const unsigned char stub_begin[], stub_map[], stub_batch[], stub_rest[], stub_trap[], stub_home[],
 	stub_home_unmap[], stub_data[], stub_end[];
-
-/* First argument of the marker call, getpid(2), which ignores it. */
-#define STUB_MARKER_NUMBER 39

@@ -2,8 +2,8 @@
 /* See stub.h. Only instructions and rip-relative data: no relocation, no stack, no vector register. */
 	.section .rodata
 	.balign 16
-	.globl stub_begin, stub_map, stub_batch, stub_rest, stub_marker, stub_marked, stub_trap, stub_home, stub_home_unmap, stub_data, stub_end
-	.hidden stub_begin, stub_map, stub_batch, stub_rest, stub_marker, stub_marked, stub_trap, stub_home, stub_home_unmap, stub_data, stub_end
+	.globl stub_begin, stub_map, stub_batch, stub_rest, stub_trap, stub_home, stub_home_unmap, stub_data, stub_end
+	.hidden stub_begin, stub_map, stub_batch, stub_rest, stub_trap, stub_home, stub_home_unmap, stub_data, stub_end
 
 stub_begin:
 /* mmap(2) of the area, its arguments already in the registers. */
@@ -34,12 +34,6 @@ stub_batch:
 
 stub_trap:
 	int3
-
-stub_marker:
-	movl	$39, %eax
-	syscall
-stub_marked:
-	jmp	stub_home
 
 /* select(2) on nothing for half a second; its timeval is the end of the area. No restart block is touched. */
 stub_rest:

@@ -31,7 +31,6 @@ uint64_t registers_argument(const struct registers *registers, int index);
 void registers_set_argument(struct registers *registers, int index, uint64_t value);
 uint64_t registers_ip(const struct registers *registers);
 uint64_t registers_stack(const struct registers *registers);
-uint64_t registers_area(const struct registers *registers); /* r15 of the stub */
 bool registers_at_entry(const struct registers *registers); /* at a system call stop: before the call */
 void registers_set_ip(struct registers *registers, uint64_t ip);
 /* Makes a system call-entry stop pass without making the call. */

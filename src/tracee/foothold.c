@@ -164,7 +164,7 @@ static int await_stop(struct foothold *foothold, struct guest *guest, struct sto
 	return rc;
 }
 
-/* Lets the thread run until it stands at entry of the system call whose instruction ends at @ip. */
+/* Lets the thread run until it stands at entry of the system call whose instruction ends at @ip; 0: of the next one. */
 static int run_to_entry(struct foothold *foothold, struct guest *guest, uint64_t ip, struct registers *ret_registers,
 			struct fault *fault)
 {
@@ -188,7 +188,7 @@ static int run_to_entry(struct foothold *foothold, struct guest *guest, uint64_t
 			rc = ptrace_get_registers(tid, ret_registers, fault);
 			if (rc < 0)
 				return rc;
-			if (registers_ip(ret_registers) == ip && registers_at_entry(ret_registers))
+			if ((!ip || registers_ip(ret_registers) == ip) && registers_at_entry(ret_registers))
 				return 0;
 			break;
 		default: /* job control knocks; it is put back with the thread */
@@ -197,18 +197,11 @@ static int run_to_entry(struct foothold *foothold, struct guest *guest, uint64_t
 	}
 }
 
-/* From any stop to an interrupt stop, without running another system call. */
-static int to_interrupt_stop(struct foothold *foothold, struct guest *guest, struct fault *fault)
+/* From a stop at the entry of a system call to the interrupt stop after it; from others at once. */
+static int go_on_to_interrupt_stop(struct foothold *foothold, struct guest *guest, struct fault *fault)
 {
 	const pid_t tid = guest->tid;
-	struct registers registers;
-	int rc = ptrace_get_registers(tid, &registers, fault);
-	if (rc < 0)
-		return rc;
-	registers_skip_syscall(&registers);
-	rc = ptrace_set_registers(tid, &registers, fault);
-	if (rc == 0)
-		rc = ptrace_interrupt(tid, fault);
+	int rc = ptrace_interrupt(tid, fault);
 	if (rc == 0)
 		rc = ptrace_resume(tid, PTRACE_CONT, 0, fault);
 	for (;;) {
@@ -224,6 +217,19 @@ static int to_interrupt_stop(struct foothold *foothold, struct guest *guest, str
 		guest->held_stop |= stop.kind == STOP_SIGNAL && stop.signal == SIGSTOP;
 		rc = ptrace_resume(tid, PTRACE_CONT, 0, fault);
 	}
+}
+
+/* From any stop to an interrupt stop, without running another system call. */
+static int to_interrupt_stop(struct foothold *foothold, struct guest *guest, struct fault *fault)
+{
+	const pid_t tid = guest->tid;
+	struct registers registers;
+	int rc = ptrace_get_registers(tid, &registers, fault);
+	if (rc < 0)
+		return rc;
+	registers_skip_syscall(&registers);
+	rc = ptrace_set_registers(tid, &registers, fault);
+	return rc < 0 ? rc : go_on_to_interrupt_stop(foothold, guest, fault);
 }
 
 static int write_home(const struct foothold *foothold, const struct guest *guest, struct fault *fault)
@@ -268,11 +274,16 @@ static int map_area(struct foothold *foothold, struct guest *guest, struct fault
 	struct registers registers = guest->home;
 	guest->standing = false;
 	registers_enter(&registers, at(foothold, stub_map));
-	registers_call(&registers, __NR_mmap, map_area_args, at(foothold, stub_marker));
+	registers_call(&registers, __NR_mmap, map_area_args, at(foothold, stub_home));
 	int rc = set_off(guest, &registers, fault);
 	if (rc == 0)
-		rc = run_to_entry(foothold, guest, at(foothold, stub_marked), &registers, fault);
-	return rc < 0 ? rc : check_area(foothold, registers_area(&registers), fault);
+		rc = run_to_entry(foothold, guest, 0, &registers, fault);
+	if (rc == 0)
+		rc = go_on_to_interrupt_stop(foothold, guest, fault);
+	if (rc == 0)
+		rc = ptrace_get_registers(guest->tid, &registers, fault);
+	guest->standing = rc == 0;
+	return rc < 0 ? rc : check_area(foothold, (uint64_t)registers_result(&registers), fault);
 }
 
 /* One call at the program's own instruction: the window. Leaves the thread after it. */
@@ -447,17 +458,11 @@ static int unmap_area(struct foothold *foothold, struct guest *guest, struct fau
 		registers_enter(&registers, at(foothold, stub_home));
 		registers_batch(&registers, 0, 0, 0, foothold->area);
 		rc = set_off(guest, &registers, fault);
-		/* ... to the entry of the call after it, which puts the mask back and is not made. */
-		for (int entries = 0; rc == 0 && entries < 3; entries++) {
-			struct stop stop;
-			rc = ptrace_resume(guest->tid, PTRACE_SYSCALL, 0, fault);
-			if (rc == 0)
-				rc = await_stop(foothold, guest, &stop, fault);
-			if (rc == 0 && stop.kind == STOP_ENDED)
-				return fault_set(fault, FAULT_VANISHED, ESRCH, "thread %d: ended meanwhile", guest->tid);
-			if (rc == 0 && stop.kind != STOP_SYSCALL)
-				entries--;
-		}
+		if (rc == 0)
+			rc = run_to_entry(foothold, guest, 0, &registers, fault);
+		if (rc == 0)
+			rc = go_on_to_interrupt_stop(foothold, guest, fault);
+		guest->standing = rc == 0;
 	}
 	foothold->area = 0;
 	return rc;

@@ -104,11 +104,6 @@ uint64_t registers_stack(const struct registers *registers)
 	return registers->raw.rsp;
 }
 
-uint64_t registers_area(const struct registers *registers)
-{
-	return registers->raw.r15;
-}
-
 bool registers_at_entry(const struct registers *registers)
 {
 	/* The kernel puts -ENOSYS there before it looks at the number (entry_SYSCALL_64). */
