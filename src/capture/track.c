@@ -202,6 +202,7 @@ static int exchange(struct frozen_process *process, int *ret_fd, struct fault *f
 		return rc;
 	rc = mailbox_open(&mailbox);
 	_close_ int box = mailbox.fd;
+	(void)box;
 	if (rc < 0)
 		return fault_set(fault, fault_class_of(-rc), -rc, "a socket for its userfaultfd: %s", strerror(-rc));
 	batch_init(&batch, process->space->foothold.area);
