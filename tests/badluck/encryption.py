@@ -15,6 +15,7 @@ from cairn_test import (BUILD, CAIRN, IMAGE, OK, PERMISSION, PYTHON, USAGE, cair
 
 INSTANT = BUILD / "tests" / "badluck" / "instant"
 WORKER = BUILD / "tests" / "badluck" / "worker"
+RESTORER = BUILD / "tests" / "jobs" / "restorer"
 FAILURE = 125
 
 # 32 MiB with words that must not be in an encrypted image: memory, environment, a path.
@@ -318,6 +319,25 @@ def job():
     write(program.path("go"), "")
     program.succeed()
     program.wait_text("whole")
+
+
+@test("the library reads a key file and restores an encrypted image; another key is refused", user=True, quick=True)
+def library():
+    need_cairn()
+    program = start([WORKER, "2"], "job")
+    program.wait_progress(2)
+    own, other = key("key"), key("other")
+    program.checkpoint("--encrypt-key", own)
+    for words in ((other,), ("missing",), ()):
+        refused = start([RESTORER, program.image, *words], f"refused-{len(words)}")
+        check(refused.wait() in (1, PERMISSION), "a wrong key is none", refused.text())
+    check("No such file" in refused.text() or "is encrypted" in refused.text(), "it does not say why", refused.text())
+    restorer = start([RESTORER, program.image, own], "restorer")
+    restorer.wait_text("restored 1")
+    before = program.lines()
+    until(lambda: program.lines() > before + 2, "it goes on")
+    write(program.path("go"), "")
+    restorer.succeed()
 
 
 @test("a job that was restored from an encrypted image stays encrypted", user=True, quick=True)

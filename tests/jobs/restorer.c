@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The library's own restore: argv[1] an image. Says how it went, and ends with the program's status. */
+/* The library's own restore: argv[1] an image, argv[2] its key file. Says how it went, and ends with the program's status. */
 #include <stdio.h>
 #include <sys/wait.h>
 
@@ -7,11 +7,16 @@
 
 int main(int argc, char **argv)
 {
+	unsigned char key[CAIRN_KEY_SIZE];
+	struct cairn_error error = { 0 };
+	if (argc > 2 && cairn_key_read(argv[2], key, &error) != CAIRN_DONE) {
+		printf("no key: %s\n", error.lines[0]);
+		return 1;
+	}
 	const struct cairn_restore_options options = {
-		.image = argc > 1 ? argv[1] : "", .pids = CAIRN_PIDS_PRIVATE, .ignore_changed_files = true, .signal_fd = -1,
+		.image = argc > 1 ? argv[1] : "", .key = argc > 2 ? key : NULL, .pids = CAIRN_PIDS_PRIVATE, .ignore_changed_files = true, .signal_fd = -1,
 	};
 	struct cairn_restore_result result;
-	struct cairn_error error = { 0 };
 	int wait_status = 0;
 	enum cairn_status status = cairn_restore(&options, &result, &error);
 	for (size_t i = 0; i < error.count; i++)
