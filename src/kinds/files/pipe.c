@@ -223,7 +223,7 @@ static bool begins_so(int reader, const Cairn__Pipe *message)
 	if (tee(reader, to, total, SPLICE_F_NONBLOCK) != (ssize_t)total || fd_read_full(from, now, total) < 0)
 		return false;
 	for (size_t i = 0; i < message->n_packets; at += message->packets[i++].len)
-		if (memcmp(now + at, message->packets[i].data, message->packets[i].len))
+		if (message->packets[i].len && memcmp(now + at, message->packets[i].data, message->packets[i].len))
 			return false;
 	return true;
 }
