@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 """The examples for batch systems, each driven until its computation is complete, and compared with an undisturbed run."""
+import contextlib
 import os
 import pathlib
 import random
@@ -97,7 +98,8 @@ def makefile():
             break
         for pid in tree_of(program.pid):
             if dice.random() < 0.3:
-                os.kill(pid, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):  # with a job's init the whole job ends
+                    os.kill(pid, signal.SIGKILL)
         program.signal(signal.SIGTERM)
         program.wait()
         until(lambda: reap() or not jobs(), "the end of the job")
