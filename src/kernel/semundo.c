@@ -67,9 +67,11 @@ void semundo_finish(struct semundo *semundo)
 	if (!semundo->tid)
 		return;
 	const char byte = 0;
-	ssize_t written = write(semundo->wake, &byte, 1);
 	unsigned word;
-	while (written == 1 && (word = __atomic_load_n(&semundo->waited_for, __ATOMIC_ACQUIRE)))
+	/* Cannot fail; if it did, the thread would need its stack for ever. */
+	if (write(semundo->wake, &byte, 1) != 1)
+		return;
+	while ((word = __atomic_load_n(&semundo->waited_for, __ATOMIC_ACQUIRE)))
 		syscall(SYS_futex, &semundo->waited_for, FUTEX_WAIT, word, NULL, NULL, 0);
 	close(semundo->wake);
 	close(semundo->keep);
