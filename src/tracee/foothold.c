@@ -374,6 +374,39 @@ static void await_rest(pid_t tid, uint64_t marker)
 	}
 }
 
+/* The thread's rest was over before this Cairn looked, which it took for dead: it is on its way home, or the program has gone on already. Nothing that was
+ * known of it may be put back. It is seen home first: in the stub it is under no filter only as long as it is traced. @stop: where it stands. */
+static int see_home(const struct frozen_run *run, struct stop stop, struct fault *fault)
+{
+	enum { MOST_LOOKS = 10000 };
+	const pid_t tid = run->guest->tid;
+	const uint64_t code = run->foothold->code, nap_ns = 100000;
+	leave_alone(run->foothold, run->guest);
+	for (int looks = 0; looks < MOST_LOOKS; looks++) {
+		struct registers registers;
+		int rc = 0;
+		if (stop.kind == STOP_ENDED)
+			return fault_set_transient(fault, FAULT_VANISHED, ESRCH, "thread %d: ended meanwhile", tid);
+		if (stop.kind == STOP_INTERRUPT || stop.kind == STOP_GROUP) {
+			rc = ptrace_get_registers(tid, &registers, fault);
+			if (rc == 0 && registers_ip(&registers) - code >= stub_size())
+				break;
+		}
+		/* Its signals are its own again. An interrupt is still to come where a signal came first. */
+		if (rc == 0)
+			rc = ptrace_resume(tid, PTRACE_CONT, stop.kind == STOP_SIGNAL ? stop.signal : 0, fault);
+		if (rc == 0 && stop.kind != STOP_SIGNAL) {
+			clock_sleep_ns(nap_ns);
+			rc = ptrace_interrupt(tid, fault);
+		}
+		if (rc == 0)
+			rc = await_stop(run->foothold, run->guest, &stop, fault);
+		if (rc < 0)
+			return rc;
+	}
+	return fault_set_transient(fault, FAULT_TIMEOUT, ETIMEDOUT, "thread %d: went on by itself, as Cairn got no processor for long", tid);
+}
+
 /* Stops the thread where it rests after its calls. */
 static int stop_at_rest(const struct frozen_run *run, struct fault *fault)
 {
@@ -388,27 +421,24 @@ static int stop_at_rest(const struct frozen_run *run, struct fault *fault)
 			rc = await_stop(run->foothold, run->guest, &stop, fault);
 		if (rc == 0 && stop.kind == STOP_ENDED)
 			rc = fault_set_transient(fault, FAULT_VANISHED, ESRCH, "thread %d: ended meanwhile", tid);
-		bool signal = rc == 0 && stop.kind == STOP_SIGNAL;
-		if (signal)
-			rc = hold_back(run->guest, stop.signal, fault);
-		if (signal && rc == 0)
-			rc = ptrace_resume(tid, PTRACE_CONT, 0, fault);
-		if (signal && rc == 0)
-			continue;
 		if (rc == 0)
 			rc = ptrace_get_registers(tid, &registers, fault);
 		if (rc < 0)
 			return rc;
 		uint64_t ip = registers_ip(&registers);
+		bool on_its_way = ip - run->foothold->code >= stub_size() || ip > rest; /* its signals are not blocked any more, or not for long */
+		if (!on_its_way && stop.kind == STOP_SIGNAL) {
+			rc = hold_back(run->guest, stop.signal, fault);
+			if (rc == 0)
+				rc = ptrace_resume(tid, PTRACE_CONT, 0, fault);
+			if (rc < 0)
+				return rc;
+			continue;
+		}
 		if (ip == rest && restart_pending(&registers))
 			return 0;
-		/* This Cairn slept longer than the thread's rest, which took it for dead: it is on its way home, or the program has gone on already.
-		 * Nothing that was known of it may be put back, and the stub has to stay where it is. */
-		if (ip - run->foothold->code >= stub_size() || ip >= rest) {
-			leave_alone(run->foothold, run->guest);
-			return fault_set_transient(fault, FAULT_TIMEOUT, ETIMEDOUT,
-						   "thread %d: went on by itself, as Cairn got no processor for long", tid);
-		}
+		if (on_its_way || ip == rest)
+			return see_home(run, stop, fault);
 		rc = check_time(run->foothold, run->guest, fault); /* a call that the interrupt broke off begins anew */
 		if (rc == 0)
 			rc = ptrace_resume(tid, PTRACE_CONT, 0, fault);

@@ -82,11 +82,10 @@ def interrupt_confined():
     save(signal.SIGINT, "confined")
 
 
-@test("a Cairn that sleeps longer than a thread rests for it, so that the thread goes on by itself, lets it, and saves it again", timeout=600)
-def late():
+def be_late(*worker):
     need_cairn()
     need("strace")
-    program = start([WORKER, "2"], "job")
+    program = start([WORKER, "2", *worker], "job")
     program.wait_progress(3)
 
     def traced(name, *inject):
@@ -112,6 +111,17 @@ def late():
     check(gone, "no thread went on by itself")
     program.path("go").touch()
     program.succeed()
+
+
+@test("a Cairn that sleeps longer than a thread rests for it, so that the thread goes on by itself, lets it, and saves it again", timeout=600)
+def late():
+    be_late()
+
+
+@test("the same where the thread's seccomp filter would kill it on its way home", timeout=600)
+def late_confined():
+    need_root()
+    be_late("confined")
 
 
 def restore(number, way="--eager"):
