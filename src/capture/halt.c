@@ -318,7 +318,7 @@ void halt_let_go(struct harvest *harvest, struct frozen_thread *thread, uint64_t
 	/* Killed: its end is waited for. Or adrift. */
 	if (ptrace_release(thread->tid, NULL) < 0 && ptrace_wait_stop(thread->tid, patience_ns, &stop, NULL) == 0 &&
 	    stop.kind != STOP_ENDED)
-		ptrace(PTRACE_DETACH, thread->tid, NULL, 0);
+		ptrace(PTRACE_DETACH, thread->tid, NULL, stop.kind == STOP_SIGNAL ? (unsigned long)stop.signal : 0);
 	if (thread->guest.held_stop && !thread->process->job_stopped)
 		kill(thread->process->pid, SIGSTOP);
 }

@@ -12,6 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/fd.h"
 
 /* How long the child may take to roll back by itself. */
@@ -76,13 +77,19 @@ static _Noreturn void watch(const struct cmd_common *common, const char *output,
 	deadline.at_ns += GRACE_S * UINT64_C(1000000000);
 	if (pidfd < 0 || await(&deadline, pidfd, signals, child))
 		end_as(child);
-	struct place now = look(output);
-	if (now.device != before.device || now.inode != before.inode)
-		end_as(child);
+	/* First, as a look at a file system that does not answer would be held as well, and the program stands still until the child has ended. */
 	kill(child, SIGKILL);
+	deadline.at_ns = clock_now_ns() + UINT64_C(1000000000);
 	struct fault fault;
-	fault_set(&fault, FAULT_TIMEOUT, ETIMEDOUT, "%s: out of time, and held in a system call of Cairn's own, as by a file system that does not answer; it "
-		  "ends, rolled back, as soon as that lets it; try again then", output);
+	struct place now = before;
+	if (await(&deadline, pidfd, signals, child))
+		now = look(output);
+	if (now.device != before.device || now.inode != before.inode)
+		fault_set(&fault, FAULT_FAILED, ETIMEDOUT, "%s: is there, and whole, but Cairn was held after that, and killed when the time was over; see what the "
+			  "program does", output);
+	else
+		fault_set(&fault, FAULT_TIMEOUT, ETIMEDOUT, "%s: out of time, and held in a system call of Cairn's own, as by a file system that does not answer; it "
+			  "ends, rolled back, as soon as that lets it; try again then", output);
 	_exit(cmd_report(common, &fault));
 }
 

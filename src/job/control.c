@@ -101,7 +101,7 @@ int control_receive(int socket, json_t **ret_message, struct control_fds *ret_fd
 	while (got < 0 && errno == EINTR);
 	if (got < 0)
 		return -errno;
-	int numbers[MOST_FDS];
+	int numbers[(sizeof(union ancillary) - CMSG_LEN(0)) / sizeof(int)]; /* as many as the kernel finds room for, padding included */
 	size_t count = 0;
 	struct cmsghdr *header = CMSG_FIRSTHDR(&packet);
 	if (header && header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS) {

@@ -160,7 +160,7 @@ int descriptors_place(struct rebuild *rebuild, struct rebuild_process *process, 
 	batch_group(&batch, 1, 0);
 	batch_call(&batch, close, (uint64_t)rebuild->inbox_number);
 	if (rc == 0)
-		return newborn_launch(&process->threads.at[0]->newborn, &batch, fault);
+		rc = newborn_run(&process->threads.at[0]->newborn, &batch, fault);
 	batch_finish(&batch);
 	return rc;
 }

@@ -53,7 +53,7 @@ static int thread_state(struct rebuild_process *process, size_t index, struct fa
 					 fault);
 	}
 	if (rc == 0)
-		return newborn_launch(&thread->newborn, &batch, fault);
+		rc = newborn_run(&thread->newborn, &batch, fault); /* not launched: kinds look at what others have done (semaphores) */
 	batch_finish(&batch);
 	return rc;
 }

@@ -24,25 +24,34 @@ static size_t stub_size(void)
 }
 
 enum slack {
-	SLACK_NONE,    /* not enough of it */
+	SLACK_NONE, /* not enough of it */
 	SLACK_FREE,
-	SLACK_REMAINS, /* holds the stub of a Cairn that died; a thread may still be on its way home there */
+	SLACK_BUSY, /* a thread is on its way home in the stub of a Cairn that died */
 };
 
-/* Looks at the end of a mapping's last page. */
-static enum slack slack_of(pid_t pid, const struct map *map, uint64_t *ret_address)
+/* Looks at the end of a mapping's last page, from the end. What holds the stub of a Cairn that died, or came late, stays as it is for ever: the way home ends in a
+ * system call that unblocks signals, and a handler that came then will return there, nobody knows when. */
+static enum slack slack_of(pid_t pid, const struct map *map, const uint64_t *ips, size_t ip_count, uint64_t *ret_address)
 {
 	unsigned char page[PAGE];
-	size_t want = (stub_size() + 31) & ~(size_t)15, place = PAGE - want + 16;
+	const size_t want = (stub_size() + 31) & ~(size_t)15;
 	if (memory_read(pid, map->end - PAGE, page, PAGE, NULL) < 0)
 		return SLACK_NONE;
-	*ret_address = map->end - PAGE + place;
-	if (!memcmp(page + place, stub_begin, (size_t)(stub_data - stub_begin)))
-		return SLACK_REMAINS;
-	for (size_t i = PAGE - want; i < PAGE; i++)
-		if (page[i])
-			return SLACK_NONE;
-	return SLACK_FREE;
+	for (size_t end = PAGE; end >= want; end -= want) {
+		const size_t place = end - want + 16;
+		*ret_address = map->end - PAGE + place;
+		if (!memcmp(page + place, stub_begin, (size_t)(stub_data - stub_begin))) {
+			for (size_t t = 0; t < ip_count; t++)
+				if (ips[t] - *ret_address < stub_size())
+					return SLACK_BUSY;
+			continue;
+		}
+		size_t i = end - want;
+		while (i < end && !page[i])
+			i++;
+		return i == end ? SLACK_FREE : SLACK_NONE;
+	}
+	return SLACK_NONE;
 }
 
 static uint64_t instruction_of(pid_t pid, const struct map *map)
@@ -77,20 +86,17 @@ int foothold_find(pid_t pid, const struct map_list *maps, const uint64_t *ips, s
 	for (size_t i = 0; i < maps->maps.count; i++) {
 		const struct map *map = &maps->maps.at[i];
 		uint64_t address;
-		enum slack slack = is_candidate(map) ? slack_of(pid, map, &address) : SLACK_NONE;
+		enum slack slack = is_candidate(map) ? slack_of(pid, map, ips, ip_count, &address) : SLACK_NONE;
+		if (slack == SLACK_BUSY)
+			return fault_set_transient(fault, FAULT_UNSUPPORTED, EBUSY, "is on its way back from a checkpoint whose Cairn died; try again");
 		if (slack == SLACK_NONE)
 			continue;
-		for (size_t t = 0; slack == SLACK_REMAINS && t < ip_count; t++)
-			if (ips[t] - address < stub_size())
-				return fault_set_transient(fault, FAULT_UNSUPPORTED, EBUSY,
-							   "is on its way back from a checkpoint whose Cairn died; try again");
-		if (!map->inode)
-			in_vdso = address; /* only if there is no other */
-		else if (!foothold.code)
+		/* The first that is free: what was taken before lies before it. */
+		if (map->inode) {
 			foothold.code = address;
-		/* Remains are looked for everywhere; what Cairn of this version leaves is always the first place. */
-		if (foothold.code && slack == SLACK_FREE)
 			break;
+		}
+		in_vdso = address; /* only if there is no other */
 	}
 	foothold.code = foothold.code ? foothold.code : in_vdso;
 	foothold.window = !foothold.code;
@@ -439,9 +445,13 @@ static int stop_at_rest(const struct frozen_run *run, struct fault *fault)
 			return 0;
 		if (on_its_way || ip == rest)
 			return see_home(run, stop, fault);
-		rc = check_time(run->foothold, run->guest, fault); /* a call that the interrupt broke off begins anew */
-		if (rc == 0)
-			rc = ptrace_resume(tid, PTRACE_CONT, 0, fault);
+		/* A call that the interrupt broke off begins anew. A group of calls is never left in the middle: the thread ends it alone. */
+		rc = check_time(run->foothold, run->guest, fault);
+		if (rc < 0) {
+			leave_alone(run->foothold, run->guest);
+			return rc;
+		}
+		rc = ptrace_resume(tid, PTRACE_CONT, 0, fault);
 		if (rc < 0)
 			return rc;
 	}
