@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* cairn checkpoint */
+#include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <signal.h>
@@ -137,6 +138,7 @@ int cmd_report_error(const struct cmd_common *common, enum cairn_status status, 
 static void print_result(const struct cmd_common *common, const char *path,
 			 const struct cairn_checkpoint_result *result)
 {
+	assert(path); /* a job's init says where */
 	if (common->json) {
 		cmd_json(json_pack("{s:s, s:o, s:I, s:I, s:i, s:i, s:f, s:f}", "event", "checkpoint", "image", cmd_text(path),
 				   "bytes", (json_int_t)result->bytes, "pages", (json_int_t)result->pages, "processes",

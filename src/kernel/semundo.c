@@ -19,8 +19,7 @@ static int stand_by(void *wake)
 {
 	char byte;
 	syscall(SYS_read, (int)(long)wake, &byte, 1UL);
-	syscall(SYS_exit, 0);
-	return 0;
+	return 0; /* clone(2)'s wrapper ends the thread; a frame that is left otherwise stays marked by AddressSanitizer */
 }
 
 static bool begin(struct semundo *semundo)
