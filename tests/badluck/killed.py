@@ -82,6 +82,33 @@ def interrupt_confined():
     save(signal.SIGINT, "confined")
 
 
+@test("a handler that came when a thread went home without Cairn returns there, though another Cairn has saved the program meanwhile", timeout=200)
+def returning():
+    need_cairn()
+    need("strace")
+    program = start([BUILD / "tests" / "badluck" / "slow_handler"], "job")
+    program.wait_progress(1)
+    save = [CAIRN, "checkpoint", "--no-live", "-o", "image.cairn", str(program.pid)]
+
+    def traced(*inject):
+        return subprocess.run(["strace", "-qq", "-o", "trace", "-e", "trace=ptrace", *inject, *save], stdin=subprocess.DEVNULL, capture_output=True, timeout=60).returncode
+    check(traced() == OK, "a save that nothing happens to")
+    calls = pathlib.Path("trace").read_text().splitlines()
+    runs = [i + 1 for i, call in enumerate(calls) if "PTRACE_CONT" in call]
+    for number in runs:
+        # Dead before the thread rests, which has the signal blocked: it comes in the last call of the way home.
+        traced("-e", f"inject=ptrace:signal=KILL:when={number + 1}")
+        program.signal(signal.SIGALRM)
+        until(lambda: pathlib.Path(f"/proc/{program.pid}/syscall").read_text().split()[0] in ("35", "230"), "the handler's sleep")
+        cairn(*save[1:], status=OK)
+        try:
+            program.wait_progress(1, timeout=20)
+        except Failure as failure:
+            raise Failure(f"dead at ptrace call {number + 1}: {failure}") from None
+    check("differs" not in program.text(), "the program noticed", program.text())
+    program.kill()
+
+
 def be_late(*worker):
     need_cairn()
     need("strace")
