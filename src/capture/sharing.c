@@ -120,7 +120,7 @@ static bool is_below(const struct harvest *harvest, pid_t pid)
 {
 	struct proc_stat stat;
 	const pid_t root = harvest->processes.at[0]->pid, adopter = harvest->policy.adopter;
-	for (pid_t at = pid; at > 1; at = stat.parent)
+	for (pid_t at = pid; at > 0; at = stat.parent) /* a job's init, the adopter, is 1 */
 		if (at == root || (adopter && at == adopter) || proc_stat_read(at, 0, &stat, NULL) < 0)
 			return true; /* gone: nobody's */
 	return false;
