@@ -98,13 +98,13 @@ int tree_read_process(struct frozen_process *process, struct arena *arena, struc
 	if (rc < 0 || process->zombie)
 		return rc;
 	rc = proc_link(process->view, "exe", arena, &process->executable, fault);
-	/* Its memory is gone already, though it is no zombie yet. */
-	if (rc == -ENOENT)
-		return fault_set_transient(fault, FAULT_VANISHED, ESRCH, "is just ending");
 	if (rc == 0)
 		rc = proc_link(process->view, "cwd", arena, &process->cwd, fault);
 	if (rc == 0)
 		rc = proc_link(process->view, "root", arena, &process->root, fault);
+	/* Its memory, or its directories, are gone already, though it is no zombie yet (kernel/exit.c do_exit: exit_mm, then exit_fs). */
+	if (rc == -ENOENT)
+		return fault_set_transient(fault, FAULT_VANISHED, ESRCH, "is just ending");
 	return rc;
 }
 
