@@ -14,6 +14,7 @@
 
 #include "base/clock.h"
 #include "base/fd.h"
+#include "cmd/target.h"
 
 /* How long the child may take to roll back by itself. */
 enum { GRACE_S = 3 };
@@ -67,13 +68,7 @@ static bool await(const struct deadline *deadline, int pidfd, int signals, pid_t
 static _Noreturn void watch(const struct cmd_common *common, const char *output, struct place before, pid_t child)
 {
 	struct deadline deadline = cmd_deadline(common);
-	sigset_t set;
-	sigemptyset(&set);
-	sigaddset(&set, SIGINT);
-	sigaddset(&set, SIGTERM);
-	sigaddset(&set, SIGHUP);
-	sigprocmask(SIG_BLOCK, &set, NULL);
-	int signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK), pidfd = (int)syscall(SYS_pidfd_open, child, 0);
+	int signals = cmd_signal_fd(), pidfd = (int)syscall(SYS_pidfd_open, child, 0);
 	deadline.at_ns += GRACE_S * UINT64_C(1000000000);
 	if (pidfd < 0 || await(&deadline, pidfd, signals, child))
 		end_as(child);

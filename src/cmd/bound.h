@@ -4,6 +4,6 @@
  * child, which may be killed at any moment (nothing is harmed by that), and somebody is there who says what happened. */
 #include "cmd/cmd.h"
 
-/* Returns in the child, or in this process if there is no timeout or no child to be had. The parent ends with the child's exit status, or with that of
- * a timeout some seconds after it, unless something new has come to lie at @output by then: then all is done but to end. */
+/* Returns in the child, or in this process if there is no timeout or no child to be had. The parent ends with the child's exit status; or, some
+ * seconds after the timeout, kills it and ends with that of a timeout, or, if something new has come to lie at @output by then, of a failure that says so. */
 void cmd_bound(const struct cmd_common *common, const char *output);

@@ -239,6 +239,8 @@ static void open_fifo(const Cairn__Pipe *message, int ret_ends[2], bool *ret_hol
 		ioctl(reader, FIONREAD, &held);
 	bool is_held = writer >= 0 || (reader >= 0 && !is_unwritten(reader));
 	*ret_holds = message->outside ? is_held : held && begins_so(reader, message);
+	if (*ret_holds && !held && message->n_packets)
+		log_warn("%s: somebody holds it, and it is empty: what was in it at the checkpoint was read meanwhile, or is lost", message->path);
 	ret_ends[0] = open(message->path, mode | O_CLOEXEC | O_NONBLOCK);
 	ret_ends[1] = ret_ends[0] < 0 ? -1 : fcntl(ret_ends[0], F_DUPFD_CLOEXEC, 0);
 }

@@ -117,20 +117,32 @@ static bool has_list(const struct frozen_process *process)
 	return process->has_adjustments && frozen_owns(process, SHARE_SYSVSEM);
 }
 
+static int list_set(const struct sysv_object *set, struct searches *searches, struct fault *fault)
+{
+	for (uint64_t number = 0; number < set->size; number++) {
+		int value = semctl((int)set->id, (int)number, GETVAL);
+		if (value < 0 && (errno == EIDRM || errno == EINVAL))
+			return fault_set_transient(fault, FAULT_VANISHED, errno, "semaphore set %u (key 0x%x): was just removed; try again", set->id,
+						   (unsigned)set->key);
+		if (value < 0)
+			return fault_set(fault, fault_class_of(errno), errno, "semaphore set %u (key 0x%x): its values cannot be read: %s; try as its owner, or as root",
+					 set->id, (unsigned)set->key, strerror(errno));
+		*vec_add(&searches->list) = (struct search){ .set = set->id, .number = (uint32_t)number, .value = value, .low = LEAST - 1, .high = MOST };
+	}
+	return 0;
+}
+
 static int list_semaphores(const struct harvest *harvest, struct searches *searches, struct fault *fault)
 {
 	struct sysv_list list;
 	int rc = sysv_read(SYSV_SEM, &list, fault);
 	if (rc < 0)
 		return rc;
-	for (size_t i = 0; i < list.objects.count; i++)
-		for (uint64_t s = 0; sysv_sem_is_of_tree(harvest, &list.objects.at[i]) && s < list.objects.at[i].size; s++)
-			*vec_add(&searches->list) = (struct search){
-				.set = list.objects.at[i].id, .number = (uint32_t)s, .low = LEAST - 1, .high = MOST,
-				.value = semctl((int)list.objects.at[i].id, (int)s, GETVAL),
-			};
+	for (size_t i = 0; rc == 0 && i < list.objects.count; i++)
+		if (sysv_sem_is_of_tree(harvest, &list.objects.at[i]))
+			rc = list_set(&list.objects.at[i], searches, fault);
 	sysv_finish(&list);
-	return 0;
+	return rc;
 }
 
 static int ask(struct harvest *harvest, struct frozen_thread *thread, struct batch *batch, void **ret_note, struct fault *fault)
