@@ -233,6 +233,8 @@ static int capture_ended(struct harvest *harvest, struct frozen_process *process
 	first->tid = process->pid;
 	first->ended = true;
 	int rc = proc_status_read(process->pid, 0, &harvest->arena, &first->status, fault);
+	if (rc == 0)
+		rc = proc_stat_read(process->pid, process->pid, &first->stat, fault);
 	for (const struct kind *const *kind = kinds; rc == 0 && *kind; kind++)
 		if ((*kind)->scope == SCOPE_THREAD && (*kind)->of_zombies)
 			rc = (*kind)->capture(harvest, first, NULL, NULL, fault);

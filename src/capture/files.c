@@ -169,7 +169,7 @@ static int meet_descriptor(struct harvest *harvest, struct frozen_process *proce
 static int look_at_all(struct harvest *harvest, struct frozen_process *process, struct looks *looks, struct fault *fault)
 {
 	struct pid_list list = { 0 };
-	int rc = proc_descriptors(process->view, &list, fault);
+	int rc = proc_descriptors_list(&looks->descriptors, &list, fault);
 	looks->list.count = 0;
 	for (size_t i = 0; rc == 0 && i < list.pids.count; i++)
 		*vec_add(&looks->list) = (struct look){ .fd = list.pids.at[i] };

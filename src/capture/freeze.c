@@ -60,7 +60,7 @@ static void forget_process(struct freezing *freezing, struct frozen_process *pro
 static int meet_children(struct freezing *freezing, struct frozen_process *process, struct fault *fault)
 {
 	struct pid_list children = { 0 };
-	int rc = process->zombie ? 0 : proc_children(process->pid, &children, fault);
+	int rc = process->zombie ? 0 : tree_children(process, &children, fault);
 	for (size_t i = 0; rc == 0 && i < children.pids.count; i++)
 		meet_process(freezing, children.pids.at[i], process);
 	vec_finish(&children.pids);
@@ -114,7 +114,7 @@ static int seize_all(struct freezing *freezing, struct fault *fault)
 		if (rc < 0 && rc != -ESRCH && rc != -ENOENT)
 			return tree_at_process(process, rc, fault);
 		/* A vfork child has to run on, or its parent cannot stop. */
-		if (rc == 0 && proc_children(process->pid, &children, NULL) == 0 && children.pids.count && !may_wait_for_child(process))
+		if (rc == 0 && tree_children(process, &children, NULL) == 0 && children.pids.count && !may_wait_for_child(process))
 			for (size_t c = 0; c < children.pids.count; c++)
 				meet_process(freezing, children.pids.at[c], process);
 		vec_finish(&children.pids);
@@ -201,7 +201,7 @@ static int check_whole(struct frozen_process *process, const void *context, stru
 {
 	struct pid_list children = { 0 };
 	(void)context, (void)arena;
-	int rc = process->zombie ? 0 : proc_children(process->pid, &children, fault);
+	int rc = process->zombie ? 0 : tree_children(process, &children, fault);
 	if (rc == 0 && !process->zombie && process->child_count != children.pids.count)
 		rc = fault_set_transient(fault, FAULT_VANISHED, EAGAIN, "its children changed while they were frozen; try again");
 	vec_finish(&children.pids);

@@ -32,11 +32,18 @@ static bool knows_thread(const struct frozen_process *process, pid_t tid)
 	return false;
 }
 
+/* Only the scheduler knows when a thread fell asleep, and only until it is woken. It is asked where that matters, as far as can be seen. */
+static void look_asleep(struct frozen_thread *thread)
+{
+	struct proc_call call;
+	if (proc_call_read(thread->process->pid, thread->tid, &call, NULL) < 0 || restart_call_wants_time(call.number, call.args))
+		sleep_look(thread->process->pid, thread->tid, &thread->sleep);
+}
+
 /* A thread that was just listed may be gone when it is seized, or be a zombie leader. */
 static int seize_thread(struct frozen_thread *thread, struct fault *fault)
 {
-	/* Only the scheduler knows when it fell asleep, and only until it is woken. */
-	sleep_look(thread->process->pid, thread->tid, &thread->sleep);
+	look_asleep(thread);
 	int rc = ptrace_seize(thread->tid, false, fault);
 	if (rc < 0)
 		return rc;
@@ -203,6 +210,8 @@ static int examine_thread(struct harvest *harvest, struct frozen_thread *thread,
 	if (rc == 0)
 		rc = proc_status_read(thread->process->pid, thread->tid, &harvest->arena, &thread->status, fault);
 	if (rc == 0)
+		rc = proc_stat_read(thread->process->pid, thread->tid, &thread->stat, fault);
+	if (rc == 0)
 		rc = ptrace_get_mask(thread->tid, &thread->guest.blocked, fault);
 	if (rc == 0)
 		rc = ptrace_get_rseq(thread->tid, &thread->rseq, fault);
@@ -223,10 +232,10 @@ static int examine_thread(struct harvest *harvest, struct frozen_thread *thread,
 		.where = thread->sleep.where,
 		.alone = thread->status.seccomp != 0,
 	};
-	if (!sleep.known && restart_wants_time(&before))
+	rc = restart_examine(thread->tid, &thread->guest.home, &sleep, &thread->restart, fault);
+	if (rc == 0 && thread->restart.timed && !sleep.known)
 		log_debug("thread %d: since when it has slept is not known (%" PRIu64 " switches, %s)", thread->tid, thread->status.voluntary_switches,
 			  since ? "it seems later than the stop" : "not the sleep that was looked at");
-	rc = restart_examine(thread->tid, &thread->guest.home, &sleep, &thread->restart, fault);
 	if (rc == 0)
 		rc = abort_rseq(thread, fault);
 	if (rc == 0 && memcmp(&before, &thread->guest.home, sizeof before))

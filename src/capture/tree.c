@@ -275,6 +275,17 @@ int tree_work(struct harvest *harvest, size_t first, tree_worker *worker, const 
 	return rc;
 }
 
+int tree_children(const struct frozen_process *process, struct pid_list *ret_children, struct fault *fault)
+{
+	if (!process->threads.count)
+		return process->stat.threads == 1 ? proc_children_of(process->pid, &process->pid, 1, ret_children, fault) :
+						    proc_children(process->pid, ret_children, fault);
+	_free_ pid_t *threads = memory_new(process->threads.count * sizeof *threads);
+	for (size_t i = 0; i < process->threads.count; i++)
+		threads[i] = process->threads.at[i]->tid;
+	return proc_children_of(process->pid, threads, process->threads.count, ret_children, fault);
+}
+
 /* Processes of a running tree that share its memory have a space each. */
 static int survey_process(struct frozen_process *process, const void *target, struct arena *arena, struct fault *fault)
 {
@@ -287,7 +298,7 @@ static int survey_process(struct frozen_process *process, const void *target, st
 		new_space(process, arena);
 		rc = tree_read_maps(process, true, arena, fault);
 		if (rc == 0)
-			proc_children(process->pid, &process->children, NULL);
+			tree_children(process, &process->children, NULL);
 		else
 			maps_finish(&process->space->maps);
 	} while (tree_passes(rc, &tries));

@@ -23,6 +23,9 @@ bool tree_flags_stayed(const struct harvest *harvest, const struct harvest *now)
 int tree_survey_spaces(struct harvest *harvest, pid_t root, struct fault *fault);
 int tree_survey(struct harvest *harvest, pid_t root, struct fault *fault);
 
+/* Children of all its threads that are known, before that of all that it has. */
+int tree_children(const struct frozen_process *process, struct pid_list *ret_children, struct fault *fault);
+
 struct frozen_process *tree_add_process(struct harvest *harvest, pid_t pid, struct frozen_process *parent);
 void tree_drop(struct harvest *harvest, struct frozen_process *process);
 struct frozen_thread *tree_add_thread(struct harvest *harvest, struct frozen_process *process, pid_t tid);

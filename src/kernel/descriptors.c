@@ -12,8 +12,8 @@
 
 int proc_descriptors_open(pid_t pid, struct proc_descriptors *ret_descriptors, struct fault *fault)
 {
-	_close_ int links = proc_open_directory(pid, "fd", fault);
-	_close_ int infos = links < 0 ? links : proc_open_directory(pid, "fdinfo", fault);
+	_close_ int links = proc_open_directory(pid, "fd", true, fault);
+	_close_ int infos = links < 0 ? links : proc_open_directory(pid, "fdinfo", false, fault);
 	if (infos < 0)
 		return infos;
 	*ret_descriptors = (struct proc_descriptors){ pid, fd_steal(&links), fd_steal(&infos) };
@@ -31,6 +31,12 @@ static int fault_of(const struct proc_descriptors *descriptors, int fd, int erro
 	char name[32];
 	snprintf(name, sizeof name, "fd/%d", fd);
 	return proc_fault(descriptors->pid, name, error, fault);
+}
+
+int proc_descriptors_list(const struct proc_descriptors *descriptors, struct pid_list *ret_list, struct fault *fault)
+{
+	int rc = proc_list_open(descriptors->links, ret_list);
+	return rc < 0 ? proc_fault(descriptors->pid, "fd", -rc, fault) : 0;
 }
 
 int proc_descriptor_look(const struct proc_descriptors *descriptors, int fd, struct arena *arena, char **ret_link, struct stat *ret_stat,

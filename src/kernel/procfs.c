@@ -85,10 +85,10 @@ static int text_fill(struct text *text, int fd, bool is_single)
 	}
 }
 
-static int path_read(const char *path, struct text *text)
+static int path_read(const char *path, struct text *text, bool is_single)
 {
 	_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
-	return fd < 0 ? -errno : text_fill(text, fd, false);
+	return fd < 0 ? -errno : text_fill(text, fd, is_single);
 }
 
 static bool process_exists(pid_t pid)
@@ -106,7 +106,7 @@ static int vanished_or(pid_t pid, int rc)
 
 int proc_read_path(const char *path, struct text *text, struct fault *fault)
 {
-	int rc = path_read(path, text);
+	int rc = path_read(path, text, false);
 	return rc < 0 ? path_fault(fault, -rc, path) : 0;
 }
 
@@ -121,7 +121,7 @@ int proc_read(pid_t pid, const char *name, struct text *text, struct fault *faul
 {
 	char path[PATH_MAX];
 	snprintf(path, sizeof path, "/proc/%d/%s", pid, name);
-	int rc = path_read(path, text);
+	int rc = path_read(path, text, false);
 	return rc < 0 ? proc_fault(pid, name, -rc, fault) : 0;
 }
 
@@ -130,27 +130,30 @@ int proc_read_open(int fd, struct text *text)
 	return text_fill(text, fd, true);
 }
 
-int proc_open_directory(pid_t pid, const char *name, struct fault *fault)
+int proc_open_directory(pid_t pid, const char *name, bool to_list, struct fault *fault)
 {
 	char path[64];
 	snprintf(path, sizeof path, "/proc/%d/%s", pid, name);
-	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int fd = open(path, (to_list ? O_RDONLY : O_PATH) | O_DIRECTORY | O_CLOEXEC);
 	return fd < 0 ? proc_fault(pid, name, errno, fault) : fd;
 }
 
-int proc_read_task(pid_t pid, pid_t tid, const char *name, struct text *text, struct fault *fault)
+int proc_read_record(pid_t pid, pid_t tid, const char *name, struct text *text, struct fault *fault)
 {
 	char path[PATH_MAX];
-	snprintf(path, sizeof path, "/proc/%d/task/%d/%s", pid, tid, name);
+	if (tid)
+		snprintf(path, sizeof path, "/proc/%d/task/%d/%s", pid, tid, name);
+	else
+		snprintf(path, sizeof path, "/proc/%d/%s", pid, name);
 	/* /proc/TID exists for threads too, though no listing shows it. */
-	int rc = vanished_or(tid, path_read(path, text));
+	int rc = vanished_or(tid ? tid : pid, path_read(path, text, true));
 	return rc < 0 ? path_fault(fault, -rc, path) : 0;
 }
 
 int proc_read_number(pid_t pid, pid_t tid, const char *name, int base, long *ret_number, struct fault *fault)
 {
 	struct text text = { 0 };
-	int rc = tid ? proc_read_task(pid, tid, name, &text, fault) : proc_read(pid, name, &text, fault);
+	int rc = proc_read_record(pid, tid, name, &text, fault);
 	if (rc == 0) {
 		assert(text.at); /* given by every read that does not fail */
 		*ret_number = strtol(text.at, NULL, base);
@@ -196,11 +199,10 @@ static void list_sort(struct pid_list *list)
 		qsort(list->pids.at, list->pids.count, sizeof *list->pids.at, pid_compare);
 }
 
-/* The entries of @path that are numbers, ascending. 0 or a negative errno, then @ret_list is empty. */
-static int numbers_read(const char *path, struct pid_list *ret_list)
+/* Takes @directory (NULL: errno says why not). Its entries that are numbers, ascending. 0 or a negative errno, then @ret_list is empty. */
+static int numbers_of(DIR *directory, struct pid_list *ret_list)
 {
 	struct pid_list list = { 0 };
-	DIR *directory = opendir(path);
 	if (!directory)
 		return -errno;
 	errno = 0;
@@ -219,6 +221,20 @@ static int numbers_read(const char *path, struct pid_list *ret_list)
 	list_sort(&list);
 	*ret_list = list;
 	return 0;
+}
+
+static int numbers_read(const char *path, struct pid_list *ret_list)
+{
+	return numbers_of(opendir(path), ret_list);
+}
+
+int proc_list_open(int fd, struct pid_list *ret_list)
+{
+	_close_ int own = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	DIR *directory = own < 0 ? NULL : fdopendir(own);
+	if (directory)
+		fd_steal(&own);
+	return numbers_of(directory, ret_list);
 }
 
 static int process_numbers(pid_t pid, const char *name, struct pid_list *ret_list, struct fault *fault)
@@ -277,35 +293,37 @@ static int children_by_parent(pid_t pid, struct pid_list *list, struct fault *fa
 	return 0;
 }
 
-/* 1 when the kernel has no such file. A thread that ended meanwhile left its children to another thread; that is
+/* 1 when the kernel has no such file. @directory: /proc/@pid/task, or AT_FDCWD. A thread that ended meanwhile left its children to another thread; that is
  * the caller's to exclude by freezing first. */
-static int children_of_thread(pid_t pid, pid_t tid, struct text *text, struct pid_list *list, struct fault *fault)
+static int children_of_thread(pid_t pid, int directory, pid_t tid, struct text *text, struct pid_list *list, struct fault *fault)
 {
-	int rc = proc_read_task(pid, tid, "children", text, fault);
+	char name[64];
+	if (directory == AT_FDCWD)
+		snprintf(name, sizeof name, "/proc/%d/task/%d/children", pid, tid);
+	else
+		snprintf(name, sizeof name, "%d/children", tid);
+	_close_ int fd = openat(directory, name, O_RDONLY | O_CLOEXEC);
+	int rc = vanished_or(tid, fd < 0 ? -errno : text_fill(text, fd, false));
 	if (rc == -ESRCH)
 		return 0;
 	if (rc == -ENOENT)
 		return 1;
-	return rc < 0 ? rc : children_parse(text->at, list, fault);
+	if (rc < 0)
+		return proc_fault(pid, "task/*/children", -rc, fault);
+	return children_parse(text->at, list, fault);
 }
 
-static int children_of_threads(pid_t pid, const struct pid_list *threads, struct pid_list *list, struct fault *fault)
+int proc_children_of(pid_t pid, const pid_t *threads, size_t count, struct pid_list *ret_list, struct fault *fault)
 {
+	struct pid_list list = { 0 };
 	struct text text = { 0 };
-	int rc = 0;
-	for (size_t i = 0; rc == 0 && i < threads->pids.count; i++)
-		rc = children_of_thread(pid, threads->pids.at[i], &text, list, fault);
+	_close_ int directory = count > 1 ? proc_open_directory(pid, "task", false, fault) : AT_FDCWD;
+	int rc = count > 1 && directory < 0 ? directory : 0;
+	for (size_t i = 0; rc == 0 && i < count; i++)
+		rc = children_of_thread(pid, directory, threads[i], &text, &list, fault);
+	if (rc == 1)
+		rc = children_by_parent(pid, &list, fault);
 	text_finish(&text);
-	return rc == 1 ? children_by_parent(pid, list, fault) : rc;
-}
-
-int proc_children(pid_t pid, struct pid_list *ret_list, struct fault *fault)
-{
-	struct pid_list threads = { 0 }, list = { 0 };
-	int rc = proc_threads(pid, &threads, fault);
-	if (rc == 0)
-		rc = children_of_threads(pid, &threads, &list, fault);
-	vec_finish(&threads.pids);
 	if (rc < 0) {
 		vec_finish(&list.pids);
 		return rc;
@@ -313,6 +331,16 @@ int proc_children(pid_t pid, struct pid_list *ret_list, struct fault *fault)
 	list_sort(&list);
 	*ret_list = list;
 	return 0;
+}
+
+int proc_children(pid_t pid, struct pid_list *ret_list, struct fault *fault)
+{
+	struct pid_list threads = { 0 };
+	int rc = proc_threads(pid, &threads, fault);
+	if (rc == 0)
+		rc = proc_children_of(pid, threads.pids.at, threads.pids.count, ret_list, fault);
+	vec_finish(&threads.pids);
+	return rc;
 }
 
 int proc_processes(struct pid_list *ret_list, struct fault *fault)
@@ -333,30 +361,32 @@ const char *const proc_namespace_names[NS_COUNT] = {
 	[NS_UTS] = "uts", [NS_USER] = "user", [NS_TIME] = "time", [NS_CGROUP] = "cgroup",
 };
 
-/* "mnt:[4026531832]" */
-static int namespace_read(pid_t pid, const char *name, uint64_t *ret_inode, struct fault *fault)
+/* "mnt:[4026531832]", in @directory, /proc/@pid/ns. 0 or a negative errno, then *ret_target is "". */
+static int namespace_read(int directory, const char *name, char *target, size_t size, uint64_t *ret_inode)
 {
-	char path[64], target[64];
-	snprintf(path, sizeof path, "/proc/%d/ns/%s", pid, name);
-	int rc = link_read(pid, path, target, sizeof target);
-	if (rc == -ENOENT) {
-		*ret_inode = 0;
-		return 0;
-	}
-	if (rc < 0)
-		return path_fault(fault, -rc, path);
+	ssize_t n = readlinkat(directory, name, target, size - 1);
+	target[n < 0 ? 0 : n] = 0;
+	*ret_inode = 0;
+	if (n < 0)
+		return errno == ENOENT ? 0 : -errno;
 	const char *at = strchrnul(target, '[');
 	at += *at == '[';
-	return token_number(&at, 10, ret_inode) ? 0 : token_malformed(fault, path, "the namespace", target);
+	return token_number(&at, 10, ret_inode) ? 0 : -EBADMSG;
 }
 
 int proc_namespaces(pid_t pid, uint64_t ret_inodes[NS_COUNT], struct fault *fault)
 {
 	uint64_t inodes[NS_COUNT];
+	_close_ int directory = proc_open_directory(pid, "ns", false, fault);
+	if (directory < 0)
+		return directory;
 	for (int i = 0; i < NS_COUNT; i++) {
-		int rc = namespace_read(pid, proc_namespace_names[i], &inodes[i], fault);
+		char target[64];
+		int rc = namespace_read(directory, proc_namespace_names[i], target, sizeof target, &inodes[i]);
+		if (rc == -EBADMSG)
+			return token_malformed(fault, proc_namespace_names[i], "the namespace", target);
 		if (rc < 0)
-			return rc;
+			return proc_fault(pid, "ns", -rc, fault);
 	}
 	memcpy(ret_inodes, inodes, sizeof inodes);
 	return 0;

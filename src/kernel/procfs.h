@@ -22,13 +22,14 @@ void text_finish(struct text *text);
 int proc_read(pid_t pid, const char *name, struct text *text, struct fault *fault);
 /* From an open file that the kernel makes in one piece (fdinfo), by one read(2) less. 0 or a negative errno. */
 int proc_read_open(int fd, struct text *text);
-/* Opens "/proc/@pid/@name"; a descriptor, or as proc_read. */
-int proc_open_directory(pid_t pid, const char *name, struct fault *fault);
+/* Opens "/proc/@pid/@name" for paths that begin there; some may be passed through by who may not list them. A descriptor, or as proc_read. */
+int proc_open_directory(pid_t pid, const char *name, bool to_list, struct fault *fault);
 /* The fault of @error with "/proc/@pid/@name". */
 int proc_fault(pid_t pid, const char *name, int error, struct fault *fault);
-/* "/proc/@pid/task/@tid/@name" */
-int proc_read_task(pid_t pid, pid_t tid, const char *name, struct text *text, struct fault *fault);
-/* The number that a file of a process (@tid 0) or of a task begins with, to @base. */
+/* "/proc/@pid/task/@tid/@name", or the process's own with @tid 0: only files of one record (single_open in fs/proc/base.c: stat, status, sched, wchan,
+ * syscall, personality ...), of which one read(2) gives all. */
+int proc_read_record(pid_t pid, pid_t tid, const char *name, struct text *text, struct fault *fault);
+/* The number that such a file begins with, to @base. */
 int proc_read_number(pid_t pid, pid_t tid, const char *name, int base, long *ret_number, struct fault *fault);
 /* Any file by path (also /sys, /proc/sys). */
 int proc_read_path(const char *path, struct text *text, struct fault *fault);
@@ -82,14 +83,18 @@ int proc_status_parse(const char *text, struct arena *arena, struct proc_status 
 uint32_t proc_filters(const struct proc_status *status);
 int proc_status_read(pid_t pid, pid_t tid, struct arena *arena, struct proc_status *ret_status, struct fault *fault);
 
-/* Thread ids of a process, ascending; pids of the children of one thread's process (all threads' children). */
+/* Thread ids of a process, ascending; pids of its children (all threads' children). */
 struct pid_list {
 	VEC(pid_t) pids;
 };
 int proc_threads(pid_t pid, struct pid_list *ret_list, struct fault *fault);
 int proc_children(pid_t pid, struct pid_list *ret_list, struct fault *fault);
+/* The same by one who knows the threads. */
+int proc_children_of(pid_t pid, const pid_t *threads, size_t count, struct pid_list *ret_list, struct fault *fault);
 /* All processes of this /proc, ascending. */
 int proc_processes(struct pid_list *ret_list, struct fault *fault);
+/* The numbers in an open directory, ascending; once. 0 or a negative errno. */
+int proc_list_open(int fd, struct pid_list *ret_list);
 /* Open descriptors, ascending. */
 int proc_descriptors(pid_t pid, struct pid_list *ret_list, struct fault *fault);
 
@@ -120,6 +125,14 @@ struct proc_sched {
 	uint64_t switches; /* nr_voluntary_switches: how often it went to sleep, or stopped */
 };
 int proc_sched_read(pid_t pid, pid_t tid, struct proc_sched *ret_sched, struct fault *fault);
+
+/* /proc/PID/task/TID/syscall: the system call that a thread sleeps in. */
+struct proc_call {
+	long number; /* -1: it runs, or sleeps outside any call */
+	uint64_t args[6];
+};
+int proc_call_parse(const char *text, struct proc_call *ret_call, struct fault *fault);
+int proc_call_read(pid_t pid, pid_t tid, struct proc_call *ret_call, struct fault *fault);
 
 /* Namespaces as the inode of /proc/PID/ns/NAME; 0 where the kernel has none. */
 enum proc_namespace { NS_MNT, NS_PID, NS_NET, NS_IPC, NS_UTS, NS_USER, NS_TIME, NS_CGROUP, NS_COUNT };

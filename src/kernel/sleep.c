@@ -74,7 +74,7 @@ void sleep_look(pid_t pid, pid_t tid, struct sleep_place *ret_place)
 	if (proc_sched_read(pid, tid, &sched, NULL) < 0 || proc_stat_read(pid, tid, &stat, NULL) < 0 || stat.state != 'S')
 		return;
 	place = (struct sleep_place){ .ran_ns = sched.ran_ns, .switches = sched.switches, .processor = stat.processor };
-	if (proc_read_task(pid, tid, "wchan", &text, NULL) == 0 && text.size < sizeof place.where)
+	if (proc_read_record(pid, tid, "wchan", &text, NULL) == 0 && text.size < sizeof place.where)
 		memcpy(place.where, text.at, text.size + 1);
 	text_finish(&text);
 	*ret_place = place;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* /proc/PID/stat (proc(5), fs/proc/array.c do_task_stat) and the one number of /proc/PID/sched that is needed. */
+/* /proc/PID/stat (proc(5), fs/proc/array.c do_task_stat), the two numbers of /proc/PID/sched that are needed, and /proc/PID/syscall. */
 #include <errno.h>
 #include <string.h>
 #include <sys/sysmacros.h>
@@ -91,7 +91,7 @@ int proc_stat_parse(const char *text, struct proc_stat *ret_stat, struct fault *
 int proc_stat_read(pid_t pid, pid_t tid, struct proc_stat *ret_stat, struct fault *fault)
 {
 	struct text text = { 0 };
-	int rc = tid ? proc_read_task(pid, tid, "stat", &text, fault) : proc_read(pid, "stat", &text, fault);
+	int rc = proc_read_record(pid, tid, "stat", &text, fault);
 	if (rc == 0)
 		rc = proc_stat_parse(text.at, ret_stat, fault);
 	text_finish(&text);
@@ -130,13 +130,42 @@ static int sched_parse(const char *text, struct proc_sched *ret_sched, struct fa
 int proc_sched_read(pid_t pid, pid_t tid, struct proc_sched *ret_sched, struct fault *fault)
 {
 	struct text text = { 0 };
-	int rc = proc_read_task(pid, tid, "sched", &text, fault);
+	int rc = proc_read_record(pid, tid, "sched", &text, fault);
 	if (rc == -ENOENT) { /* CONFIG_SCHED_DEBUG is not set */
 		*ret_sched = (struct proc_sched){ 0 };
 		rc = 0;
 	} else if (rc == 0) {
 		rc = sched_parse(text.at, ret_sched, fault);
 	}
+	text_finish(&text);
+	return rc;
+}
+
+/* "202 0x7f0c 0x189 0x0 0x0 0x0 0xffffffff 0x7ffd 0x7f0c": call, arguments, stack and instruction pointers; "-1 0x7ffd 0x7f0c"; "running" (fs/proc/base.c
+ * proc_pid_syscall). */
+int proc_call_parse(const char *text, struct proc_call *ret_call, struct fault *fault)
+{
+	struct proc_call call = { .number = -1 };
+	const char *at = text;
+	int64_t number = -1;
+	if (!token_word(&at, "running") && !token_signed(&at, &number))
+		return token_malformed(fault, "syscall", "the number", text);
+	for (int i = 0; number >= 0 && i < 6; i++) {
+		at = token_skip_blanks(at);
+		if (!token_word(&at, "0x") || !token_number(&at, 16, &call.args[i]))
+			return token_malformed(fault, "syscall", "an argument", at);
+	}
+	call.number = (long)number;
+	*ret_call = call;
+	return 0;
+}
+
+int proc_call_read(pid_t pid, pid_t tid, struct proc_call *ret_call, struct fault *fault)
+{
+	struct text text = { 0 };
+	int rc = proc_read_record(pid, tid, "syscall", &text, fault);
+	if (rc == 0)
+		rc = proc_call_parse(text.at, ret_call, fault);
 	text_finish(&text);
 	return rc;
 }

@@ -169,7 +169,7 @@ int proc_status_parse(const char *text, struct arena *arena, struct proc_status 
 int proc_status_read(pid_t pid, pid_t tid, struct arena *arena, struct proc_status *ret_status, struct fault *fault)
 {
 	struct text text = { 0 };
-	int rc = tid ? proc_read_task(pid, tid, "status", &text, fault) : proc_read(pid, "status", &text, fault);
+	int rc = proc_read_record(pid, tid, "status", &text, fault);
 	if (rc == 0)
 		rc = proc_status_parse(text.at, arena, ret_status, fault);
 	text_finish(&text);

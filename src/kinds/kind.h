@@ -132,6 +132,7 @@ struct frozen_thread {
 	struct frozen_process *process;
 	pid_t tid;
 	struct proc_status status; /* credentials, signals */
+	struct proc_stat stat;
 	struct guest guest;        /* registers and mask while frozen */
 	struct restart restart;
 	struct sleep_place sleep;  /* before the stop */

@@ -93,18 +93,26 @@ static long number_behind(const struct registers *registers, const char *where)
 	return -1;
 }
 
-/* The relative timeout of a call; *ret_timed is false when it has none: no time, for ever, or a point in time. */
+/* Does the call with these arguments wait for no time that only passes while it waits: for ever, or until a point in time? */
+static bool is_without_timeout(const struct interrupted_call *call, long number, const uint64_t args[6])
+{
+	uint64_t value = args[call->argument];
+	return call->form == TIMEOUT_NONE || (call->form == TIMEOUT_TIMESPEC && !value) || (call->form == TIMEOUT_MS_REGISTER && (int)value < 0) ||
+	       (number == __NR_clock_nanosleep && (args[1] & TIMER_ABSTIME)) ||
+	       (number == __NR_futex && (args[1] & FUTEX_CMD_MASK) != FUTEX_WAIT);
+}
+
+/* The relative timeout of a call; *ret_timed is false when it has none. */
 static int read_timeout(pid_t pid, const struct registers *registers, long number,
 			const struct interrupted_call *call, bool *ret_timed, uint64_t *ret_ns, struct fault *fault)
 {
-	uint64_t value = registers_argument(registers, call->argument);
-	*ret_timed = false;
-	if (call->form == TIMEOUT_NONE || (call->form == TIMEOUT_TIMESPEC && !value) ||
-	    (call->form == TIMEOUT_MS_REGISTER && (int)value < 0) ||
-	    (number == __NR_clock_nanosleep && (registers_argument(registers, 1) & TIMER_ABSTIME)) ||
-	    (number == __NR_futex && (registers_argument(registers, 1) & FUTEX_CMD_MASK) != FUTEX_WAIT))
+	uint64_t args[6];
+	for (int i = 0; i < 6; i++)
+		args[i] = registers_argument(registers, i);
+	uint64_t value = args[call->argument];
+	*ret_timed = !is_without_timeout(call, number, args);
+	if (!*ret_timed)
 		return 0;
-	*ret_timed = true;
 	if (call->form == TIMEOUT_MS_REGISTER) {
 		*ret_ns = (uint64_t)(int)value * 1000000u;
 		return 0;
@@ -136,6 +144,13 @@ static int examine_call(pid_t pid, struct registers *registers, long number, con
 		registers_set_result(registers, -ERESTARTNOHAND_);
 	}
 	return 0;
+}
+
+bool restart_call_wants_time(long number, const uint64_t args[6])
+{
+	const struct interrupted_call *call = FIND(broken_off, number);
+	call = call ? call : FIND(kept, number);
+	return number == __NR_restart_syscall || (call && !is_without_timeout(call, number, args));
 }
 
 bool restart_wants_time(const struct registers *registers)

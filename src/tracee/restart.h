@@ -39,7 +39,9 @@ struct restart_sleep {
 	bool alone;        /* the kernel's restart_syscall(2) may be forbidden by a filter: better late than dead */
 };
 
-/* Does it matter for these registers how long the thread had slept? */
+/* Does it matter for a thread that sleeps in this call how long it has? Not where the call has no relative timeout. */
+bool restart_call_wants_time(long number, const uint64_t args[6]);
+/* And for the registers with which it was interrupted? */
 bool restart_wants_time(const struct registers *registers);
 /* Looks at the registers of a freshly interrupted thread and makes them such that it goes on unharmed when resumed. Timeouts that lie in
  * memory are read from @pid. */

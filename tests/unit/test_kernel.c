@@ -14,6 +14,7 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/sysmacros.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -146,6 +147,42 @@ static void stat_that_is_malformed_is_quoted(void **state)
 	assert_int_equal(proc_stat_parse("41 (cat) S 1 2 wrong", &stat, &fault), -EBADMSG);
 	assert_non_null(strstr(fault.text, "'wrong'") ? fault.text : strstr(fault.text, "wrong"));
 	assert_int_equal(fault.class, FAULT_FAILED);
+}
+
+static void calls_are_parsed(void **state)
+{
+	(void)state;
+	struct proc_call call;
+	struct fault fault;
+	assert_int_equal(proc_call_parse("202 0x7f0c 0x189 0x0 0xffffffffffffffff 0x1 0x2 0x7ffd 0x7f0c\n", &call, &fault), 0);
+	assert_int_equal(call.number, 202);
+	assert_int_equal(call.args[1], 0x189);
+	assert_true(call.args[3] == UINT64_MAX && call.args[5] == 2);
+	assert_int_equal(proc_call_parse("running\n", &call, &fault), 0);
+	assert_int_equal(call.number, -1);
+	assert_int_equal(proc_call_parse("-1 0x7ffd 0x7f0c\n", &call, &fault), 0);
+	assert_int_equal(call.number, -1);
+	assert_int_equal(proc_call_parse("202 0x7f0c 0x189\n", &call, &fault), -EBADMSG);
+	assert_int_equal(proc_call_parse("asleep\n", &call, &fault), -EBADMSG);
+}
+
+/* A child that pauses is seen in its call, and so is what it waits with. */
+static void a_call_of_a_child_is_seen(void **state)
+{
+	(void)state;
+	struct proc_call call = { .number = -1 };
+	struct fault fault;
+	pid_t child = fork();
+	if (child == 0) {
+		for (;;)
+			syscall(SYS_ppoll, NULL, 0, NULL, NULL, 123456);
+	}
+	while (call.number != SYS_ppoll)
+		assert_int_equal(proc_call_read(child, child, &call, &fault), 0);
+	assert_int_equal(call.args[4], 123456);
+	kill(child, SIGKILL);
+	waitpid(child, NULL, 0);
+	assert_int_equal(proc_call_read(child, child, &call, &fault), -ESRCH);
 }
 
 static void status_without_seccomp_is_taken(void **state)
@@ -780,6 +817,8 @@ int main(void)
 		cmocka_unit_test(numbers_stop_at_their_line_and_at_64_bits),
 		cmocka_unit_test(stat_takes_a_command_with_parentheses_and_newlines),
 		cmocka_unit_test(stat_that_is_malformed_is_quoted),
+		cmocka_unit_test(calls_are_parsed),
+		cmocka_unit_test(a_call_of_a_child_is_seen),
 		cmocka_unit_test(status_without_seccomp_is_taken),
 		cmocka_unit_test(status_that_is_malformed_is_quoted),
 		cmocka_unit_test(maps_takes_escaped_and_deleted_names),

@@ -17,22 +17,18 @@ static int capture(struct harvest *harvest, struct frozen_thread *thread, const 
 		   struct fault *fault)
 {
 	Cairn__Thread *message = HARVEST_MESSAGE(harvest, Cairn__Thread, cairn__thread__init);
-	struct proc_stat stat;
 	(void)batch, (void)note;
-	int rc = proc_stat_read(thread->process->pid, thread->tid, &stat, fault);
-	if (rc < 0)
-		return rc;
 	message->tid = (uint32_t)thread->tid;
 	message->pid = (uint32_t)thread->process->pid;
-	message->command = arena_string(&harvest->arena, stat.command);
+	message->command = arena_string(&harvest->arena, thread->stat.command);
 	if (thread->ended) {
 		message->ended = true;
-		message->exit_status = (uint32_t)WEXITSTATUS(stat.exit_code);
+		message->exit_status = (uint32_t)WEXITSTATUS(thread->stat.exit_code);
 		harvest_add(harvest, &kind_thread, &message->base);
 		return 0;
 	}
 	struct registers *registers = arena_copy(&harvest->arena, &thread->guest.home, sizeof *registers);
-	rc = restart_for_image(&thread->restart, registers, fault);
+	int rc = restart_for_image(&thread->restart, registers, fault);
 	if (rc < 0)
 		return rc;
 	message->registers.data = (uint8_t *)&registers->raw;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* How the kernel treats a thread otherwise than others: personality(2) (/proc/PID/task/TID/personality), what prctl(2) says of machine checks
+/* How the kernel treats a thread otherwise than others: personality(2), what prctl(2) says of machine checks
  * (PR_MCE_KILL), the time stamp counter (PR_SET_TSC), speculation (PR_SET_SPECULATION_CTRL) and arch_prctl(2) of CPUID, PR_SET_IO_FLUSHER (two flags
  * in stat), and syscall user dispatch (PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG), which would send Cairn's calls to the program's handler: it is
  * switched off while the thread stands still (capture/freeze.c) and set again when a newborn needs no more calls (rebuild/finish.c).
@@ -29,7 +29,7 @@ enum { SESSION_KEYS = 32 }; /* looked at; of more one is not the user's anyway *
 enum { SPECULATIONS = 3 }; /* PR_SPEC_STORE_BYPASS, INDIRECT_BRANCH, L1D_FLUSH */
 
 struct note {
-	size_t mce, cpuid, ldt, keyrings[2], session_ring, user_ring, session_size, speculation[SPECULATIONS];
+	size_t personality, mce, cpuid, ldt, keyrings[2], session_ring, user_ring, session_size, speculation[SPECULATIONS];
 	struct batch_place tsc, session_keys;
 };
 
@@ -39,6 +39,7 @@ static int ask(struct harvest *harvest, struct frozen_thread *thread, struct bat
 	struct note *note = ARENA_NEW(&harvest->arena, struct note);
 	const int enabled = PR_TSC_ENABLE;
 	(void)thread, (void)fault;
+	note->personality = batch_call(batch, personality, 0xffffffff); /* asks, and changes nothing */
 	note->mce = batch_try(batch, prctl, PR_MCE_KILL_GET, 0, 0, 0, 0);
 	note->tsc = batch_data(batch, &enabled, sizeof enabled);
 	batch_try(batch, prctl, PR_GET_TSC, note->tsc.address);
@@ -101,17 +102,11 @@ static int capture(struct harvest *harvest, struct frozen_thread *thread, const 
 {
 	const struct note *note = note_;
 	Cairn__ThreadModes *message = HARVEST_MESSAGE(harvest, Cairn__ThreadModes, cairn__thread_modes__init);
-	struct proc_stat stat;
-	long persona = 0;
 	int tsc, rc = refuse_found(thread, batch, note, fault);
-	if (rc == 0)
-		rc = proc_read_number(thread->process->pid, thread->tid, "personality", 16, &persona, fault);
-	message->personality = (uint32_t)persona;
-	if (rc == 0)
-		rc = proc_stat_read(thread->process->pid, thread->tid, &stat, fault);
 	if (rc < 0)
 		return rc;
 	message->tid = (uint32_t)thread->tid;
+	message->personality = (uint32_t)batch_result(batch, note->personality);
 	int64_t mce = batch_result(batch, note->mce);
 	message->machine_check = mce >= 0 ? (uint32_t)mce : PR_MCE_KILL_DEFAULT;
 	memcpy(&tsc, batch_bytes(batch, note->tsc), sizeof tsc);
@@ -125,7 +120,7 @@ static int capture(struct harvest *harvest, struct frozen_thread *thread, const 
 		int64_t control = batch_result(batch, note->speculation[i]);
 		message->speculation[i] = control > 0 ? (uint32_t)control : 0;
 	}
-	message->io_flusher = (stat.flags & (PF_MEMALLOC_NOIO | PF_LOCAL_THROTTLE)) == (PF_MEMALLOC_NOIO | PF_LOCAL_THROTTLE);
+	message->io_flusher = (thread->stat.flags & (PF_MEMALLOC_NOIO | PF_LOCAL_THROTTLE)) == (PF_MEMALLOC_NOIO | PF_LOCAL_THROTTLE);
 	message->dispatches = thread->dispatch.mode;
 	message->dispatch_selector = thread->dispatch.selector;
 	message->dispatch_offset = thread->dispatch.offset;
