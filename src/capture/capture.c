@@ -286,7 +286,7 @@ static int gather_space(struct frozen_process *process, const void *context, str
 	const struct capture_live *live = context;
 	if (process->zombie || !frozen_owns(process, SHARE_VM))
 		return 0;
-	int rc = tree_read_maps(process, !live->known, arena, fault);
+	int rc = tree_read_maps(process, live->known ? MAPS_PLACES : MAPS_FLAGS, arena, fault);
 	if (rc < 0 || !live->known)
 		return rc;
 	process->space->flags_adopted = tree_adopt_flags(process, live->known);
@@ -294,7 +294,7 @@ static int gather_space(struct frozen_process *process, const void *context, str
 		log_debug("process %d: mappings changed just before the freeze: all of smaps is read while it stands still",
 			  process->pid);
 		maps_finish(&process->space->maps);
-		rc = tree_read_maps(process, true, arena, fault);
+		rc = tree_read_maps(process, MAPS_FLAGS, arena, fault);
 	}
 	return rc;
 }

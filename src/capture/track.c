@@ -227,7 +227,7 @@ static int exchange(struct frozen_process *process, int *ret_fd, struct fault *f
 static int take_userfaultfd(struct harvest *harvest, struct frozen_process *process, const struct deadline *deadline, int *ret_fd,
 			    struct fault *fault)
 {
-	int rc = tree_read_space(harvest, process, false, fault);
+	int rc = tree_read_space(harvest, process, MAPS_PLACES, fault);
 	if (rc == 0)
 		rc = capture_find_foothold(process, deadline, fault);
 	if (rc == 0)

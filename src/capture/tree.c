@@ -131,15 +131,15 @@ void tree_add_space(struct harvest *harvest, struct frozen_process *process)
 	enter_space(harvest, process);
 }
 
-int tree_read_space(struct harvest *harvest, struct frozen_process *process, bool with_flags, struct fault *fault)
+int tree_read_space(struct harvest *harvest, struct frozen_process *process, enum maps_detail detail, struct fault *fault)
 {
 	tree_add_space(harvest, process);
-	return tree_read_maps(process, with_flags, &harvest->arena, fault);
+	return tree_read_maps(process, detail, &harvest->arena, fault);
 }
 
-int tree_read_maps(struct frozen_process *process, bool with_flags, struct arena *arena, struct fault *fault)
+int tree_read_maps(struct frozen_process *process, enum maps_detail detail, struct arena *arena, struct fault *fault)
 {
-	int rc = maps_read(process->view, with_flags, arena, &process->space->maps, fault);
+	int rc = maps_read(process->view, detail, arena, &process->space->maps, fault);
 	if (rc == 0)
 		mapped_adopt(process->view, &process->space->maps);
 	return rc;
@@ -286,9 +286,21 @@ int tree_children(const struct frozen_process *process, struct pid_list *ret_chi
 	return proc_children_of(process->pid, threads, process->threads.count, ret_children, fault);
 }
 
-/* Processes of a running tree that share its memory have a space each. */
-static int survey_process(struct frozen_process *process, const void *target, struct arena *arena, struct fault *fault)
+struct survey {
+	const struct frozen_process *target;
+	enum maps_detail detail;
+};
+
+/* What a live save of the running tree has to know of its mappings, as far as that is soon read where all is read again of the frozen one. */
+static enum maps_detail survey_detail(const struct capture_policy *policy)
 {
+	return policy->ends && !(policy->tracking && policy->tracking->spaces.count) ? MAPS_FLAGS_IF_SHORT : MAPS_FLAGS;
+}
+
+/* Processes of a running tree that share its memory have a space each. */
+static int survey_process(struct frozen_process *process, const void *context, struct arena *arena, struct fault *fault)
+{
+	const struct survey *survey = context;
 	int rc, tries = 0;
 	do {
 		process->space = NULL;
@@ -296,14 +308,14 @@ static int survey_process(struct frozen_process *process, const void *target, st
 		if (rc < 0 || process->zombie)
 			continue;
 		new_space(process, arena);
-		rc = tree_read_maps(process, true, arena, fault);
+		rc = tree_read_maps(process, survey->detail, arena, fault);
 		if (rc == 0)
 			tree_children(process, &process->children, NULL);
 		else
 			maps_finish(&process->space->maps);
 	} while (tree_passes(rc, &tries));
 	process->vanished = rc < 0;
-	return process != target && gone(rc) ? 0 : rc;
+	return process != survey->target && gone(rc) ? 0 : rc;
 }
 
 /* Of the generation that begins at @first: whoever vanished is no part of the tree, whoever is there has its children in it. Returns where those begin. */
@@ -331,7 +343,7 @@ static size_t meet_next(struct harvest *harvest, size_t first)
 int tree_survey_spaces(struct harvest *harvest, pid_t root, struct fault *fault)
 {
 	struct pid_list adopted = { 0 };
-	const struct frozen_process *target = tree_add_process(harvest, root, NULL);
+	const struct survey survey = { tree_add_process(harvest, root, NULL), survey_detail(&harvest->policy) };
 	int rc = 0;
 	if (harvest->policy.adopter && proc_children(harvest->policy.adopter, &adopted, NULL) == 0)
 		for (size_t i = 0; i < adopted.pids.count; i++)
@@ -339,7 +351,7 @@ int tree_survey_spaces(struct harvest *harvest, pid_t root, struct fault *fault)
 				tree_add_process(harvest, adopted.pids.at[i], NULL);
 	vec_finish(&adopted.pids);
 	for (size_t first = 0; rc == 0 && first < harvest->processes.count;) {
-		rc = tree_work(harvest, first, survey_process, target, fault);
+		rc = tree_work(harvest, first, survey_process, &survey, fault);
 		first = meet_next(harvest, first);
 	}
 	return rc;

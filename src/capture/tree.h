@@ -7,10 +7,10 @@
 /* Adds what /proc says of @process: stat, status, links. Threads are not listed here. */
 int tree_read_process(struct frozen_process *process, struct arena *arena, struct fault *fault);
 /* Adds mappings of the process as a new space; with what only smaps says of them, which costs 10 ms and more per GiB of small pages. */
-int tree_read_space(struct harvest *harvest, struct frozen_process *process, bool with_flags, struct fault *fault);
+int tree_read_space(struct harvest *harvest, struct frozen_process *process, enum maps_detail detail, struct fault *fault);
 /* The space alone; the mappings alone, of the space that it has. */
 void tree_add_space(struct harvest *harvest, struct frozen_process *process);
-int tree_read_maps(struct frozen_process *process, bool with_flags, struct arena *arena, struct fault *fault);
+int tree_read_maps(struct frozen_process *process, enum maps_detail detail, struct arena *arena, struct fault *fault);
 /* Several threads do @work for the processes from @first on: it reads /proc and touches nothing but its process and its arena, whose contents live as long
  * as the harvest. The fault is that of the first in their order. */
 typedef int tree_worker(struct frozen_process *process, const void *context, struct arena *arena, struct fault *fault);

@@ -36,7 +36,7 @@ uint64_t bulletin_find(pid_t pid)
 {
 	struct arena arena = { 0 };
 	struct map_list maps = { 0 };
-	uint64_t address = maps_read(pid, false, &arena, &maps, NULL) == 0 ? bulletin_in(&maps) : 0;
+	uint64_t address = maps_read(pid, MAPS_PLACES, &arena, &maps, NULL) == 0 ? bulletin_in(&maps) : 0;
 	maps_finish(&maps);
 	arena_finish(&arena);
 	return address;

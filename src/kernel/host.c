@@ -18,7 +18,7 @@ void host_vdso_read(struct host_vdso *ret_vdso)
 	struct arena arena = { 0 };
 	struct map_list list = { 0 };
 	*ret_vdso = (struct host_vdso){ 0 };
-	if (maps_read(getpid(), false, &arena, &list, NULL) == 0) {
+	if (maps_read(getpid(), MAPS_PLACES, &arena, &list, NULL) == 0) {
 		for (size_t i = 0; i < list.maps.count; i++) {
 			const struct map *map = &list.maps.at[i];
 			if (!strncmp(map->name, "[vvar", 5))

@@ -68,6 +68,12 @@ bool map_is_program(const struct map *map);
 bool map_is_huge_anonymous(const struct map *map);
 /* Takes the text of maps or of smaps. Names go into the arena. */
 int maps_parse(const char *text, struct arena *arena, struct map_list *ret_list, struct fault *fault);
-/* Reads smaps when @with_flags, else maps. @pid may be a thread id as well. */
-int maps_read(pid_t pid, bool with_flags, struct arena *arena, struct map_list *ret_list, struct fault *fault);
+/* What is to be known of mappings. The kernel walks all page tables for smaps: some 10 ms per GiB, and 3.5 us per mapping. */
+enum maps_detail {
+	MAPS_PLACES, /* what maps says */
+	MAPS_FLAGS,  /* what smaps says */
+	MAPS_FLAGS_IF_SHORT, /* that, but of very many mappings only what maps says */
+};
+/* @pid may be a thread id as well. */
+int maps_read(pid_t pid, enum maps_detail detail, struct arena *arena, struct map_list *ret_list, struct fault *fault);
 void maps_finish(struct map_list *list);

@@ -90,7 +90,7 @@ static int map_files_try(void)
 	struct arena arena = { 0 };
 	struct map_list list = { 0 };
 	int error = ENOENT;
-	if (maps_read(getpid(), false, &arena, &list, NULL) == 0)
+	if (maps_read(getpid(), MAPS_PLACES, &arena, &list, NULL) == 0)
 		for (size_t i = 0; error == ENOENT && i < list.maps.count; i++)
 			if (list.maps.at[i].inode && list.maps.at[i].name[0] == '/')
 				error = map_file_open(&list.maps.at[i]);

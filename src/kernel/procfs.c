@@ -66,8 +66,8 @@ static int path_fault(struct fault *fault, int error, const char *path)
 
 /* The first line comes from the first read(2), more only in pieces: seq_file gives at most a page a call
  * (fs/seq_file.c seq_read_iter, 6.18), and only an empty read is the end; but for a file of one record (single_open), of which
- * a read gives all that there is room for. 0 or a negative errno. */
-static int text_fill(struct text *text, int fd, bool is_single)
+ * a read gives all that there is room for. 0 or a negative errno; -EFBIG: it has more than @most bytes. */
+static int text_fill(struct text *text, int fd, bool is_single, size_t most)
 {
 	text->size = 0;
 	for (;;) {
@@ -82,13 +82,15 @@ static int text_fill(struct text *text, int fd, bool is_single)
 		text->at[text->size] = 0;
 		if (n == 0 || (is_single && text->size + 1 < text->space))
 			return 0;
+		if (text->size > most)
+			return -EFBIG;
 	}
 }
 
-static int path_read(const char *path, struct text *text, bool is_single)
+static int path_read(const char *path, struct text *text, bool is_single, size_t most)
 {
 	_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
-	return fd < 0 ? -errno : text_fill(text, fd, is_single);
+	return fd < 0 ? -errno : text_fill(text, fd, is_single, most);
 }
 
 static bool process_exists(pid_t pid)
@@ -106,7 +108,7 @@ static int vanished_or(pid_t pid, int rc)
 
 int proc_read_path(const char *path, struct text *text, struct fault *fault)
 {
-	int rc = path_read(path, text, false);
+	int rc = path_read(path, text, false, SIZE_MAX);
 	return rc < 0 ? path_fault(fault, -rc, path) : 0;
 }
 
@@ -117,17 +119,22 @@ int proc_fault(pid_t pid, const char *name, int error, struct fault *fault)
 	return path_fault(fault, -vanished_or(pid, -error), path);
 }
 
-int proc_read(pid_t pid, const char *name, struct text *text, struct fault *fault)
+int proc_read_up_to(pid_t pid, const char *name, size_t most, struct text *text, struct fault *fault)
 {
 	char path[PATH_MAX];
 	snprintf(path, sizeof path, "/proc/%d/%s", pid, name);
-	int rc = path_read(path, text, false);
+	int rc = path_read(path, text, false, most);
 	return rc < 0 ? proc_fault(pid, name, -rc, fault) : 0;
+}
+
+int proc_read(pid_t pid, const char *name, struct text *text, struct fault *fault)
+{
+	return proc_read_up_to(pid, name, SIZE_MAX, text, fault);
 }
 
 int proc_read_open(int fd, struct text *text)
 {
-	return text_fill(text, fd, true);
+	return text_fill(text, fd, true, SIZE_MAX);
 }
 
 int proc_open_directory(pid_t pid, const char *name, bool to_list, struct fault *fault)
@@ -146,7 +153,7 @@ int proc_read_record(pid_t pid, pid_t tid, const char *name, struct text *text, 
 	else
 		snprintf(path, sizeof path, "/proc/%d/%s", pid, name);
 	/* /proc/TID exists for threads too, though no listing shows it. */
-	int rc = vanished_or(tid ? tid : pid, path_read(path, text, true));
+	int rc = vanished_or(tid ? tid : pid, path_read(path, text, true, SIZE_MAX));
 	return rc < 0 ? path_fault(fault, -rc, path) : 0;
 }
 
@@ -303,7 +310,7 @@ static int children_of_thread(pid_t pid, int directory, pid_t tid, struct text *
 	else
 		snprintf(name, sizeof name, "%d/children", tid);
 	_close_ int fd = openat(directory, name, O_RDONLY | O_CLOEXEC);
-	int rc = vanished_or(tid, fd < 0 ? -errno : text_fill(text, fd, false));
+	int rc = vanished_or(tid, fd < 0 ? -errno : text_fill(text, fd, false, SIZE_MAX));
 	if (rc == -ESRCH)
 		return 0;
 	if (rc == -ENOENT)

@@ -18,7 +18,7 @@ static int find_instruction(pid_t pid, uint64_t *ret_address, struct fault *faul
 {
 	struct arena arena = { 0 };
 	struct map_list list = { 0 };
-	int rc = maps_read(pid, false, &arena, &list, fault);
+	int rc = maps_read(pid, MAPS_PLACES, &arena, &list, fault);
 	if (rc == 0)
 		rc = foothold_find_instruction(pid, &list, ret_address, fault);
 	maps_finish(&list);

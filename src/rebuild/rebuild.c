@@ -124,7 +124,7 @@ int rebuild_find_hole(const struct plan *plan, uint64_t size, uint64_t *ret_star
 	VEC(struct range) taken = { 0 };
 	struct arena arena = { 0 };
 	struct map_list own = { 0 };
-	int rc = maps_read(getpid(), false, &arena, &own, fault);
+	int rc = maps_read(getpid(), MAPS_PLACES, &arena, &own, fault);
 	for (size_t i = 0; rc == 0 && i < own.maps.count; i++)
 		*vec_add(&taken) = (struct range){ own.maps.at[i].start, own.maps.at[i].end };
 	for (size_t s = 0; s < plan->spaces.count; s++) {

@@ -493,8 +493,8 @@ static void own_maps_and_smaps_agree(void **state)
 	char *page = mmap(NULL, 3 * PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	madvise(page + PAGE, PAGE, MADV_DONTFORK);
 	madvise(page + 2 * PAGE, PAGE, MADV_DONTDUMP);
-	assert_int_equal(maps_read(getpid(), true, &arena, &smaps, &fault), 0);
-	assert_int_equal(maps_read(getpid(), false, &arena, &maps, &fault), 0);
+	assert_int_equal(maps_read(getpid(), MAPS_FLAGS, &arena, &smaps, &fault), 0);
+	assert_int_equal(maps_read(getpid(), MAPS_PLACES, &arena, &maps, &fault), 0);
 	uint64_t at = (uintptr_t)page;
 	bool forked = false, dumped = false;
 	for (size_t i = 0; i < smaps.maps.count; i++) {
@@ -584,7 +584,7 @@ static void a_process_that_is_gone_has_vanished(void **state)
 	char *link;
 	assert_int_equal(proc_stat_read(child, 0, &stat, &fault), -ESRCH);
 	assert_int_equal(fault.class, FAULT_VANISHED);
-	assert_int_equal(maps_read(child, true, &arena, &maps, &fault), -ESRCH);
+	assert_int_equal(maps_read(child, MAPS_FLAGS, &arena, &maps, &fault), -ESRCH);
 	assert_int_equal(proc_children(child, &list, &fault), -ESRCH);
 	assert_int_equal(proc_threads(child, &list, &fault), -ESRCH);
 	assert_int_equal(proc_descriptors(child, &list, &fault), -ESRCH);
