@@ -8,7 +8,7 @@ not at hand:
             message.set(14, 7)
             record.data = message.bytes()
 
-A changed record block has to have the size that it had, padding included.
+Records may grow: what follows their block moves. Page blocks, which the map names by their place, come before all records.
 """
 import ctypes
 import struct
@@ -16,7 +16,7 @@ import struct
 from cairn_test import Skip, check
 
 PAGE = 4096
-RECORDS = 1
+RECORDS, PAGES = 1, 2
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 
 
@@ -105,10 +105,10 @@ class Image:
             self.file = bytearray(file.read())
         halves = struct.unpack_from("<QQ", self.file, 32)
         self.seed = halves[0] ^ halves[1]
-        self.blocks = {}
-        index, _, count = struct.unpack_from("<QQQ", self.file, len(self.file) - PAGE + 32)
-        for i in range(count):
-            offset, _, kind = struct.unpack_from("<QII", self.file, index + 64 + 32 * i)
+        self.blocks = {}  # of records, by their place
+        self.index, _, count = struct.unpack_from("<QQQ", self.file, len(self.file) - PAGE + 32)
+        self.entries = [struct.unpack_from("<QII", self.file, self.index + 64 + 32 * i) for i in range(count)]
+        for offset, _, kind in self.entries:
             if kind == RECORDS:
                 self.blocks[offset] = self.cut(offset)
         return self
@@ -128,15 +128,37 @@ class Image:
     def __exit__(self, failed, *_):
         if failed:
             return
-        for offset, records in self.blocks.items():
-            length, = struct.unpack_from("<Q", self.file, offset + 8)
-            payload = b"".join(struct.pack("<II", one.tag, len(one.data)) + one.data for one in records)
-            check(64 + len(payload) <= length, "the changed records do not fit into their block")
-            struct.pack_into("<Q", self.file, offset + 32, len(payload))
-            payload += bytes(length - 64 - len(payload))
-            self.file[offset + 64:offset + length] = payload
-            struct.pack_into("<Q", self.file, offset + 40, xxh3(payload, self.seed))
-            struct.pack_into("<Q", self.file, offset + 56, 0)
-            struct.pack_into("<Q", self.file, offset + 56, xxh3(self.file[offset:offset + 64], self.seed))
+        first = min(self.blocks)
+        check(all(kind != PAGES for offset, _, kind in self.entries if offset > first), "a page block behind records may not move")
+        old, self.file = self.file, self.file[:first]
+        index = bytearray(old[self.index + 64:len(old) - PAGE])
+        for i, (offset, length, _) in enumerate(self.entries):
+            if offset < first:
+                continue
+            payload = old[offset + 64:offset + length]
+            used, = struct.unpack_from("<Q", old, offset + 32)
+            if offset in self.blocks:
+                payload = b"".join(struct.pack("<II", one.tag, len(one.data)) + one.data for one in self.blocks[offset])
+                used = len(payload)
+            struct.pack_into("<QI", index, 32 * i, *self.put(old[offset:offset + 64], payload, used))
+        end = len(self.file)
+        self.put(old[self.index:self.index + 64], index, len(self.entries) * 32)
+        trailer = old[len(old) - PAGE:]
+        struct.pack_into("<QQ", trailer, 24, len(self.file) + PAGE, end)
+        struct.pack_into("<Q", self.file, 64, len(self.file) + PAGE)
+        self.file += trailer
+        for page in (0, len(self.file) - PAGE):
+            struct.pack_into("<Q", self.file, page + 4088, xxh3(self.file[page:page + 4088]))
         with open(self.path, "wb") as file:
             file.write(self.file)
+
+    def put(self, header, payload, used):
+        """Appends a block; returns its place and length."""
+        offset, length = len(self.file), (64 + used + PAGE - 1) // PAGE * PAGE
+        payload = bytes(payload[:used]) + bytes(length - 64 - used)
+        struct.pack_into("<QQ", header, 8, length, offset)
+        struct.pack_into("<QQ", header, 32, used, xxh3(payload, self.seed))
+        struct.pack_into("<Q", header, 56, 0)
+        struct.pack_into("<Q", header, 56, xxh3(header, self.seed))
+        self.file += header + payload
+        return offset, length

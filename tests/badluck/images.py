@@ -10,9 +10,11 @@ import os
 import random
 import shutil
 
+from cairn_image import BYTES, Image, Message
 from cairn_test import (BUILD, FAILED, IMAGE, OK, Skip, cairn, check, children_of, fault_line, main, need_cairn, start, test, until)
 
 WORKER = BUILD / "tests" / "badluck" / "worker"
+THREAD = 11  # the tag of the record of a thread
 
 
 def hash_header(image):
@@ -130,6 +132,22 @@ def newer():
     with open("newer.cairn", "wb") as out:
         out.write(good)
     refused("newer.cairn", "newer", words=("verify", "restore", "inspect"))
+
+
+@test("fields of a record that this cairn does not know are skipped, however large, as a newer one may write them", quick=True)
+def unknown_fields():
+    need_cairn()
+    program = start([WORKER, "1"], "job")
+    program.wait_progress(3)
+    program.checkpoint()
+    with Image(program.image) as image:
+        for record in image.records(THREAD):
+            message = Message(record.data)
+            message.add(4000, bytes(100000), BYTES)
+            record.data = message.bytes()
+    check(cairn("verify", program.image).status == OK, "cairn verify finds it bad")
+    program.restore()
+    program.wait_progress(3)
 
 
 if __name__ == "__main__":
