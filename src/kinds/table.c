@@ -9,11 +9,11 @@ const struct kind *const kinds[] = {
 	&kind_image,
 	/* The tree first: everything else belongs to something in it. */
 	&kind_process,
-	&kind_space,
 	&kind_protection_keys, /* before the mappings, which have them */
 	&kind_space_modes,     /* before the mappings, which merging is a flag of */
 	&kind_attachment, /* before the mappings, which may lie in its gaps, and say how it is protected */
 	&kind_vma,
+	&kind_space, /* after the mappings: the vdso is not counted against vm.max_map_count when it is mapped, only those after it are (mm/vma.c insert_vm_struct) */
 	&kind_memory_policies, /* after the mappings */
 	&kind_guards,
 	&kind_seals, /* nothing of a space can be changed after it */

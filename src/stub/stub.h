@@ -35,5 +35,5 @@ struct stub_home_data {
 #endif
 
 /* Bytes from stub_begin to stub_end are copied; the others are places in them. */
-extern const unsigned char stub_begin[], stub_map[], stub_batch[], stub_rest[], stub_trap[], stub_home[],
+extern const unsigned char stub_begin[], stub_map[], stub_grow[], stub_batch[], stub_rest[], stub_trap[], stub_home[],
 	stub_home_unmap[], stub_data[], stub_end[];

@@ -2,15 +2,22 @@
 /* See stub.h. Only instructions and rip-relative data: no relocation, no stack, no vector register. */
 	.section .rodata
 	.balign 16
-	.globl stub_begin, stub_map, stub_batch, stub_rest, stub_trap, stub_home, stub_home_unmap, stub_data, stub_end
-	.hidden stub_begin, stub_map, stub_batch, stub_rest, stub_trap, stub_home, stub_home_unmap, stub_data, stub_end
+	.globl stub_begin, stub_map, stub_grow, stub_batch, stub_rest, stub_trap, stub_home, stub_home_unmap, stub_data, stub_end
+	.hidden stub_begin, stub_map, stub_grow, stub_batch, stub_rest, stub_trap, stub_home, stub_home_unmap, stub_data, stub_end
 
 stub_begin:
 /* mmap(2) of the area, its arguments already in the registers. */
 stub_map:
 	syscall
-	movq	%rax, %r15
+1:	movq	%rax, %r15
 	jmp	*%r14
+
+/* mremap(2) that makes a mapping longer by the area, which is in r9. */
+stub_grow:
+	syscall
+	cmpq	$-4095, %rax
+	cmovbq	%r9, %rax
+	jmp	1b
 
 stub_batch:
 1:	cmpq	%rbp, %rbx

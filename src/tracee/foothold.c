@@ -78,10 +78,32 @@ static bool is_candidate(const struct map *map)
 	return is_private_text(map) || !strcmp(map->name, "[vdso]");
 }
 
+/* Memory of the program's own, with nothing behind it for longer than a stack there would want to grow. */
+static bool may_grow(const struct map *map, const struct map *next)
+{
+	static const char *const names[] = { "[heap]", "[stack]", "[anon:" };
+	const uint32_t odd = MAP_FLAG_LOCKED | MAP_FLAG_DONT_EXPAND | MAP_FLAG_SEALED | MAP_FLAG_DROPPABLE | MAP_FLAG_UFFD_MISSING |
+			     MAP_FLAG_UFFD_WP | MAP_FLAG_UFFD_MINOR | MAP_FLAG_OTHER;
+	const uint64_t gap = BATCH_AREA + (UINT64_C(1) << 21);
+	bool named = !map->name[0];
+	for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+		named |= !strncmp(map->name, names[i], strlen(names[i]));
+	return named && !map->shared && !map->inode && !map->image_inode && map->protection == (PROT_READ | PROT_WRITE) && !map->protection_key &&
+	       !(map->flags & odd) && next->start - map->end >= gap;
+}
+
+static uint64_t find_growing(const struct map_list *maps)
+{
+	for (size_t i = 0; i + 1 < maps->maps.count; i++)
+		if (may_grow(&maps->maps.at[i], &maps->maps.at[i + 1]))
+			return maps->maps.at[i].end;
+	return 0;
+}
+
 int foothold_find(pid_t pid, const struct map_list *maps, const uint64_t *ips, size_t ip_count, const struct deadline *deadline,
 		  struct foothold *ret_foothold, struct fault *fault)
 {
-	struct foothold foothold = { .deadline = deadline };
+	struct foothold foothold = { .deadline = deadline, .growing = find_growing(maps) };
 	uint64_t in_vdso = 0;
 	for (size_t i = 0; i < maps->maps.count; i++) {
 		const struct map *map = &maps->maps.at[i];
@@ -275,12 +297,14 @@ static int check_area(struct foothold *foothold, uint64_t area, struct fault *fa
 	return 0;
 }
 
-static int map_area(struct foothold *foothold, struct guest *guest, struct fault *fault)
+/* One call by a part of the stub that notes its result as the area, and after which a thread left alone would go home. */
+static int call_for_area(struct foothold *foothold, struct guest *guest, const unsigned char *part, long number, const uint64_t args[6],
+			 uint64_t *ret_result, struct fault *fault)
 {
 	struct registers registers = guest->home;
 	guest->standing = false;
-	registers_enter(&registers, at(foothold, stub_map));
-	registers_call(&registers, __NR_mmap, map_area_args, at(foothold, stub_home));
+	registers_enter(&registers, at(foothold, part));
+	registers_call(&registers, (uint64_t)number, args, at(foothold, stub_home));
 	int rc = set_off(guest, &registers, fault);
 	if (rc == 0)
 		rc = run_to_entry(foothold, guest, 0, &registers, fault);
@@ -289,7 +313,23 @@ static int map_area(struct foothold *foothold, struct guest *guest, struct fault
 	if (rc == 0)
 		rc = ptrace_get_registers(guest->tid, &registers, fault);
 	guest->standing = rc == 0;
-	return rc < 0 ? rc : check_area(foothold, (uint64_t)registers_result(&registers), fault);
+	if (rc == 0)
+		*ret_result = (uint64_t)registers_result(&registers);
+	return rc;
+}
+
+static int map_area(struct foothold *foothold, struct guest *guest, struct fault *fault)
+{
+	uint64_t area;
+	int rc = call_for_area(foothold, guest, stub_map, __NR_mmap, map_area_args, &area, fault);
+	if (rc == 0 && area == (uint64_t)-ENOMEM && foothold->growing) {
+		const uint64_t args[6] = { foothold->growing - PAGE, PAGE, PAGE + BATCH_AREA, 0, 0, foothold->growing };
+		log_debug("thread %d: no further mapping is to be had, so one is made longer", guest->tid);
+		rc = call_for_area(foothold, guest, stub_grow, __NR_mremap, args, &area, fault);
+		foothold->grown = rc == 0 && area == args[0];
+		area = foothold->grown ? foothold->growing : area;
+	}
+	return rc < 0 ? rc : check_area(foothold, area, fault);
 }
 
 /* One call at the program's own instruction: the window. Leaves the thread after it. */

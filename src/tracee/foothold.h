@@ -10,6 +10,8 @@
  * are made at a system call instruction of the program itself (`window`): a death of Cairn within those two stops,
  * some 30 us each, would harm it.
  *
+ * A program may have as many mappings as it may (vm.max_map_count): then one that is private and anonymous is made longer by the area, which takes none.
+ *
  * At the end the slack is zero again. What stays is a private copy of that text page, 4 KiB. */
 #include "base/clock.h"
 #include "kernel/maps.h"
@@ -19,6 +21,8 @@
 struct foothold {
 	uint64_t code; /* the stub's bytes; 0: not yet, or none */
 	uint64_t area; /* BATCH_AREA bytes; 0: not mapped */
+	uint64_t growing;     /* the end of a mapping that could be made longer by the area; 0: none */
+	bool grown;           /* it was: a further mapping was not to be had */
 	uint64_t instruction; /* a system call instruction of the program: only when there is no slack */
 	bool window;
 	const struct deadline *deadline; /* bounds each call; NULL: threads are waited for as long as they take */

@@ -109,6 +109,43 @@ def returning():
     program.kill()
 
 
+@test("SIGKILL of cairn at any step of a save leaves a program unharmed that can have no further mapping", timeout=300)
+def kill_full():
+    need_cairn()
+    need("strace")
+
+    def traced(program, *inject):
+        return subprocess.run(["strace", "-qq", "-o", "trace", "-e", "trace=ptrace", *inject, CAIRN, "checkpoint", "--no-live", "-vv", "-o", "image.cairn", str(program.pid)],
+                              stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+
+    def begin():
+        program = start([BUILD / "tests" / "kinds" / "protection", "limit"], f"job{len(list(pathlib.Path('.').glob('job*')))}")
+        program.wait_text("ready")
+        return program
+
+    def end(program):
+        program.path("go").touch()
+        program.succeed()
+    program = begin()
+    plain = traced(program)
+    check(plain.returncode == OK and "one is made longer" in plain.stderr, "a save that nothing happens to", plain.stderr)
+    calls = pathlib.Path("trace").read_text().splitlines()
+    mappings = pathlib.Path(f"/proc/{program.pid}/maps").read_bytes()
+    for step, number in enumerate(range(1, len(calls) + 1, 1 if LONG else 7)):
+        traced(program, "-e", f"inject=ptrace:signal=KILL:when={number}")
+        try:
+            unharmed(program.pid)
+            until(lambda: pathlib.Path(f"/proc/{program.pid}/maps").read_bytes() == mappings, "what was borrowed is given back", 10)
+        except Failure as failure:
+            raise Failure(f"dead at ptrace call {number}, {calls[number - 1]}: {failure}") from None
+        if step % 8 == 7:
+            # Each death costs some of the little room that stubs have.
+            end(program)
+            program = begin()
+            mappings = pathlib.Path(f"/proc/{program.pid}/maps").read_bytes()
+    end(program)
+
+
 def be_late(*worker):
     need_cairn()
     need("strace")

@@ -53,8 +53,10 @@ REFUSED = {
     "aiol": "AIO",
     "clone": "namespace",
     "fanotify": "fanotify",
+    "mlock": "ulimit -Hn",  # pages of shared memory, each an object of its own, until there are no more
     "mq": "notif",
     "munmap": "/proc/",
+    "pageswap": "ulimit -Hn",  # the same
     "pidfd": "/proc/",
     "secretmem": "secret",
     "userfaultfd": "userfaultfd",

@@ -3,7 +3,8 @@
  * was writable never becomes executable), PR_SET_MEMORY_MERGE (all of it may be merged by KSM).
  *
  * No file of /proc tells of the first. But the area that Cairn borrows is a new mapping, and so it is locked if new ones are: msync(2) with
- * MS_INVALIDATE says EBUSY of it, and mincore(2) whether it was filled at once. Put back: merging before the mappings are made, which then
+ * MS_INVALIDATE says EBUSY of it, and mincore(2) whether it was filled at once. Where the area is a part of an old mapping (tracee/foothold.h), nothing tells:
+ * a program that has locked none of its memory is taken for one that will not, one that has is refused. Put back: merging before the mappings are made, which then
  * have it as the old ones had; the others when no mapping will be made any more. */
 #include <errno.h>
 #include <linux/prctl.h>
@@ -66,12 +67,22 @@ static void add_unmerged(struct harvest *harvest, const struct map_list *list, C
 	}
 }
 
+static bool has_locked(const struct map_list *list)
+{
+	bool found = false;
+	for (size_t i = 0; i < list->maps.count; i++)
+		found |= list->maps.at[i].flags & MAP_FLAG_LOCKED;
+	return found;
+}
+
 static int capture(struct harvest *harvest, struct frozen_thread *thread, const struct batch *batch, void *note_, struct fault *fault)
 {
 	const struct note *note = note_;
+	if (thread->process->space->foothold.grown && has_locked(&thread->process->space->maps))
+		return fault_set(fault, FAULT_UNSUPPORTED, ENOTSUP, "has as many mappings as it may (sysctl vm.max_map_count) and locked memory: whether it wants new "
+				 "ones locked (mlockall) cannot be asked; try to raise that limit");
 	int64_t mdwe = batch_result(batch, note->mdwe);
 	bool locked = batch_result(batch, note->locked) == -EBUSY, merge = batch_result(batch, note->merge) > 0;
-	(void)fault;
 	if (!locked && !merge && mdwe <= 0)
 		return 0;
 	Cairn__SpaceModes *message = HARVEST_MESSAGE(harvest, Cairn__SpaceModes, cairn__space_modes__init);

@@ -121,6 +121,9 @@ static int capture_map(struct harvest *harvest, const struct frozen_process *pro
 		message->huge_page_size = map->flags & MAP_FLAG_HUGETLB ? map->page_size : 0;
 		return hidden_add(harvest, process, map, *ret_object, &message->size, fault);
 	}
+	if (fd < 0 && errno == EMFILE)
+		return fault_set(fault, FAULT_UNSUPPORTED, EMFILE, "shared memory at 0x%llx: there are more objects of it than Cairn may have descriptors (%zu so far); "
+				 "try to raise `ulimit -Hn`", (unsigned long long)map->start, harvest->contents.count);
 	if (fd < 0)
 		return fault_set(fault, fault_class_of(errno), errno, "shared memory at 0x%llx: open %s: %s",
 				 (unsigned long long)map->start, path, strerror(errno));
