@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* variant family: pages that a family shares copy-on-write are shared again, and those that differ stay apart, whoever wrote, unmapped or moved what */
 /* variant alone: children whose parent has overwritten everything share with each other */
+/* variant fifty: fifty children of a parent with 200 MB need as much memory afterwards as before */
 #include "probe.h"
 
 #include <sys/mman.h>
@@ -157,10 +158,54 @@ static long total_pss(void)
 	return total;
 }
 
+/* A figure that tests/run -v shows, and whether it is within a tenth. */
+static void compare_memory(long before, long after)
+{
+	printf("note: all together had %ld kB in memory (Pss), and have %ld\n", before, after);
+	if (labs(after - before) > before / 10)
+		probe_differs("more than a tenth lies between the two");
+}
+
+static void fifty(void)
+{
+	enum { COUNT = 50, LARGE = 200 * 1024 * 1024 / PAGE, OWN = 64 };
+	uint64_t *at = PROBE((uint64_t *)mmap(NULL, (size_t)LARGE * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+	pid_t children[COUNT];
+	for (uint64_t i = 0; i < LARGE * (uint64_t)WORDS; i += 8)
+		at[i] = mix(i);
+	for (int child = 0; child < COUNT; child++) {
+		if ((children[child] = PROBE(fork())))
+			continue;
+		const uint64_t first = (uint64_t)child * 700, own = UINT64_C(1) << 63 | (uint64_t)child;
+		for (uint64_t page = first; page < first + OWN; page++)
+			at[page * WORDS] = own;
+		__atomic_add_fetch(&board->ready, 1, __ATOMIC_SEQ_CST);
+		probe_wait();
+		while (!board->go)
+			nanosleep(&(struct timespec){ .tv_nsec = 2000000 }, NULL);
+		for (uint64_t page = 0; page < LARGE; page++)
+			if (at[page * WORDS] != (page - first < OWN ? own : mix(page * WORDS)))
+				_exit(1);
+		_exit(0);
+	}
+	while (board->ready < COUNT)
+		nanosleep(&(struct timespec){ .tv_nsec = 2000000 }, NULL);
+	long before = total_pss();
+	probe_save();
+	compare_memory(before, total_pss());
+	board->go = 1;
+	for (int child = 0; child < COUNT; child++)
+		probe_join(children[child], "child");
+}
+
 int main(int argc, char **argv)
 {
 	bool alone = argc > 1 && !strcmp(argv[1], "alone");
 	board = PROBE((struct board *)mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
+	if (argc > 1 && !strcmp(argv[1], "fifty")) {
+		fifty();
+		return probe_end();
+	}
 	memory = PROBE((unsigned char *)mmap(NULL, PAGES * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
 	for (long page = 0; page < PAGES; page++)
 		fill(page, (uint64_t)page + 1);

@@ -36,6 +36,8 @@ def finish(program):
     program.path("go").touch()
     status = program.wait(60)
     check(status == 0, f"the probe ended with {status}", program.text(), program.text("err"))
+    for note in re.findall("^note: (.*)", program.text(), re.MULTILINE):
+        print(note)
 
 
 def twice(name, words, refusable, permission, options=()):

@@ -7,6 +7,7 @@
 /* variant everything: what processes share but are not threads of one: all of it */
 /* variant mixed: one child shares memory and files, another the working directory, a third the files and the directory */
 /* variant brothers: three processes share memory, and their parent does not */
+/* variant matrix: children with every mix of shared parts that clone(2) grants, all at once, share with each other what they shared */
 /* variant adjustments: two processes that share their semaphore adjustments go on to */
 #include "probe.h"
 
@@ -27,8 +28,8 @@ static const struct { int bit, type; unsigned long flag; const char *name; } par
 
 /* In memory that all have, however they were made. */
 struct board {
-	volatile int begun, step, done[8];
-	volatile int private_[8];
+	volatile int begun, step, done[32];
+	volatile int private_[32];
 	volatile uint32_t wake;
 	pid_t middle;
 };
@@ -305,6 +306,37 @@ static void brothers(void)
 	probe_join(-1, "a brother");
 }
 
+static void matrix(void)
+{
+	enum { MIXES = 32 };
+	pid_t children[MIXES];
+	int bits[MIXES], count = 0;
+	open_77();
+	for (int mix = 0; mix < MIXES; mix++)
+		if (!(mix & SIGHAND) || (mix & VM)) { /* else EINVAL */
+			bits[count] = mix;
+			children[count] = bear(count, mix, 0, mix & VM ? writes : NULL);
+			count++;
+		}
+	probe_save();
+	for (int i = 0; i < count; i++) {
+		char who[32];
+		snprintf(who, sizeof who, "parent and mix %#x", (unsigned)bits[i]);
+		compare(getpid(), children[i], bits[i], who);
+		for (int j = 0; j < i; j++) {
+			snprintf(who, sizeof who, "mixes %#x and %#x", (unsigned)bits[i], (unsigned)bits[j]);
+			compare(children[i], children[j], bits[i] & bits[j], who);
+		}
+	}
+	board->step = 1;
+	for (int i = 0; i < count; i++)
+		await_done(i);
+	PROBE_TRUE(written >= 100, "what one of them wrote");
+	board->step = 2;
+	for (int i = 0; i < count; i++)
+		probe_join(children[i], "a child");
+}
+
 static void adjustments(void)
 {
 	pid_t child = bear(0, SYSVSEM, 0, NULL);
@@ -318,7 +350,7 @@ int main(int argc, char **argv)
 {
 	const struct { const char *name; void (*run)(void); } variants[] = {
 		{ "memory", memory }, { "files", files }, { "locks", locked }, { "directory", directory }, { "handlers", handlers }, { "everything", everything },
-		{ "mixed", mixed }, { "brothers", brothers }, { "adjustments", adjustments },
+		{ "mixed", mixed }, { "matrix", matrix }, { "brothers", brothers }, { "adjustments", adjustments },
 	};
 	make_board();
 	for (size_t i = 0; i < sizeof variants / sizeof *variants; i++)

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* probe: twenty threads keep their ids, names, thread-local storage, masks and stacks, asleep or running */
+/* variant twenty: twenty threads keep their ids, names, thread-local storage, masks and stacks, asleep or running */
+/* variant many: so do 2,000 */
 #include "probe.h"
 
 #include <pthread.h>
 #include <signal.h>
 #include <sys/prctl.h>
 
-enum { THREADS = 20 };
+enum { FEW = 20, MANY = 2000, STACK = 128 * 1024 };
 static pthread_barrier_t begun;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t over = PTHREAD_COND_INITIALIZER;
@@ -22,7 +23,7 @@ static void *work(void *argument)
 	PROBE(prctl(PR_SET_NAME, name));
 	sigset_t mask, seen_mask;
 	sigemptyset(&mask);
-	sigaddset(&mask, (int)(SIGRTMIN + self));
+	sigaddset(&mask, (int)(SIGRTMIN + self % 30));
 	pthread_sigmask(SIG_SETMASK, &mask, NULL);
 	probe_fill(local, sizeof local, (uint64_t)self);
 	unsigned char stack[20000];
@@ -40,7 +41,7 @@ static void *work(void *argument)
 			counted = counted + 1;
 	} else {
 		while (!done)
-			nanosleep(&(struct timespec){ .tv_nsec = 1000000 * (self + 1) }, NULL);
+			nanosleep(&(struct timespec){ .tv_nsec = 1000000 * (self % 900 + 1) }, NULL);
 	}
 	PROBE_SAME(syscall(SYS_gettid), tid, "thread id");
 	PROBE(prctl(PR_GET_NAME, seen));
@@ -52,12 +53,17 @@ static void *work(void *argument)
 	return (void *)(self * 3);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
-	pthread_t threads[THREADS];
-	pthread_barrier_init(&begun, NULL, THREADS + 1);
-	for (long i = 0; i < THREADS; i++)
-		PROBE_SAME(pthread_create(&threads[i], NULL, work, (void *)i), 0, "set-up");
+	static pthread_t threads[MANY];
+	const long count = argc > 1 && !strcmp(argv[1], "many") ? MANY : FEW;
+	pthread_attr_t attributes;
+	pthread_attr_init(&attributes);
+	pthread_attr_setstacksize(&attributes, STACK);
+	pthread_barrier_init(&begun, NULL, (unsigned)count + 1);
+	for (long i = 0; i < count; i++)
+		if (pthread_create(&threads[i], &attributes, work, (void *)i))
+			probe_skip("%ld threads are more than are permitted", count);
 	pthread_barrier_wait(&begun);
 
 	probe_save();
@@ -66,7 +72,7 @@ int main(void)
 	done = true;
 	pthread_cond_broadcast(&over);
 	pthread_mutex_unlock(&lock);
-	for (long i = 0; i < THREADS; i++) {
+	for (long i = 0; i < count; i++) {
 		void *value = NULL;
 		PROBE_SAME(pthread_join(threads[i], &value), 0, "join");
 		PROBE_SAME((long)value, i * 3, "value of a thread");
