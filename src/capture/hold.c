@@ -100,10 +100,15 @@ int snapshot_give_out(struct snapshot *snapshot, struct fault *fault)
 		rc = give_batch(giving, fault);
 	for (size_t i = 0; rc == 0 && i < snapshot->stores.count; i++) {
 		struct snapshot_store *store = &snapshot->stores.at[i];
+		if (snapshot->unsettled) {
+			store_settle(store);
+			continue;
+		}
 		places_settle(&store->fresh);
 		places_merge(&store->places, &store->fresh);
 		vec_finish(&store->fresh);
 	}
+	snapshot->unsettled &= rc < 0;
 	if (cursor)
 		snapshot->sink->forget(cursor);
 	free(giving);

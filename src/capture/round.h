@@ -76,6 +76,9 @@ struct worker {
 /* Ends the round: the first fault is its result. Thread-safe. */
 void round_fail(struct round *round, const struct fault *fault);
 
+/* What a round came to becomes the store's state. */
+void store_settle(struct snapshot_store *store);
+
 /* slices.c. Small mappings of one process go to one thread, which opens its memory once. Up to ROUND_SLICES of one process into @slices; 0: there are no
  * more, or the round has failed. Thread-safe. */
 size_t round_take_slices(struct round *round, struct slice *slices);

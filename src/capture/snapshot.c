@@ -127,28 +127,56 @@ static int look_through_mapped(struct worker *worker, const struct slice *slice,
 	return rc < 0 || joins(slice->source, next) ? rc : unit_flush(worker, slice->source, fault);
 }
 
+static int take_extents(struct worker *worker, const struct snapshot_source *source, enum snapshot_look look, uint64_t start, uint64_t end,
+			struct fault *fault)
+{
+	struct page_extent extents[EXTENTS];
+	int rc = 0;
+	while (rc == 0 && start < end) {
+		int count = pagemap_extents(&worker->pagemap, start, end, extents, EXTENTS, &start, fault);
+		rc = count < 0 ? count : 0;
+		for (int i = 0; rc == 0 && i < count; i++)
+			rc = take_extent(worker, source, look, &extents[i], fault);
+	}
+	return rc;
+}
+
+/* What is as it was when it was protected stays as it was stored; only the rest is looked at page by page. */
+static int take_changed(struct worker *worker, const struct slice *slice, struct fault *fault)
+{
+	const struct snapshot_source *source = slice->source;
+	struct page_extent changed[EXTENTS];
+	int rc = 0;
+	for (uint64_t at = slice->start, next; rc == 0 && at < slice->end; at = next) {
+		int count = pagemap_changed(&worker->pagemap, at, slice->end, changed, EXTENTS, &next, fault);
+		rc = count < 0 ? count : 0;
+		for (int i = 0; rc == 0 && i < count; i++) {
+			rc = at < changed[i].start ? kin_sift(worker, source, at, changed[i].start, keep_pages, NULL, fault) : 0;
+			if (rc == 0)
+				rc = take_extents(worker, source, LOOK_LAST, changed[i].start, changed[i].end, fault);
+			at = changed[i].end;
+		}
+		if (rc == 0 && at < next)
+			rc = kin_sift(worker, source, at, next, keep_pages, NULL, fault);
+	}
+	return rc;
+}
+
 /* @next: the source of the slice after it, NULL: none, and what was added is read now. */
 static int look_through(struct worker *worker, const struct slice *slice, const struct snapshot_source *next, enum snapshot_look look,
 			struct fault *fault)
 {
 	const struct snapshot_source *source = slice->source;
 	struct pagemap *pagemap = &worker->pagemap;
-	struct page_extent extents[EXTENTS];
 	if (source->map->image_inode)
 		return look_through_mapped(worker, slice, next, fault);
 	pagemap->anonymous = !source->map->inode;
 	pagemap->tracked = look != LOOK_ALL;
 	pagemap->written = look == LOOK_WRITTEN;
 	pagemap->protect = look == LOOK_PROTECT || look == LOOK_WRITTEN;
-	for (uint64_t at = slice->start; at < slice->end;) {
-		int count = pagemap_extents(pagemap, at, slice->end, extents, EXTENTS, &at, fault);
-		int rc = count < 0 ? count : 0;
-		for (int i = 0; rc == 0 && i < count; i++)
-			rc = take_extent(worker, source, look, &extents[i], fault);
-		if (rc < 0)
-			return rc;
-	}
-	return joins(source, next) ? 0 : unit_flush(worker, source, fault);
+	int rc = look == LOOK_LAST && worker->round->snapshot->asks_changed ? take_changed(worker, slice, fault) :
+				     take_extents(worker, source, look, slice->start, slice->end, fault);
+	return rc < 0 || joins(source, next) ? rc : unit_flush(worker, source, fault);
 }
 
 /* Was something in this slice protected, and then not stored? */
@@ -282,8 +310,7 @@ static void *work(void *context)
 	return NULL;
 }
 
-/* What a round came to becomes the store's state. */
-static void settle_store(struct snapshot_store *store)
+void store_settle(struct snapshot_store *store)
 {
 	places_settle(&store->fresh);
 	if (store->last) {
@@ -300,13 +327,15 @@ static void settle_store(struct snapshot_store *store)
 	vec_finish(&store->kept);
 }
 
-/* Bytes to copy, as far as smaps says. */
-static uint64_t expect_bytes(const struct snapshot_source *sources, size_t count)
+/* Bytes to copy, as far as smaps says; of what is only asked for changes, as many as take the time of that. */
+static uint64_t expect_bytes(const struct snapshot *snapshot, const struct snapshot_source *sources, size_t count)
 {
+	enum { ASKED_PER_COPIED = 256 };
 	uint64_t bytes = 0;
 	for (size_t i = 0; i < count; i++) {
 		const struct map *map = sources[i].map;
-		bytes += map && !map->image_inode ? map->anonymous : sources[i].end - sources[i].start;
+		uint64_t all = map && !map->image_inode ? map->anonymous : sources[i].end - sources[i].start;
+		bytes += sources[i].look == LOOK_LAST && snapshot->asks_changed ? all / ASKED_PER_COPIED : all;
 	}
 	return bytes;
 }
@@ -316,7 +345,7 @@ int snapshot_round(struct snapshot *snapshot, const struct snapshot_source *sour
 {
 	/* A thread costs a millisecond to begin and to end here: more than to copy some megabytes alone. */
 	enum { MOST_THREADS = 16, LITTLE_BYTES = 6 << 20, LITTLE_SOURCES = 1000 };
-	const uint64_t expected = expect_bytes(sources, count);
+	const uint64_t expected = expect_bytes(snapshot, sources, count);
 	struct round round = {
 		.snapshot = snapshot, .harvest = harvest, .sources = sources, .count = count, .lock = PTHREAD_MUTEX_INITIALIZER,
 		.expected = expected < UNIT_BYTES ? (size_t)expected / PAGE * PAGE : UNIT_BYTES,
@@ -337,8 +366,10 @@ int snapshot_round(struct snapshot *snapshot, const struct snapshot_source *sour
 		*fault = round.fault;
 		return fault->error ? -fault->error : -EIO;
 	}
-	for (size_t i = 0; i < snapshot->stores.count; i++)
-		settle_store(&snapshot->stores.at[i]);
+	/* A program that stands still does not wait for that. */
+	snapshot->unsettled = snapshot->hold.size > 0;
+	for (size_t i = 0; !snapshot->unsettled && i < snapshot->stores.count; i++)
+		store_settle(&snapshot->stores.at[i]);
 	return 0;
 }
 

@@ -16,6 +16,7 @@
 #include "base/log.h"
 #include "capture/capture.h"
 #include "capture/tree.h"
+#include "kernel/features.h"
 
 #ifndef UFFD_USER_MODE_ONLY
 #define UFFD_USER_MODE_ONLY 1
@@ -296,6 +297,7 @@ void track_choose(struct track *track, const struct harvest *survey, struct trac
 {
 	for (size_t i = 0; i < survey->processes.count; i++)
 		choose_process(track, survey->processes.at[i], kept, parent, snapshot);
+	snapshot->asks_changed = track->spaces.count && feature_changed();
 }
 
 void track_forget(struct tracked_space *space)

@@ -24,5 +24,7 @@ extern const struct feature features[];
 
 /* Effective capability of the calling process (CAP_* number). */
 bool feature_capability(int capability);
+/* Does pagemap_changed (kernel/pagemap.h) say pages that were given back, and such that never were there? Memory is tried with as the calls would have it. */
+bool feature_changed(void);
 /* May memory be served to a running program: userfaultfd with faults of the kernel's own and events of forks? */
 bool feature_events(void);

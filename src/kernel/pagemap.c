@@ -40,6 +40,16 @@ enum {
 
 enum { PAGE_BYTES = 4096, ENTRY_BYTES = 8, BATCH = 512 };
 
+/* 0 or more regions in @arg->vec, or a negative errno. */
+static int scan_ask(const struct pagemap *pagemap, struct scan_arg *arg, uint64_t *ret_next)
+{
+	int count = ioctl(pagemap->fd, CAIRN_PAGEMAP_SCAN, arg);
+	if (count < 0)
+		return -errno;
+	*ret_next = arg->walk_end;
+	return count;
+}
+
 /* @most: pages, after which it may stop; 0: never. */
 static int scan(const struct pagemap *pagemap, uint64_t start, uint64_t end, struct scan_region *regions, int space,
 		uint64_t most, uint64_t *ret_next)
@@ -63,11 +73,7 @@ static int scan(const struct pagemap *pagemap, uint64_t start, uint64_t end, str
 		.return_mask = SCAN_PRESENT | SCAN_SWAPPED | SCAN_PFNZERO | file | guard |
 			       (pagemap->tracked ? SCAN_WRITTEN : 0),
 	};
-	int count = ioctl(pagemap->fd, CAIRN_PAGEMAP_SCAN, &arg);
-	if (count < 0)
-		return -errno;
-	*ret_next = arg.walk_end;
-	return count;
+	return scan_ask(pagemap, &arg, ret_next);
 }
 
 /* A category that the kernel does not know is EINVAL, the whole request ENOTTY before 6.7. The first page is asked: it
@@ -168,6 +174,25 @@ static int scan_step(const struct pagemap *pagemap, uint64_t *at, uint64_t end, 
 	return count < 0 ? count : 0;
 }
 
+static int scan_changed(const struct pagemap *pagemap, uint64_t *at, uint64_t end, struct answer *answer)
+{
+	struct scan_region regions[BATCH];
+	const int space = answer->space - answer->count;
+	uint64_t next = *at;
+	/* These masks and no others are the short way. */
+	struct scan_arg arg = {
+		.size = sizeof arg, .flags = SCAN_CHECK_WPASYNC, .start = *at, .end = end,
+		.vec = (uintptr_t)regions, .vec_len = (uint64_t)(space < BATCH ? space : BATCH),
+		.category_mask = SCAN_WRITTEN, .return_mask = SCAN_WRITTEN,
+	};
+	int count = scan_ask(pagemap, &arg, &next);
+	for (int i = 0; i < count; i++)
+		answer_add(answer, regions[i].start, regions[i].end, PAGE_WRITTEN);
+	if (count >= 0)
+		*at = next;
+	return count < 0 ? count : 0;
+}
+
 /* A block of entries. Ends early, in front of the page that did not fit. */
 static int read_step(const struct pagemap *pagemap, uint64_t *at, uint64_t end, struct answer *answer)
 {
@@ -185,6 +210,11 @@ static int read_step(const struct pagemap *pagemap, uint64_t *at, uint64_t end, 
 	return 0;
 }
 
+static int scan_fault(struct fault *fault, int error, uint64_t start)
+{
+	return fault_set(fault, fault_class_of(error), error, "pagemap from 0x%llx: %s; try again", (unsigned long long)start, strerror(error));
+}
+
 int pagemap_extents(const struct pagemap *pagemap, uint64_t start, uint64_t end, struct page_extent *ret_extents,
 		    int space, uint64_t *ret_next, struct fault *fault)
 {
@@ -196,8 +226,21 @@ int pagemap_extents(const struct pagemap *pagemap, uint64_t start, uint64_t end,
 	while (rc == 0 && at < end && (pagemap->scan ? answer.count < space : true))
 		rc = pagemap->scan ? scan_step(pagemap, &at, end, &answer) : read_step(pagemap, &at, end, &answer);
 	if (rc < 0)
-		return fault_set(fault, fault_class_of(-rc), -rc, "pagemap from 0x%llx: %s; try again",
-				 (unsigned long long)start, strerror(-rc));
+		return scan_fault(fault, -rc, start);
+	*ret_next = at < end ? at : end;
+	return answer.count;
+}
+
+int pagemap_changed(const struct pagemap *pagemap, uint64_t start, uint64_t end, struct page_extent *ret_extents,
+		    int space, uint64_t *ret_next, struct fault *fault)
+{
+	struct answer answer = { ret_extents, 0, space };
+	uint64_t at = start;
+	int rc = 0;
+	while (rc == 0 && at < end && answer.count < space)
+		rc = scan_changed(pagemap, &at, end, &answer);
+	if (rc < 0)
+		return scan_fault(fault, -rc, start);
 	*ret_next = at < end ? at : end;
 	return answer.count;
 }
@@ -212,8 +255,7 @@ int pagemap_next(const struct pagemap *pagemap, uint64_t start, uint64_t end, ui
 		return 0;
 	int count = scan(&plain, start, end, &region, 1, 1, &next);
 	if (count < 0)
-		return fault_set(fault, fault_class_of(-count), -count, "pagemap from 0x%llx: %s; try again",
-				 (unsigned long long)start, strerror(-count));
+		return scan_fault(fault, -count, start);
 	*ret_address = count ? region.start : end;
 	return 0;
 }

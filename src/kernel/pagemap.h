@@ -43,6 +43,12 @@ struct page_extent {
  * A process that ended meanwhile has no pages: with the scan this is no fault. */
 int pagemap_extents(const struct pagemap *pagemap, uint64_t start, uint64_t end, struct page_extent *ret_extents,
 		    int space, uint64_t *ret_next, struct fault *fault);
+/* Of a tracked pagemap: the ranges of [@start, @end) whose pages are not as they were when they were protected: written since, given back since, or
+ * never there. What lies between them, up to *@ret_next, is there and unwritten. Only of private anonymous memory: of others a page that was given
+ * back leaves a marker that looks unwritten (mm/memory.c zap_install_uffd_wp_if_needed, 6.18). The kernel has a short way for this one question
+ * (fs/proc/task_mmu.c pagemap_scan_pmd_entry, 6.18): 0.45 ms per GiB of small pages, where pagemap_extents takes 2.8. */
+int pagemap_changed(const struct pagemap *pagemap, uint64_t start, uint64_t end, struct page_extent *ret_extents,
+		    int space, uint64_t *ret_next, struct fault *fault);
 /* The first page at or above @start that is present, swapped or a guard: *ret_address, @end when there is none before it. Cheap over
  * holes with the scan; without it *ret_address is @start. */
 int pagemap_next(const struct pagemap *pagemap, uint64_t start, uint64_t end, uint64_t *ret_address, struct fault *fault);

@@ -7,6 +7,7 @@
 #include <linux/userfaultfd.h>
 #include <stdio.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -14,6 +15,7 @@
 #include "base/fd.h"
 #include "kernel/maps.h"
 #include "kernel/pagemap.h"
+#include "kernel/features.h"
 #include "kernel/probe.h"
 
 bool probe_pagemap_scan(char *why, unsigned long size)
@@ -73,6 +75,44 @@ bool probe_wp_async(char *why, unsigned long size)
 	struct uffdio_api api = { .api = UFFD_API, .features = FEATURE_WP_ASYNC };
 	int error = fd < 0 || ioctl(fd, UFFDIO_API, &api) < 0 ? errno : 0;
 	return trial_says(error, "UFFD_FEATURE_WP_ASYNC", "try Linux 6.7 or later", why, size);
+}
+
+/* @memory: TRIAL_TABLES page tables' worth, registered with @fd. The first is used, and its second page was given back; nothing is in the others. */
+enum { TRIAL_TABLES = 3, TABLE_BYTES = 2 << 20, TRIAL_BYTES = TRIAL_TABLES * TABLE_BYTES };
+
+static bool changed_is_said(char *memory)
+{
+	struct pagemap pagemap;
+	struct page_extent extents[8];
+	const uint64_t start = (uint64_t)(uintptr_t)memory, page = 4096;
+	uint64_t at = start, next;
+	if (pagemap_open(getpid(), &pagemap, NULL) < 0)
+		return false;
+	pagemap.tracked = pagemap.protect = pagemap.anonymous = true;
+	/* Three pages are there, and protected; then the second is given back. */
+	int count = pagemap.scan ? pagemap_extents(&pagemap, start, start + TRIAL_BYTES, extents, 8, &next, NULL) : -1;
+	bool good = count == 1 && extents[0].end - start == 3 * page && madvise(memory + page, page, MADV_DONTNEED) == 0;
+	if (good)
+		count = pagemap_changed(&pagemap, at, start + TRIAL_BYTES, extents, 8, &next, NULL);
+	good = good && count == 2 && next == start + TRIAL_BYTES && extents[0].start == start + page && extents[0].end == start + 2 * page &&
+	       extents[1].start == start + 3 * page && extents[1].end == start + TRIAL_BYTES;
+	pagemap_close(&pagemap);
+	return good;
+}
+
+bool feature_changed(void)
+{
+	_close_ int fd = userfaultfd_new(USER_MODE_ONLY);
+	struct uffdio_api api = { .api = UFFD_API, .features = FEATURE_WP_ASYNC };
+	char *memory = mmap(NULL, TRIAL_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (memory == MAP_FAILED)
+		return false;
+	struct uffdio_register range = { .range = { (uint64_t)(uintptr_t)memory, TRIAL_BYTES }, .mode = UFFDIO_REGISTER_MODE_WP };
+	madvise(memory, TRIAL_BYTES, MADV_NOHUGEPAGE);
+	memory[0] = memory[4096] = memory[8192] = 1;
+	bool good = fd >= 0 && ioctl(fd, UFFDIO_API, &api) == 0 && ioctl(fd, UFFDIO_REGISTER, &range) == 0 && changed_is_said(memory);
+	munmap(memory, TRIAL_BYTES);
+	return good;
 }
 
 /* Following such a link needs CAP_CHECKPOINT_RESTORE in the initial user namespace (fs/proc/base.c
