@@ -159,11 +159,30 @@ static int wait_thread(struct frozen_thread *thread, const struct deadline *dead
 	}
 }
 
-/* A critical section of rseq does not survive the remote calls unnoticed: its abort handler is taken at once, as the
- * kernel would after a preemption (kernel/rseq.c rseq_ip_fixup, 6.18). */
+struct rseq_section {
+	uint32_t version, flags;
+	uint64_t start, length, abort;
+};
+
+/* Reads the section at @at. False: the kernel finds something wrong with it, and sends SIGSEGV when the thread goes back to its code (kernel/rseq.c
+ * rseq_get_rseq_cs, 6.18). */
+static bool read_section(const struct frozen_thread *thread, uint64_t at, struct rseq_section *ret_section)
+{
+	const uint64_t user_end = (UINT64_C(1) << 47) - 4096;
+	uint32_t signature;
+	if (at >= user_end || memory_read(thread->tid, at, ret_section, sizeof *ret_section, NULL) < 0)
+		return false;
+	return ret_section->version == 0 && ret_section->start < user_end && ret_section->length < user_end - ret_section->start &&
+	       ret_section->abort < user_end && ret_section->abort - ret_section->start >= ret_section->length &&
+	       memory_read(thread->tid, ret_section->abort - sizeof signature, &signature, sizeof signature, NULL) == 0 &&
+	       signature == thread->rseq.signature;
+}
+
+/* A critical section of rseq does not survive the remote calls unnoticed: its abort handler is taken at once, as the kernel would after a preemption
+ * (rseq_ip_fixup). With one that is wrong no call may be made: the signal would find all signals blocked, which costs the program its handler. */
 static int abort_rseq(struct frozen_thread *thread, struct fault *fault)
 {
-	struct { uint32_t version, flags; uint64_t start, length, abort; } section;
+	struct rseq_section section;
 	uint64_t pointer;
 	enum { RSEQ_CS_OFFSET = 8 };
 	if (!thread->rseq.address)
@@ -171,12 +190,14 @@ static int abort_rseq(struct frozen_thread *thread, struct fault *fault)
 	int rc = memory_read(thread->tid, thread->rseq.address + RSEQ_CS_OFFSET, &pointer, sizeof pointer, fault);
 	if (rc < 0 || !pointer)
 		return rc;
-	rc = memory_read(thread->tid, pointer, &section, sizeof section, fault);
-	if (rc == 0 && registers_ip(&thread->guest.home) - section.start < section.length) {
+	if (!read_section(thread, pointer, &section))
+		return fault_set_transient(fault, FAULT_VANISHED, EAGAIN, "thread %d: is about to get SIGSEGV for a restartable sequence (rseq) that is none; try again",
+					   thread->tid);
+	if (registers_ip(&thread->guest.home) - section.start < section.length) {
 		log_debug("thread %d: was in an rseq critical section, goes to its abort handler", thread->tid);
 		registers_set_ip(&thread->guest.home, section.abort);
 	}
-	return rc;
+	return 0;
 }
 
 /* What a program's own filters, or its handler of system calls (syscall user dispatch), would say to Cairn's calls. Filters that Cairn has as well let them pass (kinds/tasks/seccomp.c). Without a deputy
@@ -236,11 +257,12 @@ static int examine_thread(struct harvest *harvest, struct frozen_thread *thread,
 	if (rc == 0 && thread->restart.timed && !sleep.known)
 		log_debug("thread %d: since when it has slept is not known (%" PRIu64 " switches, %s)", thread->tid, thread->status.voluntary_switches,
 			  since ? "it seems later than the stop" : "not the sleep that was looked at");
-	if (rc == 0)
-		rc = abort_rseq(thread, fault);
+	const int sequence = rc == 0 ? abort_rseq(thread, fault) : 0;
 	if (rc == 0 && memcmp(&before, &thread->guest.home, sizeof before))
 		rc = ptrace_set_registers(thread->tid, &thread->guest.home, fault);
 	thread->examined = rc == 0;
+	if (rc == 0)
+		rc = sequence;
 	/* Nobody can block it, so that it would come in the middle of Cairn's calls. */
 	if (rc == 0 && !thread->process->job_stopped && ((thread->status.signal_pending | thread->status.shared_pending) >> (SIGSTOP - 1) & 1))
 		return fault_set_transient(fault, FAULT_VANISHED, EAGAIN, "thread %d: is just being stopped by a signal; try again", thread->tid);

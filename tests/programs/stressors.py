@@ -7,10 +7,12 @@ import pathlib
 import random
 import subprocess
 import sys
+import tempfile
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-from cairn_test import OK, UNSUPPORTED, Skip, alive, check, fault_line, main, need, start, test, unharmed
+from cairn_test import (BUILD, OK, UNSUPPORTED, Skip, alive, become_ordinary_user, cairn, check, fault_line, job_of, jobs, main, need, reap, run, sh,
+                        start, test, unharmed, until)
 
 STRESSORS = """af-alg affinity aio aiol alarm atomic bad-altstack bigheap branch brk bsearch clock clone close context cpu cpu-online crypt cyclic daemon
     dev-shm dnotify env eventfd exec exit-group fanotify fault fifo fork forkheavy fp fp-error full funccall funcret futex getrandom goto hash
@@ -26,27 +28,25 @@ STRESSORS = """af-alg affinity aio aiol alarm atomic bad-altstack bigheap branch
 # Quick ones of each sort, also in the ordinary run.
 QUICK = "context nanosleep sigq timerfd mutex futex".split()
 
-# Why a stressor is not tried: what it needs, or what it is about, is something that no checkpoint could keep.
+# Why a stressor is not tried: what it does to the machine, or counts of the kernel that nobody can set.
 EXCLUDED = {
     "cpu-online": "takes processors of this machine away",
     "smi": "provokes interrupts of this machine's firmware",
-    "ioport": "reads ports of this machine's hardware",
     "swap": "makes swap areas of the whole machine",
     "watchdog": "would reboot the machine",
     "loadavg": "makes as many threads as the machine can bear",
     "oom-pipe": "fills the memory of the whole machine",
     "resources": "takes all of the machine's memory and descriptors",
     "softlockup": "keeps all processors by real-time priority",
-    "cyclic": "measures the latency of real-time threads, of which a save is a part",
-    "sleep": "makes a thousand threads that sleep for nanoseconds and measure it",
-    "netlink-proc": "listens to the kernel's word on processes of the whole machine",
-    "uprobe": "sets probes into programs of the whole machine",
-    "physpage": "asks which physical pages it has",
-    "netlink-task": "compares its own count of context switches with the kernel's, which begins anew",
-    "vforkmany": "a chain of vfork children, each of which waits for the next: none can be stopped before all have ended",
-    "daemon": "its daemons leave the tree, and keep pipes into it",
-    "dev-shm": "fills /dev/shm, where images and other tests lie",
+    "netlink-task": "compares its own count of context switches with the kernel's, which begins anew and which nobody can set",
 }
+
+# Who does not run as root.
+OF_USER = "exec spawn".split()
+# What it needs in its environment: glibc registers a thread's restartable sequences before the stressor could.
+ENVIRONMENT = {"rseq": {"GLIBC_TUNABLES": "glibc.pthread.rseq=0"}}
+# Whose processes leave the tree, but not a job.
+IN_JOB = ["daemon"]
 
 # What may be refused by name at some moments: the word that says so.
 REFUSED = {
@@ -70,9 +70,21 @@ def words(name, seconds):
             f"--{name}", "1"]
 
 
+def give_place(name):
+    """A file system in memory that is the stressor's alone, where it looks for one; returns where the test works."""
+    if name == "tmpfs":
+        os.mkdir("memory")
+        sh("mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", pathlib.Path("memory").resolve())
+    if name == "dev-shm":
+        place = tempfile.TemporaryDirectory(dir=BUILD)
+        sh("mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", "/dev/shm")
+        return place
+    return tempfile.TemporaryDirectory()
+
+
 def runs_here(name):
     """What it says if it does not, unsaved."""
-    done = subprocess.run(words(name, 1), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=100)
+    done = subprocess.run(words(name, 1), env={**os.environ, **ENVIRONMENT.get(name, {})}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=100)
     text = done.stdout.decode(errors="replace")
     if done.returncode == 0 and "skipp" not in text and "fail:" not in text:
         return None
@@ -94,26 +106,52 @@ def round_trip(program, name):
     return True
 
 
-def stress(name):
-    need("stress-ng")
-    if name in EXCLUDED:
-        raise Skip(EXCLUDED[name])
-    why = runs_here(name)
-    if why:
-        raise Skip(f"does not run here without Cairn: {why}")
-    seed = int(os.environ.get("CAIRN_TEST_SEED", random.randrange(1 << 30)))
-    moments = random.Random(seed)
-    print("seed", seed)
-    program = start(words(name, 6))
+def job_trip(name, image):
+    """The same of a job: its tree, and what has left it."""
+    cairn("checkpoint", name, "-o", image, "--kill", "--timeout", "100", status=OK, timeout=120)
+    until(lambda: reap() or not jobs(), "the end of the killed job")
+    cairn("restore", "-d", image, status=OK)
+    job_of(name)
+
+
+def stress_job(name, moments):
+    program = run("--name", name, "--", *words(name, 6))
+    job_of(name)
+    for trip in range(3):
+        time.sleep(moments.uniform(.05, .8))
+        job_trip(name, f"{trip}.cairn")
+    until(lambda: reap() or not jobs(), "the end of the job", 120)
+    return program
+
+
+def stress_tree(name, moments, directory):
+    program = start(words(name, 6), directory, ENVIRONMENT.get(name))
     trips = 0
     for _ in range(3):
         time.sleep(moments.uniform(.05, .8))
         trips += alive(program.pid) and round_trip(program, name)
     check(trips or name in REFUSED, "it ended before the first save")
     program.succeed(120)
-    text = program.text() + program.text("err")
-    check("fail:" not in text and "error:" not in text, f"seed {seed}: stress-ng found something wrong", text)
-    check("successful run completed" in text, f"seed {seed}: stress-ng says nothing of success", text)
+    return program
+
+
+def stress(name):
+    need("stress-ng")
+    if name in EXCLUDED:
+        raise Skip(EXCLUDED[name])
+    if name in OF_USER:
+        become_ordinary_user()
+    with give_place(name) as directory:
+        why = runs_here(name)
+        if why:
+            raise Skip(f"does not run here without Cairn: {why}")
+        seed = int(os.environ.get("CAIRN_TEST_SEED", random.randrange(1 << 30)))
+        print("seed", seed)
+        moments = random.Random(seed)
+        program = stress_job(name, moments) if name in IN_JOB else stress_tree(name, moments, directory)
+        text = program.text() + program.text("err")
+        check("fail:" not in text and "error:" not in text, f"seed {seed}: stress-ng found something wrong", text)
+        check("successful run completed" in text, f"seed {seed}: stress-ng says nothing of success", text)
 
 
 def declare(name):
@@ -129,7 +167,7 @@ for stressor in STRESSORS:
 
 @test("every stressor that is excluded or refused is one of those listed", quick=True)
 def listed():
-    for name in [*EXCLUDED, *REFUSED, *QUICK]:
+    for name in [*EXCLUDED, *REFUSED, *QUICK, *OF_USER, *ENVIRONMENT, *IN_JOB]:
         check(name in STRESSORS, f"{name} is not a stressor of these classes")
 
 
