@@ -215,10 +215,11 @@ bool tree_flags_stayed(const struct harvest *harvest, const struct harvest *now)
 }
 
 /* In the middle of exec, and from the moment its memory is gone until it is a zombie, a process's files in /proc belong to root
- * (fs/proc/base.c task_dump_owner): for an ordinary user that passes, and is no refusal. */
+ * (fs/proc/base.c task_dump_owner): for an ordinary user that passes, and is no refusal. On a busy machine it may wait for a processor in that state. */
 bool tree_passes(int rc, int *tries)
 {
-	if ((rc != -EACCES && rc != -EPERM) || geteuid() == 0 || ++*tries > 20)
+	enum { MOST_TRIES = 300 }; /* and as many milliseconds at least */
+	if ((rc != -EACCES && rc != -EPERM) || geteuid() == 0 || ++*tries > MOST_TRIES)
 		return false;
 	clock_sleep_ns(1000000);
 	return true;

@@ -47,14 +47,31 @@ static unsigned long options_of(bool newborn)
 							  PTRACE_O_TRACEEXEC : 0);
 }
 
+/* A thread that execs takes the number of its process's first one, if it is another (fs/exec.c de_thread). Who was waiting then for the exec to end, as
+ * PTRACE_SEIZE does, is told EPERM for the end of the old one: the new one has to be asked. */
+static int seize(pid_t tid, unsigned long options)
+{
+	enum { MOST_TRIES = 3 };
+	int error = 0;
+	for (int i = 0; i < MOST_TRIES; i++) {
+		if (ptrace(PTRACE_SEIZE, tid, NULL, options) == 0)
+			return 0;
+		error = errno;
+		if (error != EPERM || is_ending(tid) || tracer_of(tid))
+			break;
+	}
+	return -error;
+}
+
 int ptrace_seize(pid_t tid, bool newborn, struct fault *fault)
 {
-	if (ptrace(PTRACE_SEIZE, tid, NULL, options_of(newborn)) == 0)
+	int rc = seize(tid, options_of(newborn));
+	if (rc == 0)
 		return 0;
 	/* EPERM is also what an ending thread gives (kernel/ptrace.c ptrace_attach looks at exit_state). */
-	if (errno == EPERM && is_ending(tid))
+	if (rc == -EPERM && is_ending(tid))
 		return fault_set_transient(fault, FAULT_VANISHED, ESRCH, "thread %d: ended meanwhile", tid);
-	pid_t tracer = errno == EPERM ? tracer_of(tid) : 0;
+	pid_t tracer = rc == -EPERM ? tracer_of(tid) : 0;
 	/* Born by clone(2) with CLONE_PTRACE of one that is seized already: it is too, in the same way (kernel/ptrace.h ptrace_init_task). */
 	if (tracer == getpid())
 		return 0;
@@ -62,10 +79,11 @@ int ptrace_seize(pid_t tid, bool newborn, struct fault *fault)
 		return fault_set(fault, FAULT_UNSUPPORTED, EBUSY,
 				 "is traced by process %d already; try again when that debugger or tracer is detached",
 				 tracer);
-	if (errno == EPERM)
+	if (rc == -EPERM)
 		return fault_set(fault, FAULT_PERMISSION, EPERM,
 				 "the kernel does not let this user trace it; try as root, or as the user it "
 				 "belongs to (and see /proc/sys/kernel/yama/ptrace_scope)");
+	errno = -rc;
 	return fail(fault, "seize", tid);
 }
 
