@@ -172,11 +172,25 @@ static void sort_tree(struct harvest *harvest)
 	harvest->processes = sorted;
 }
 
+/* A zombie whose parent ended before it was frozen belongs to nobody of the tree any more: whoever has it now reaps it. */
+static void drop_strays(struct freezing *freezing)
+{
+	struct harvest *harvest = freezing->harvest;
+	for (size_t i = 1; i < harvest->processes.count;) {
+		struct frozen_process *process = harvest->processes.at[i];
+		if (process->zombie && (process->vanished || !find_known(freezing, process->stat.parent)))
+			forget_process(freezing, process);
+		else
+			i++;
+	}
+}
+
 /* A process whose parent ended before it was frozen has come to another one. */
 static int find_parents(struct freezing *freezing, struct fault *fault)
 {
 	struct harvest *harvest = freezing->harvest;
 	bool moved = false;
+	drop_strays(freezing);
 	for (size_t i = 1; i < harvest->processes.count; i++) {
 		struct frozen_process *process = harvest->processes.at[i], *before = process->parent;
 		pid_t parent = process->stat.parent;
@@ -212,7 +226,9 @@ static int check_whole(struct frozen_process *process, const void *context, stru
 static int read_frozen(struct frozen_process *process, const void *context, struct arena *arena, struct fault *fault)
 {
 	(void)context;
-	return tree_read_process(process, arena, fault);
+	int rc = tree_read_process(process, arena, fault);
+	process->vanished = process->zombie && (rc == -ESRCH || rc == -ENOENT);
+	return process->vanished ? 0 : rc;
 }
 
 /* A frozen process makes no children; those it has are frozen in turn. */

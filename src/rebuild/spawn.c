@@ -374,7 +374,7 @@ static int bear_in_session(struct rebuild *rebuild, struct rebuild_process *pare
 	if (rc == 0)
 		rc = RUN_ONE(parent, prctl, fault, PR_SET_CHILD_SUBREAPER, 0);
 	for (struct rebuild_process *child = parent->first_child; rc == 0 && child; child = child->next_sibling)
-		if (child->plan->process->session == session && !child->plan->process->zombie)
+		if (child->plan->process->session == session)
 			rc = spawn_below(rebuild, child, fault);
 	return rc;
 }
@@ -393,7 +393,7 @@ static int bear_children(struct rebuild *rebuild, struct rebuild_process *proces
 				rc = bear_in_session(rebuild, process, child->plan->process->session, fault);
 		} else if (born_before(process, child) == before) {
 			rc = bear(bearer_of(rebuild, child, process), child, fault);
-			if (rc == 0 && !child->plan->process->zombie)
+			if (rc == 0) /* zombies have nobody below, but may have made a session that orphans of theirs are in */
 				rc = spawn_below(rebuild, child, fault);
 		}
 		if (rc < 0)

@@ -129,6 +129,48 @@ while [ ! -e go ]; do sleep 0.02; done
     until(lambda: reap() or not jobs(), "the end")
 
 
+WIDOW = """
+import os, time
+PAUSE = 0.01
+def wait_for(name):
+    while not os.path.exists(name):
+        time.sleep(PAUSE)
+leader = os.fork()
+if not leader:
+    os.setsid()
+    if os.fork():
+        os._exit(7)
+    wait_for("go")
+    with open("orphan", "w") as out:
+        out.write(f"{os.getsid(0)} {os.getpgid(0)} {os.getppid()}")
+    os.rename("orphan", "said")
+    os._exit(0)
+os.waitid(os.P_PID, leader, os.WEXITED | os.WNOWAIT)
+print("ready", leader, flush=True)
+wait_for("said")
+print("status", os.waitstatus_to_exitcode(os.waitpid(leader, 0)[1]), flush=True)
+"""
+
+
+@test("an orphan stays in the session and group of a leader that has ended and is not waited for yet", user=True)
+def widowed():
+    need_cairn()
+    write("widow.py", WIDOW)
+    program = run("--name", "widowed", "--", PYTHON, "widow.py")
+    program.wait_text("ready")
+    leader = program.text().split()[1]
+    job_of("widowed")
+    for number in (1, 2):
+        cairn("checkpoint", "widowed", "-o", f"{number}.cairn", "--kill", status=OK)
+        until(lambda: not jobs(), "the end of the job")
+        cairn("restore", "-d", f"{number}.cairn", status=OK)
+    pathlib.Path("go").touch()
+    until(lambda: "status" in program.text(), "the leader's status")
+    equal(program.text().split()[-1], "7", "the leader's status")
+    equal(pathlib.Path("said").read_text(), f"{leader} {leader} 1", "session, group and parent of the orphan")
+    until(lambda: reap() or not jobs(), "the end")
+
+
 @test("cairn kill ends a job and all its processes; names are checked", user=True)
 def kill():
     need_cairn()

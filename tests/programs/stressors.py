@@ -26,7 +26,7 @@ STRESSORS = """af-alg affinity aio aiol alarm atomic bad-altstack bigheap branch
     vforkmany vm vm-addr vm-rw vm-segv vm-splice wait waitcpu watchdog wcs x86cpuid yield zero zlib zombie""".split()
 
 # Quick ones of each sort, also in the ordinary run.
-QUICK = "context nanosleep sigq timerfd mutex futex".split()
+QUICK = "context daemon nanosleep sigq timerfd mutex futex".split()
 
 # Why a stressor is not tried: what it does to the machine, or counts of the kernel that nobody can set.
 EXCLUDED = {
