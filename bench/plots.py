@@ -12,6 +12,7 @@ PLOTS = {
     "threads": ("Threads of one process", "threads", "ms", True),
     "mappings": ("Mappings of one process", "mappings", "ms", True),
     "descriptors": ("Descriptors of one process", "descriptors", "ms", True),
+    "connections": ("TCP sockets of one process, both ends inside", "sockets", "ms", True),
     "codecs": ("Ways to store memory such as interpreters have", "size, part of the memory", "ms", False),
 }
 
