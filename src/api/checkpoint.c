@@ -204,12 +204,24 @@ static int take(struct save *save, const struct harvest *known, struct fault *fa
 	return rc;
 }
 
+/* Rounds of copying lie between the survey and this look just before the freeze. Where the mappings are the same still, what smaps said of them then is good
+ * enough: whether it stayed so is asked when the program runs on. */
+static int look_again(const struct save *save, struct harvest *known, struct fault *fault)
+{
+	int rc = tree_survey_spaces(known, save->pid, MAPS_PLACES, fault);
+	if (rc < 0 || tree_adopt_all(known, &save->survey))
+		return rc;
+	harvest_finish(known);
+	*known = (struct harvest){ .policy = save->policy };
+	return tree_survey_spaces(known, save->pid, MAPS_FLAGS, fault);
+}
+
 /* Takes the tree while its mappings' flags are known only from a look before; the look after says whether that was right. */
 static int take_live(struct save *save, struct fault *fault)
 {
 	struct harvest known = { .policy = save->policy }, now = { .policy = save->policy };
 	bool is_fresh = !save->track.spaces.count; /* no rounds of copying lie between */
-	int rc = is_fresh ? 0 : tree_survey_spaces(&known, save->pid, fault);
+	int rc = is_fresh ? 0 : look_again(save, &known, fault);
 	if (rc == 0)
 		rc = take(save, is_fresh ? &save->survey : &known, fault);
 	harvest_finish(&known);
@@ -217,7 +229,7 @@ static int take_live(struct save *save, struct fault *fault)
 		thaw(save, FREEZE_RUN);
 	if (rc < 0)
 		return rc;
-	bool good = tree_survey_spaces(&now, save->pid, NULL) == 0 && tree_flags_stayed(&save->harvest, &now);
+	bool good = tree_survey_spaces(&now, save->pid, MAPS_FLAGS, NULL) == 0 && tree_flags_stayed(&save->harvest, &now);
 	harvest_finish(&now);
 	if (good)
 		return 0;

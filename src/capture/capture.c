@@ -407,6 +407,6 @@ int capture_begin(struct harvest *harvest, pid_t target, const struct capture_po
 			pause_ns *= 2;
 		harvest_finish(&look);
 		look = (struct harvest){ .policy = *policy };
-		now.known = live->known && tree_survey_spaces(&look, target, NULL) == 0 ? &look : NULL;
+		now.known = live->known && tree_survey_spaces(&look, target, MAPS_FLAGS, NULL) == 0 ? &look : NULL;
 	}
 }

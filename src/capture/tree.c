@@ -189,6 +189,16 @@ bool tree_adopt_flags(struct frozen_process *process, const struct harvest *know
 	return true;
 }
 
+bool tree_adopt_all(struct harvest *harvest, const struct harvest *known)
+{
+	for (size_t i = 0; i < harvest->processes.count; i++) {
+		struct frozen_process *process = harvest->processes.at[i];
+		if (process->space && !tree_adopt_flags(process, known))
+			return false;
+	}
+	return true;
+}
+
 bool tree_flags_stayed(const struct harvest *harvest, const struct harvest *now)
 {
 	for (size_t i = 0; i < harvest->processes.count; i++) {
@@ -341,10 +351,10 @@ static size_t meet_next(struct harvest *harvest, size_t first)
 }
 
 /* Generation by generation. */
-int tree_survey_spaces(struct harvest *harvest, pid_t root, struct fault *fault)
+int tree_survey_spaces(struct harvest *harvest, pid_t root, enum maps_detail detail, struct fault *fault)
 {
 	struct pid_list adopted = { 0 };
-	const struct survey survey = { tree_add_process(harvest, root, NULL), survey_detail(&harvest->policy) };
+	const struct survey survey = { tree_add_process(harvest, root, NULL), detail };
 	int rc = 0;
 	if (harvest->policy.adopter && proc_children(harvest->policy.adopter, &adopted, NULL) == 0)
 		for (size_t i = 0; i < adopted.pids.count; i++)
@@ -360,7 +370,7 @@ int tree_survey_spaces(struct harvest *harvest, pid_t root, struct fault *fault)
 
 int tree_survey(struct harvest *harvest, pid_t root, struct fault *fault)
 {
-	int rc = tree_survey_spaces(harvest, root, fault);
+	int rc = tree_survey_spaces(harvest, root, survey_detail(&harvest->policy), fault);
 	return rc < 0 ? rc : files_read(harvest, fault);
 }
 

@@ -17,10 +17,11 @@ typedef int tree_worker(struct frozen_process *process, const void *context, str
 int tree_work(struct harvest *harvest, size_t first, tree_worker *work, const void *context, struct fault *fault);
 /* Takes what only smaps says from a look at the running tree just before. false: the mappings are not the same any more. */
 bool tree_adopt_flags(struct frozen_process *process, const struct harvest *known);
+bool tree_adopt_all(struct harvest *harvest, const struct harvest *known);
 /* Nor did it change until a look just after the program went on? madvise(2) changes it unseen in /proc/PID/maps. */
 bool tree_flags_stayed(const struct harvest *harvest, const struct harvest *now);
 /* Processes and mappings of a running tree; with all descriptors. */
-int tree_survey_spaces(struct harvest *harvest, pid_t root, struct fault *fault);
+int tree_survey_spaces(struct harvest *harvest, pid_t root, enum maps_detail detail, struct fault *fault);
 int tree_survey(struct harvest *harvest, pid_t root, struct fault *fault);
 
 /* Children of all its threads that are known, before that of all that it has. */
