@@ -63,9 +63,11 @@ static int capture(struct harvest *harvest, struct frozen_thread *thread, const 
 	return 0;
 }
 
-/* Has @id a meaning in this user namespace? The lines of a map: inside, outside, count (user_namespaces(7)). */
-static bool is_mapped(const char *map, uint32_t id)
+/* Has @id a meaning in this user namespace? @own: one that has. The lines of a map: inside, outside, count (user_namespaces(7)). */
+static bool is_mapped(const char *map, uint32_t id, uint32_t own)
 {
+	if (id == own)
+		return true;
 	struct text text = { 0 };
 	bool mapped = proc_read_path(map, &text, NULL) < 0;
 	unsigned long inside, count;
@@ -93,8 +95,10 @@ static int check(const ProtobufCMessage *base, struct fault *fault)
 	if (message->n_groups > 65536)
 		return fault_set(fault, FAULT_IMAGE, EINVAL, "thread %u: %zu groups are impossible", message->tid,
 				 message->n_groups);
+	/* What is known to be mapped is Cairn's, then the one before. */
 	for (size_t i = 0; i < sizeof uids / sizeof *uids; i++)
-		if (!is_mapped("/proc/self/uid_map", uids[i]) || !is_mapped("/proc/self/gid_map", gids[i]))
+		if (!is_mapped("/proc/self/uid_map", uids[i], i ? uids[i - 1] : geteuid()) ||
+		    !is_mapped("/proc/self/gid_map", gids[i], i ? gids[i - 1] : getegid()))
 			return fault_set(fault, FAULT_PERMISSION, EPERM,
 					 "thread %u runs as uid %u, gid %u, which an ordinary user's namespace does not have; try "
 					 "as root", message->tid, uids[i], gids[i]);
