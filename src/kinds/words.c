@@ -15,7 +15,8 @@ const struct kind_words kind_words[] = {
 	{ &kind_space_modes, "MCL_FUTURE, MCL_ONFAULT, PR_SET_MDWE, PR_SET_MEMORY_MERGE.", "" },
 	{ &kind_attachment, "System V shared memory where it is attached.", "" },
 	{ &kind_vma, "Mappings with protection, advice, locks, names and growth; their private pages.",
-	  "AIO rings, secret memory, shadow stacks, device memory: the kernel shows them to nobody, or they belong to a device." },
+	  "Secret memory, shadow stacks, device memory: the kernel shows them to nobody, or they belong to a device. AIO rings (io_setup), also idle ones: that nothing "
+	  "is under way could only be found out by filling them." },
 	{ &kind_memory_policies, "NUMA policies of mappings.", "" },
 	{ &kind_guards, "Guard regions (MADV_GUARD_INSTALL).", "" },
 	{ &kind_seals, "Sealed mappings (mseal).", "" },
