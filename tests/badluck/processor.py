@@ -15,7 +15,8 @@ from cairn_test import (BUILD, IMAGE, OK, UNSUPPORTED, Skip, cairn, check, child
 WORKER = BUILD / "tests" / "badluck" / "worker"
 REGISTERS = BUILD / "tests" / "kinds" / "registers"
 # Tags of records and fields of ImageInfo, CpuidWord, XstateComponent and Thread (src/image/records).
-IMAGE_INFO, THREAD = 1, 11
+IMAGE_INFO, THREAD, SCHEDULING = 1, 11, 16
+AFFINITY = 9
 HOST, XSTATE_FEATURES, HWCAP, HWCAP2, CPUID, COMPONENTS = 5, 14, 15, 16, 17, 18
 LEAF, SUBLEAF, OUTPUT, BITS = 1, 2, 3, 4
 NUMBER, OFFSET, SIZE = 1, 2, 3
@@ -190,6 +191,28 @@ def impossible():
         info.add(COMPONENTS, bytes([NUMBER << 3, 64]), BYTES)
     change_info(program, change)
     fault_line(cairn("restore", "-d", program.image), IMAGE, "processor")
+
+
+@test("processors that are not here are left out of an affinity with a warning, and if none is left all are taken", quick=True)
+def affinity():
+    program = saved()
+
+    def restored_with(*processors):
+        with Image(program.image) as image:
+            for record in image.records(SCHEDULING):
+                message = Message(record.data)
+                message.set(AFFINITY, sum(1 << number for number in processors).to_bytes(64, "little"))
+                record.data = message.bytes()
+        return program.restore().err
+    here = min(os.sched_getaffinity(0))
+    warning = "some of its processors do not exist here; continuing without them"
+    check(warning in restored_with(here, 400), "no warning")
+    equal(os.sched_getaffinity(program.pid), {here}, "affinity")
+    program.checkpoint()
+    check(warning in restored_with(400, 401), "no warning when none is left")
+    equal(os.sched_getaffinity(program.pid), os.sched_getaffinity(0), "affinity when none is left")
+    program.checkpoint()
+    check(warning not in restored_with(here), "a warning without a reason")
 
 
 if __name__ == "__main__":

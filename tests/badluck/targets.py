@@ -10,8 +10,8 @@ import re
 import shutil
 import subprocess
 
-from cairn_test import (BUILD, CAIRN, PERMISSION, PYTHON, UNSUPPORTED, USAGE, VANISHED, Skip, cairn, check, fault_line, main, need,
-                        need_cairn, need_root, proc_status, start, test, unharmed, write)
+from cairn_test import (BUILD, CAIRN, PERMISSION, PYTHON, TIMEOUT, UNSUPPORTED, USAGE, VANISHED, Skip, cairn, check, children_of, fault_line, main, need,
+                        need_cairn, need_root, proc_status, start, state, test, unharmed, until, write)
 
 WORKER = BUILD / "tests" / "badluck" / "worker"
 
@@ -206,6 +206,32 @@ signal.pause()
         check(f"process {second}" in result.err, "the sibling is not named", result)
         unharmed(program.pid)
         program.kill()
+
+
+@test("a tree that spans namespaces is refused by the namespace and the process", quick=True)
+def spans():
+    need_cairn()
+    need_root()
+    need("unshare")
+    for option, name in (("--uts", "uts"), ("--net", "net"), ("--mount", "mnt")):
+        program = start(["sh", "-c", f"echo ready; unshare {option} sh -c 'echo inside $$; exec sleep 1000'; true"], name)
+        program.wait_text("inside")
+        inside = program.text().split()[-1]
+        refused(program.pid, UNSUPPORTED, inside, f"another {name} namespace")
+        unharmed(program.pid)
+
+
+@test("a vfork child that neither execs nor ends is named with its parent when the time is up", quick=True)
+def vforked():
+    need_cairn()
+    # The child never returns from pause(), so it may borrow the interpreter.
+    program = start([PYTHON, "-c", "import ctypes; libc = ctypes.CDLL(None); print('ready', flush=True); libc.vfork() or libc.pause()"], "job")
+    program.wait_text("ready")
+    child = until(lambda: children_of(program.pid), "the child")[0]
+    until(lambda: state(program.pid) == "D", "the parent's sleep")
+    result = cairn("checkpoint", program.pid, "-o", "image.cairn", "--timeout", "1")
+    fault_line(result, TIMEOUT, program.pid, f"vfork child {child}")
+    unharmed(program.pid)
 
 
 if __name__ == "__main__":

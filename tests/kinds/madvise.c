@@ -30,7 +30,7 @@ static void flags_of(const void *at, char *ret, size_t size)
 
 int main(void)
 {
-	static const int advice[] = { MADV_DONTFORK, MADV_DONTDUMP, MADV_WIPEONFORK, MADV_SEQUENTIAL, MADV_RANDOM,
+	static const int advice[] = { MADV_NORMAL, MADV_DONTFORK, MADV_DONTDUMP, MADV_WIPEONFORK, MADV_SEQUENTIAL, MADV_RANDOM,
 				      MADV_HUGEPAGE, MADV_NOHUGEPAGE, MADV_MERGEABLE, -1, -2 };
 	enum { COUNT = sizeof advice / sizeof *advice };
 	unsigned char *at[COUNT];

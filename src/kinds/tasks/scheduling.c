@@ -116,6 +116,8 @@ static bool mask_affinity(const Cairn__Scheduling *message, uint8_t *own, long o
 		any |= ret_affinity[i] != 0;
 		less |= (want & ~own[i]) != 0;
 	}
+	for (size_t i = (size_t)own_size; i < message->affinity.len; i++)
+		less |= message->affinity.data[i] != 0;
 	if (less)
 		log_warn("thread %u: some of its processors do not exist here; continuing without them", message->tid);
 	return any;
