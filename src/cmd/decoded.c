@@ -18,7 +18,7 @@ int decoded_init(struct decoded *decoded, const struct image_reader *reader, siz
 	*decoded = (struct decoded){ kind_by_tag(record->tag), record->tag, record->size, NULL };
 	if (!decoded->kind || !decoded->kind->descriptor)
 		return 0;
-	decoded->message = protobuf_c_message_unpack(decoded->kind->descriptor, NULL, record->size, record->data);
+	decoded->message = kind_unpack(decoded->kind, record->data, record->size);
 	if (decoded->message)
 		return 0;
 	return fault_set(fault, FAULT_IMAGE, EBADMSG, "damaged: record %zu is no %s; try another copy", index,

@@ -462,5 +462,7 @@ enum vma_kind { VMA_MAPPED, VMA_ATTACHED };
 /* Every kind, in the order in which they are put back. Ends with NULL. */
 extern const struct kind *const kinds[];
 const struct kind *kind_by_tag(uint32_t tag); /* NULL: unknown */
+/* A record from its bytes in an image; NULL: it is none of that kind, or a string in it has a zero inside. protobuf_c_message_free_unpacked() gives it back. */
+ProtobufCMessage *kind_unpack(const struct kind *kind, const void *data, size_t size);
 /* The owner's id in a record (kind->owner_field), 0: none. */
 uint32_t kind_owner(const struct kind *kind, const ProtobufCMessage *message);

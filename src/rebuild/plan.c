@@ -79,7 +79,7 @@ static int unpack(struct plan *plan, const struct image_record *raw, const struc
 	if (!kind)
 		return fault_set(fault, FAULT_IMAGE, EINVAL,
 				 "holds a record of kind %u, which this Cairn does not know; try a newer Cairn", raw->tag);
-	ProtobufCMessage *message = protobuf_c_message_unpack(kind->descriptor, NULL, raw->size, raw->data);
+	ProtobufCMessage *message = kind_unpack(kind, raw->data, raw->size);
 	if (!message)
 		return fault_set(fault, FAULT_IMAGE, EINVAL, "damaged: a record of kind \"%s\" cannot be decoded",
 				 kind->name);

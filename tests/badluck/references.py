@@ -82,8 +82,8 @@ def paths():
     def other_path(path):
         return spoilt(program, REGULAR_FILE, lambda message: message.set(PATH, path), is_file)
     path = str(program.path("file").resolve()).encode()
-    # protobuf-c ends a string at a zero: what is left is a name as any other, and no file has it.
-    refused(other_path(path[:-2] + b"\0" + path[-1:]), path[:-2].decode(), "is missing here", status=FAILED)
+    # What is before the zero is the name of a file that is there, and as it was.
+    refused(other_path(path + b"\0.other"), "damaged", "regular file")
     refused(other_path(b"file"), "damaged", "impossible")
     refused(other_path(b""), "damaged", "impossible")
     line = refused(other_path(b"/../etc/passwd"), "/etc/passwd", status=FAILED)
