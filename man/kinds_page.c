@@ -26,7 +26,7 @@ int main(void)
 	printf(".\\\" SPDX-License-Identifier: Apache-2.0\n.\\\" Made from src/kinds/table.c and words.c.\n.TH CAIRN\\-KINDS 7 \"\" \"cairn %s\" Cairn\n", CAIRN_VERSION);
 	printf(".SH NAME\ncairn\\-kinds \\- what of a program Cairn carries, and what it refuses\n.SH DESCRIPTION\n"
 	       "A kind is one sort of kernel object. What a kind refuses is refused by name, with the process, the object and a remedy, before anything "
-	       "is changed. A descriptor of a kind that is not here (io_uring, fanotify, userfaultfd, bpf, perf events ...) is refused.\n");
+	       "is changed. A descriptor of a kind that is not here (userfaultfd, perf events ...) is refused.\n");
 	for (const struct kind *const *kind = kinds; *kind; kind++) {
 		const struct kind_words *words = words_of(*kind);
 		printf(".SS ");

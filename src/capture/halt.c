@@ -32,18 +32,24 @@ static bool knows_thread(const struct frozen_process *process, pid_t tid)
 	return false;
 }
 
-/* Only the scheduler knows when a thread fell asleep, and only until it is woken. It is asked where that matters, as far as can be seen. */
-static void look_asleep(struct frozen_thread *thread)
+/* A worker of an io_uring (iou-wrk) is listed among the threads and can be stopped, but makes no calls; what it does for the program the ring shows (kinds/files/io_uring.c).
+ * It never was in the program, and has no stack there. */
+static bool is_worker(const struct frozen_thread *thread, const struct proc_call *call)
 {
-	struct proc_call call;
-	if (proc_call_read(thread->process->pid, thread->tid, &call, NULL) < 0 || restart_call_wants_time(call.number, call.args))
-		sleep_look(thread->process->pid, thread->tid, &thread->sleep);
+	struct proc_stat stat;
+	return !call->stack && proc_stat_read(thread->process->pid, thread->tid, &stat, NULL) == 0 && (stat.flags & PROC_PF_IO_WORKER);
 }
 
-/* A thread that was just listed may be gone when it is seized, or be a zombie leader. */
+/* A thread that was just listed may be gone when it is seized, or be a zombie leader. -ECHILD: it is none of the program's. */
 static int seize_thread(struct frozen_thread *thread, struct fault *fault)
 {
-	look_asleep(thread);
+	struct proc_call call = { 0 };
+	bool is_known = proc_call_read(thread->process->pid, thread->tid, &call, NULL) == 0;
+	if (is_worker(thread, &call))
+		return -ECHILD;
+	/* Only the scheduler knows when a thread fell asleep, and only until it is woken. It is asked where that matters, as far as can be seen. */
+	if (!is_known || restart_call_wants_time(call.number, call.args))
+		sleep_look(thread->process->pid, thread->tid, &thread->sleep);
 	int rc = ptrace_seize(thread->tid, false, fault);
 	if (rc < 0)
 		return rc;
@@ -76,12 +82,12 @@ int halt_seize(struct harvest *harvest, struct frozen_process *process, bool *re
 	for (size_t i = 0; rc == 0 && i < list.pids.count; i++) {
 		if (knows_thread(process, list.pids.at[i]) || (process->stat.state == 'Z' && list.pids.at[i] == process->pid))
 			continue;
-		*ret_new = true;
 		rc = seize_thread(tree_add_thread(harvest, process, list.pids.at[i]), fault);
+		*ret_new |= rc != -ECHILD;
 		/* The thread ended between the listing and the seizing. */
-		if (rc == -ESRCH) {
+		if (rc == -ESRCH || rc == -ECHILD) {
 			process->threads.count--;
-			rc = process->threads.count ? 0 : rc;
+			rc = process->threads.count || rc == -ECHILD ? 0 : rc;
 		}
 	}
 	vec_finish(&list.pids);

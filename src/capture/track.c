@@ -41,9 +41,11 @@ static bool is_worth_it(const struct frozen_process *process, const struct map *
 
 static bool misses_writes(const struct frozen_process *process)
 {
-	for (size_t i = 0; i < process->descriptors.count; i++)
-		if (process->descriptors.at[i].file->info.flags & O_DIRECT)
+	for (size_t i = 0; i < process->descriptors.count; i++) {
+		const struct frozen_file *file = process->descriptors.at[i].file;
+		if ((file->info.flags & O_DIRECT) || (file->kind && file->kind->writes_behind))
 			return true;
+	}
 	return false;
 }
 
@@ -78,7 +80,7 @@ static void choose_process(struct track *track, const struct frozen_process *pro
 	if (bytes < LEAST_SPACE && !tracking_find(kept, process->pid, process->stat.start_time))
 		return;
 	if (misses_writes(process)) {
-		log_debug("process %d: has an O_DIRECT descriptor; its memory is copied while it stands still", process->pid);
+		log_debug("process %d: has an O_DIRECT descriptor, or an io_uring; its memory is copied while it stands still", process->pid);
 		return;
 	}
 	struct tracked_space *space = vec_add(&track->spaces);

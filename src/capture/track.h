@@ -10,7 +10,7 @@
  *
  * Not tracked, and so copied while frozen: mappings of files (a page that is given back leaves a marker there, mm/memory.c
  * zap_install_uffd_wp_if_needed, 6.18, and would look unwritten), what is shared, small mappings, everything of a process with an
- * O_DIRECT descriptor (a device writes to pages without telling the page table), processes born meanwhile. */
+ * O_DIRECT descriptor or an io_uring (a device writes to pages without telling the page table), processes born meanwhile. */
 #include "base/tracking.h"
 #include "capture/snapshot.h"
 

@@ -207,6 +207,11 @@ bool map_is_huge_anonymous(const struct map *map)
 	return (map->flags & MAP_FLAG_HUGETLB) && map->deleted && !strcmp(map->name, "/anon_hugepage");
 }
 
+bool map_is_placed(const struct map *map)
+{
+	return map->inode && !strcmp(map->name, "anon_inode:[io_uring]");
+}
+
 int maps_parse(const char *text, struct arena *arena, struct map_list *ret_list, struct fault *fault)
 {
 	struct map_list list = { 0 };

@@ -57,7 +57,7 @@ struct proc_stat {
 	uint64_t start_data, end_data, start_brk, arg_start, arg_end, env_start, env_end;
 	int32_t exit_code; /* wait status */
 };
-enum { PROC_PF_KTHREAD = 0x00200000 };
+enum { PROC_PF_IO_WORKER = 0x10, PROC_PF_KTHREAD = 0x00200000 };
 int proc_stat_parse(const char *text, struct proc_stat *ret_stat, struct fault *fault);
 int proc_stat_read(pid_t pid, pid_t tid, struct proc_stat *ret_stat, struct fault *fault); /* tid 0: the process */
 
@@ -132,6 +132,7 @@ int proc_sched_read(pid_t pid, pid_t tid, struct proc_sched *ret_sched, struct f
 struct proc_call {
 	long number; /* -1: it runs, or sleeps outside any call */
 	uint64_t args[6];
+	uint64_t stack; /* pointer; 0: it runs */
 };
 int proc_call_parse(const char *text, struct proc_call *ret_call, struct fault *fault);
 int proc_call_read(pid_t pid, pid_t tid, struct proc_call *ret_call, struct fault *fault);

@@ -155,6 +155,9 @@ int proc_call_parse(const char *text, struct proc_call *ret_call, struct fault *
 		if (!token_word(&at, "0x") || !token_number(&at, 16, &call.args[i]))
 			return token_malformed(fault, "syscall", "an argument", at);
 	}
+	at = token_skip_blanks(at);
+	if (token_word(&at, "0x") && !token_number(&at, 16, &call.stack))
+		return token_malformed(fault, "syscall", "the stack", at);
 	call.number = (long)number;
 	*ret_call = call;
 	return 0;

@@ -407,6 +407,7 @@ struct kind {
 	bool (*probe)(const struct frozen_file *file);
 	int (*refuse_file)(const struct harvest *harvest, struct frozen_file *file, struct fault *fault);
 	bool by_deputy; /* its capture puts the file into a state that the program must not meet, even if Cairn is killed just then */
+	bool writes_behind; /* through it, memory of the program may be written to without its page tables being asked: not tracked in a live save */
 	int (*capture_file)(struct harvest *harvest, struct frozen_file *file, struct fault *fault);
 
 	/* Frozen, when all descriptors are known: open files that this one leads to, by harvest_in_flight. */
@@ -456,8 +457,9 @@ int kind_set_owner(struct workshop *workshop, const struct kind *kind, const Pro
 bool kind_is_asynchronous(const struct kind *kind, const ProtobufCMessage *message, uint32_t *ret_owner);
 void kind_set_asynchronous(int fd, const struct kind *kind, const ProtobufCMessage *message, struct batch *batch);
 
-/* Vma.kind. ATTACHED: the mapping is there already, by somebody else, and only gets its protection, flags and name. */
-enum vma_kind { VMA_MAPPED, VMA_ATTACHED };
+/* Vma.kind. ATTACHED: the mapping is there already, by somebody else, and only gets its protection, flags and name. PLACED: likewise, as it can be mapped only where the
+ * kernel wants it (rebuild/placement.c). */
+enum vma_kind { VMA_MAPPED, VMA_ATTACHED, VMA_PLACED };
 
 /* Every kind, in the order in which they are put back. Ends with NULL. */
 extern const struct kind *const kinds[];

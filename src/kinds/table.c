@@ -34,6 +34,7 @@ const struct kind *const kinds[] = {
 	&kind_thread_signals,
 	&kind_bulletin,
 	&kind_thread_modes,
+	&kind_ring_numbers, /* when descriptors are in their places */
 	&kind_seccomp, /* suspended until the thread is let go */
 	/* ... which end here. */
 	&kind_credentials,
@@ -51,6 +52,8 @@ const struct kind *const kinds[] = {
 	&kind_pipe,
 	&kind_bpf_map,
 	&kind_bpf_map_file,
+	&kind_io_uring,
+	&kind_io_uring_file,
 	&kind_posix_queue,
 	&kind_posix_queue_file, /* before regular files */
 	&kind_other_file, /* before regular files, which would take some of these for theirs */

@@ -38,6 +38,7 @@ const struct kind_words kind_words[] = {
 	{ &kind_thread_modes, "Personality, machine-check policy, speculation control, time stamp counter, CPUID, I/O flusher, syscall user dispatch.",
 	  "Local descriptor tables, I/O ports, masked addresses; keyrings of a thread or process, and keys in a session keyring that Cairn is not in, which the kernel "
 	  "does not give away. Seen by nobody, and not kept: Landlock domains, who may trace it under Yama (PR_SET_PTRACER)." },
+	{ &kind_ring_numbers, "Numbers by which a thread calls an io_uring.", "In a process that has more than one ring, or none with a descriptor." },
 	{ &kind_seccomp, "Strict mode and filters in order, with SECCOMP_FILTER_FLAG_LOG, where Cairn may read them; those of the container Cairn is in.",
 	  "Filters that ask a supervisor, or return what they have computed; any, without CAP_SYS_ADMIN in the first user namespace." },
 	{ &kind_credentials, "User and group ids, groups, capabilities, securebits, no_new_privs, per thread.", "Ids that the user namespace has not." },
@@ -55,6 +56,11 @@ const struct kind_words kind_words[] = {
 	{ &kind_pipe, "Pipes, with contents, size and packets.", "A pipe whose other end lies outside of the tree, by --outside." },
 	{ &kind_bpf_map, "bpf maps of the types array and hash, with their entries.", "Maps of other types, with BTF, or that a loaded program uses." },
 	{ &kind_bpf_map_file, "Descriptors of bpf maps.", "bpf programs, links and type information, which are the kernel's." },
+	{ &kind_io_uring, "io_uring, with nothing under way: positions, completions that were not read, requests that were not submitted.", "A ring at work (it is tried again until "
+			 "--timeout); one that had multishot or zero copy requests not long ago, buffers that requests choose from, restrictions, personalities, a thread of the "
+			 "kernel's, one thread alone that may use it, or entries of the double size." },
+	{ &kind_io_uring_file, "Descriptors of io_uring, with registered buffers, files and eventfd.", "A registered file, or an eventfd, that the program has open more than once (which of "
+			      "them it is, the kernel shows to nobody), or a file that it has closed." },
 	{ &kind_posix_queue, "POSIX message queues, with their messages and notifications.", "A notification by a thread (SIGEV_THREAD), of a process outside, or by a "
 			       "signal, whose value the kernel shows to nobody (--in-flight)." },
 	{ &kind_posix_queue_file, "Descriptors of POSIX message queues.", "" },
@@ -70,7 +76,7 @@ const struct kind_words kind_words[] = {
 	{ &kind_fanotify, "fanotify groups that are notified.", "Groups that permit; queued events, which can only be read destructively (--in-flight)." },
 	{ &kind_fanotify_mark, "fanotify marks of files, mounts and file systems.", "" },
 	{ &kind_pidfd, "Descriptors of processes of the tree.", "Of a process outside." },
-	{ &kind_other_file, "", "io_uring, userfaultfd, perf events, file systems being set up, Landlock rule sets, seccomp listeners, virtual machines, device "
+	{ &kind_other_file, "", "userfaultfd, perf events, file systems being set up, Landlock rule sets, seccomp listeners, virtual machines, device "
 			      "buffers, descriptors of namespaces." },
 	{ &kind_pty, "Pseudoterminal pairs of the tree, with what is on its way.", "" },
 	{ &kind_pty_master, "Masters of pseudoterminals.", "" },

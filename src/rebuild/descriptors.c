@@ -1,14 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Handing descriptors over. A newborn has none but the inbox, whose number is above all that it will have; what it receives gets
  * the lowest free numbers, 0, 1, 2 ... in order. Sent in ascending order of the numbers they belong at, each lies at or
- * below its place, so that moving them from the last to the first never overwrites one. */
+ * below its place, so that moving them from the last to the first never overwrites one. What SCM_RIGHTS does not take (an io_uring, 6.7: net/core/scm.c
+ * scm_fp_copy) the newborn fetches from Cairn itself (pidfd_getfd(2)), so that it comes to the same place. */
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/fd.h"
 #include "rebuild/newborn.h"
 
 enum { AT_ONCE = 253 }; /* SCM_MAX_FD, include/net/scm.h */
@@ -35,7 +38,8 @@ static int send_some(int outbox, const int *fds, size_t count, struct fault *fau
 	return 0;
 }
 
-static int receive_some(struct rebuild *rebuild, struct rebuild_process *process, size_t count, struct fault *fault)
+/* *@ret_first: the number that the first one got. */
+static int receive_some(struct rebuild *rebuild, struct rebuild_process *process, size_t count, int *ret_first, struct fault *fault)
 {
 	struct batch batch;
 	newborn_batch(&process->newborn, &batch);
@@ -57,9 +61,60 @@ static int receive_some(struct rebuild *rebuild, struct rebuild_process *process
 			rc = fault_set(fault, FAULT_FAILED, EMFILE,
 				       "process %d: has too few descriptors here; try to raise `ulimit -n`",
 				       process->newborn.pid);
+		memcpy(ret_first, (const uint8_t *)batch_bytes(&batch, control) + CMSG_LEN(0), sizeof *ret_first);
 	}
 	batch_finish(&batch);
 	return rc;
+}
+
+/* The newborn looks for Cairn's descriptor @fd through @pidfd, a number of its own where that one is to be. */
+static int fetch_by(struct rebuild_process *process, int pidfd, int fd, struct fault *fault)
+{
+	struct newborn_thread *leader = &process->threads.at[0]->newborn;
+	struct batch fetch, move;
+	newborn_batch(&process->newborn, &fetch);
+	newborn_batch(&process->newborn, &move);
+	size_t call = batch_try(&fetch, pidfd_getfd, (uint64_t)pidfd, (uint64_t)fd, 0);
+	int rc = newborn_run(leader, &fetch, fault);
+	int64_t own = rc == 0 ? batch_result(&fetch, call) : 0;
+	if (own < 0)
+		rc = fault_set(fault, fault_class_of((int)-own), (int)-own, "process %d: fetch a descriptor that cannot be sent (an io_uring): %s; try as root, or "
+			       "--pids private", process->newborn.pid, strerror((int)-own));
+	batch_call(&move, dup3, (uint64_t)own, (uint64_t)pidfd, 0);
+	batch_call(&move, close, (uint64_t)own);
+	if (rc == 0)
+		rc = newborn_run(leader, &move, fault);
+	batch_finish(&fetch);
+	batch_finish(&move);
+	return rc;
+}
+
+static int fetch_one(struct rebuild *rebuild, struct rebuild_process *process, int fd, struct fault *fault)
+{
+	_close_ int self = (int)syscall(SYS_pidfd_open, getpid(), 0);
+	int pidfd = -1, rc = self < 0 ? fault_set(fault, FAULT_FAILED, errno, "pidfd_open: %s", strerror(errno)) : 0;
+	if (rc == 0)
+		rc = send_some(rebuild->outbox, &self, 1, fault);
+	if (rc == 0)
+		rc = receive_some(rebuild, process, 1, &pidfd, fault);
+	prctl(PR_SET_PTRACER, (unsigned long)process->newborn.pid); /* where Yama would forbid it */
+	if (rc == 0)
+		rc = fetch_by(process, pidfd, fd, fault);
+	prctl(PR_SET_PTRACER, 0);
+	return rc;
+}
+
+static int hand_over(struct rebuild *rebuild, struct rebuild_process *process, const int *fds, size_t count, struct fault *fault)
+{
+	int first, rc = send_some(rebuild->outbox, fds, count, fault);
+	if (rc == 0)
+		return receive_some(rebuild, process, count, &first, fault);
+	if (rc != -EINVAL)
+		return rc;
+	if (count == 1)
+		return fetch_one(rebuild, process, *fds, fault);
+	rc = hand_over(rebuild, process, fds, count / 2, fault);
+	return rc < 0 ? rc : hand_over(rebuild, process, fds + count / 2, count - count / 2, fault);
 }
 
 int descriptors_send(struct rebuild *rebuild, struct rebuild_process *process, const int *fds, size_t count,
@@ -67,9 +122,7 @@ int descriptors_send(struct rebuild *rebuild, struct rebuild_process *process, c
 {
 	for (size_t done = 0; done < count;) {
 		size_t some = count - done < AT_ONCE ? count - done : AT_ONCE;
-		int rc = send_some(rebuild->outbox, fds + done, some, fault);
-		if (rc == 0)
-			rc = receive_some(rebuild, process, some, fault);
+		int rc = hand_over(rebuild, process, fds + done, some, fault);
 		if (rc < 0)
 			return rc;
 		done += some;

@@ -133,6 +133,9 @@ int exec_call(struct newborn_thread *thread, long number, const uint64_t args[6]
 int space_map(struct rebuild *rebuild, struct rebuild_process *process, struct fault *fault);
 int space_settle(struct rebuild *rebuild, struct rebuild_process *process, struct fault *fault);
 int space_return(struct rebuild *rebuild, struct rebuild_process *process, struct fault *fault); /* what was lent; when all spaces are settled */
+/* placement.c: mappings whose place only the kernel may choose; when all others are there. Their flags are calls of @batch. */
+bool placement_is_wanted(const struct plan_record *record);
+int placement_map(struct rebuild *rebuild, struct rebuild_process *process, struct batch *batch, struct fault *fault);
 /* fill.c */
 int fill_pages(struct rebuild *rebuild, struct fault *fault); /* all that is not there yet */
 int fill_process(struct rebuild *rebuild, struct rebuild_process *process, struct fault *fault); /* its private memory alone */

@@ -61,6 +61,8 @@ int space_map(struct rebuild *rebuild, struct rebuild_process *process, struct f
 	newborn_batch(&process->newborn, &batch);
 	for (size_t i = 0; rc == 0 && !process->is_loaded && i < space->records.count; i++) {
 		const struct plan_record *record = &space->records.at[i];
+		if (placement_is_wanted(record))
+			continue;
 		if (record->kind->rebuild && !template_move(process, record, &batch, &rc, fault))
 			rc = heritage_map(process, record, &batch, fault);
 		if (rc == 0)
@@ -82,11 +84,10 @@ int space_settle(struct rebuild *rebuild, struct rebuild_process *process, struc
 	const struct plan_space *space = process->plan->space;
 	struct newborn_thread *leader = &process->threads.at[0]->newborn;
 	struct batch batch;
-	int rc = 0;
-	(void)rebuild;
 	if (space->owner != process->plan)
 		return 0;
 	newborn_batch(&process->newborn, &batch);
+	int rc = placement_map(rebuild, process, &batch, fault);
 	for (size_t i = 0; rc == 0 && i < space->records.count; i++) {
 		const struct plan_record *record = &space->records.at[i];
 		if (record->kind->connect)

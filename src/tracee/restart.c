@@ -43,6 +43,7 @@ static const struct interrupted_call broken_off[] = {
 	{ __NR_semtimedop, TIMEOUT_TIMESPEC, 3 },
 	{ __NR_io_getevents, TIMEOUT_TIMESPEC, 4 },
 	{ __NR_io_pgetevents, TIMEOUT_TIMESPEC, 4 },
+	{ __NR_io_uring_enter, TIMEOUT_NONE, 0 }, /* what it was to submit is not, if it says EINTR; its time (IORING_ENTER_EXT_ARG) starts anew */
 	/* Sockets with SO_RCVTIMEO or SO_SNDTIMEO (include/net/sock.h sock_intr_errno); their time starts anew. */
 	{ __NR_accept, TIMEOUT_NONE, 0 },
 	{ __NR_accept4, TIMEOUT_NONE, 0 },

@@ -52,12 +52,6 @@ def refused(make, *names, several=False):
     program.succeed()
 
 
-@test("an io_uring is refused by name", quick=True)
-def io_uring():
-    refused("params = (ctypes.c_char * 120)()\nfd = call(425, 4, params)\n", "an io_uring (0 requests not taken, 0 completions not read, 0 files and 0 buffers "
-            "registered)")
-
-
 @test("a userfaultfd is refused by name", quick=True)
 def userfaultfd():
     refused("fd = call(323, os.O_CLOEXEC | 1)\n", "userfaultfd")

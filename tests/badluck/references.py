@@ -7,7 +7,7 @@ import resource
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-from cairn_image import BYTES, Image, Message
+from cairn_image import BYTES, Image, Message, varint
 from cairn_test import FAILED, IMAGE, PYTHON, Program, Skip, cairn, check, children_of, fault_line, main, need_cairn, start, test
 
 FD_TABLE, REGULAR_FILE, PIPE_END, MEMFD = 24, 50, 51, 58
@@ -88,6 +88,50 @@ def paths():
     refused(other_path(b""), "damaged", "impossible")
     line = refused(other_path(b"/../etc/passwd"), "/etc/passwd", status=FAILED)
     check("has changed" in line or "was modified" in line, "what is said of it", line)
+    program.restore()
+    program.finish()
+
+
+RING = """
+import ctypes
+libc = ctypes.CDLL(None)
+params = (ctypes.c_uint32 * 30)()
+ring = libc.syscall(425, 8, params)
+assert ring >= 0, 'no io_uring here'
+libc.syscall(427, ring, 2, (ctypes.c_int * 1)(os.open('file', os.O_RDWR | os.O_CREAT)), 1)
+"""
+IO_URING, IO_URING_FILE = 47, 69
+
+
+@test("an io_uring's record with impossible positions, sizes or files is damage, exit status 6", quick=True)
+def rings():
+    if pathlib.Path("/proc/sys/kernel/io_uring_disabled").exists() and pathlib.Path("/proc/sys/kernel/io_uring_disabled").read_text() != "0\n":
+        raise Skip("io_uring is disabled")
+    program = saved(RING)
+    impossible = {
+        "an id": (1, 0), "more requests than fit": (2, 16), "completions that are no power of two": (3, 15), "too many completions": (3, 1 << 17),
+        "requests taken": (4, 5), "completions posted": (5, 7), "memory": (7, b"short"), "requests": (8, b""), "no array": (9, 1),
+    }
+    for what, (field, value) in impossible.items():
+        line = refused(spoilt(program, IO_URING, lambda message, at=field, to=value: message.set(at, to)), "damaged")
+        check("io_uring" in line, f"{what}: the line does not name it", line)
+
+    def layout(message, *offsets):
+        message.drop(6)
+        message.set(6, b"".join(varint(offset) for offset in offsets))
+    whole = (0, 4, 32, 8, 12, 44, 64, 320)
+    for place, offset in ((0, 1), (1, 62), (3, 1 << 31), (6, 1 << 20), (7, 316), (7, 1 << 30)):
+        refused(spoilt(program, IO_URING, lambda message, at=place, to=offset: layout(message, *whole[:at], to, *whole[at + 1:])), "damaged")
+    refused(spoilt(program, IO_URING, lambda message: layout(message, *whole[:-1])), "damaged")
+    refused(spoilt(program, IO_URING_FILE, lambda message: message.set(2, NOBODY)), "damaged", f"object {NOBODY}", "missing")
+    for field, value in ((3, 0), (3, 1 << 30), (5, 1 << 30)):
+        refused(spoilt(program, IO_URING_FILE, lambda message, at=field, to=value: message.set(at, to)), "damaged")
+
+    def other_file(message):
+        message.set(4, varint(2 << 3) + varint(NOBODY))  # which is one, in slot 0
+    others = set(children_of(os.getpid()))
+    fault_line(cairn("restore", "-d", spoilt(program, IO_URING_FILE, other_file)), IMAGE, "damaged", f"file {NOBODY}")
+    check(not set(children_of(os.getpid())) - others, "a process remains")
     program.restore()
     program.finish()
 

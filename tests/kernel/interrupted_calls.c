@@ -3,6 +3,7 @@
  * EINTR, which a program without signal handlers has never seen. Cairn makes the latter again (tracee/restart.c). */
 #include <linux/aio_abi.h>
 #include <linux/futex.h>
+#include <linux/io_uring.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <sys/epoll.h>
@@ -68,6 +69,13 @@ static long do_io_getevents(void)
 	if (syscall(SYS_io_setup, 1, &context) < 0)
 		return -1;
 	return syscall(SYS_io_getevents, context, 1, 1, &event, NULL);
+}
+
+static long do_io_uring_enter(void)
+{
+	struct io_uring_params parameters = { 0 };
+	long fd = syscall(SYS_io_uring_setup, 8, &parameters);
+	return fd < 0 ? -1 : syscall(SYS_io_uring_enter, fd, 0, 1, IORING_ENTER_GETEVENTS, NULL, 0);
 }
 
 static int timed_socket(int type)
@@ -213,6 +221,7 @@ static const struct trial {
 	{ "semtimedop", SYS_semtimedop, true, do_semtimedop },
 	{ "sigtimedwait", SYS_rt_sigtimedwait, true, do_sigtimedwait },
 	{ "io_getevents", SYS_io_getevents, true, do_io_getevents },
+	{ "io_uring_enter", SYS_io_uring_enter, true, do_io_uring_enter },
 	{ "recv with SO_RCVTIMEO", SYS_recvfrom, true, do_recv_with_timeout },
 	{ "accept with SO_RCVTIMEO", SYS_accept, true, do_accept_with_timeout },
 	{ "read of a socket with SO_RCVTIMEO", SYS_read, true, do_read_of_socket_with_timeout },

@@ -1,13 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Files without a place in any file system that are not carried, by name and with what helps: no record of this kind is ever written, and one that is
- * read is damaged.
- *
- * io_uring: a new ring begins at position 0, and the program's library remembers the positions of the old one; they could be reached by as many empty
- * requests, but which requests are under way (multishot, in worker threads), which restrictions and which personalities a ring has is shown to nobody,
- * so that no ring can be known to be idle. What fdinfo does show is said. */
+ * read is damaged. */
 #include <errno.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "files.pb-c.h"
@@ -17,8 +11,6 @@
 static const struct {
 	const char *link, *name, *remedy;
 } refused[] = {
-	{ "anon_inode:[io_uring]", "an io_uring", "try to let the program do without it (UV_USE_IO_URING=0 for Node.js and libuv, innodb_use_native_aio=0 for MariaDB, or sysctl "
-						  "kernel.io_uring_disabled=2 before it starts)" },
 	{ "anon_inode:[userfaultfd]", "a userfaultfd, whose faults only the program can serve", "try again when the program has closed it" },
 	{ "anon_inode:[perf_event]", "a perf event, whose counts are the processor's", "try again when the program has closed it" },
 	{ "anon_inode:[fscontext]", "a file system that is being set up (fsopen, fspick)", "try again when it is mounted" },
@@ -51,33 +43,12 @@ static bool probe(const struct frozen_file *file)
 	return find(file) < REFUSED;
 }
 
-/* "SqHead: 3", io_uring/fdinfo.c. */
-static void describe_ring(const struct frozen_file *file, char *ret_text, size_t size)
-{
-	struct {
-		const char *key;
-		unsigned long value;
-	} seen[] = { { "SqHead", 0 }, { "SqTail", 0 }, { "CqHead", 0 }, { "CqTail", 0 }, { "UserFiles", 0 }, { "UserBufs", 0 } };
-	_free_ char *text = frozen_file_fdinfo(file);
-	char *cursor = text;
-	const char *key, *value;
-	while (fdinfo_next(&cursor, &key, &value))
-		for (size_t i = 0; i < sizeof seen / sizeof *seen; i++)
-			if (!strcmp(key, seen[i].key))
-				seen[i].value = strtoul(value, NULL, 0);
-	snprintf(ret_text, size, " (%lu requests not taken, %lu completions not read, %lu files and %lu buffers registered)",
-		 seen[1].value - seen[0].value, seen[3].value - seen[2].value, seen[4].value, seen[5].value);
-}
-
 static int refuse_file(const struct harvest *harvest, struct frozen_file *file, struct fault *fault)
 {
 	size_t which = find(file);
-	char more[160] = "";
 	(void)harvest;
-	if (which == 0)
-		describe_ring(file, more, sizeof more);
-	return fault_set(fault, FAULT_UNSUPPORTED, ENOTSUP, "%s: %s%s, cannot be carried by this version; %s", file->link,
-			 which < REFUSED ? refused[which].name : "", more, which < REFUSED ? refused[which].remedy : "try again");
+	return fault_set(fault, FAULT_UNSUPPORTED, ENOTSUP, "%s: %s, cannot be carried by this version; %s", file->link,
+			 which < REFUSED ? refused[which].name : "", which < REFUSED ? refused[which].remedy : "try again");
 }
 
 static int check(const ProtobufCMessage *base, struct fault *fault)

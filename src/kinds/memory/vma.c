@@ -27,7 +27,6 @@ static const struct refusal {
 	const char *why;
 } refusals[] = {
 	{ 0, "/[aio]", "of asynchronous I/O (io_setup), of which nobody can see whether requests are under way" },
-	{ 0, "anon_inode:[io_uring]", "an io_uring, which this version cannot carry" },
 	{ 0, "/secretmem", "secret memory, which the kernel shows to nobody" },
 	{ 0, "[uprobes]", "under a probe (uprobes)" },
 	{ MAP_FLAG_UFFD_WP | MAP_FLAG_UFFD_MINOR, NULL,
@@ -115,7 +114,7 @@ static int capture(struct harvest *harvest, struct frozen_thread *thread, const 
 		message->shared = map->shared;
 		message->offset = map->inode ? map->offset : 0;
 		message->file = space->objects[i];
-		message->kind = map->sysv ? VMA_ATTACHED : VMA_MAPPED;
+		message->kind = map->sysv ? VMA_ATTACHED : map_is_placed(map) ? VMA_PLACED : VMA_MAPPED;
 		message->flags = map->flags;
 		message->protection_key = (uint32_t)map->protection_key;
 		message->huge_page_size = map->flags & MAP_FLAG_HUGETLB ? map->page_size : 0;
@@ -153,7 +152,8 @@ static int check(const ProtobufCMessage *base, struct fault *fault)
 	const Cairn__Vma *message = (const Cairn__Vma *)base;
 	const uint64_t user_end = UINT64_C(1) << 47;
 	if (message->protection_key > 15 || message->start >= message->end || message->end > user_end || (message->start | message->end) & 4095 ||
-	    message->offset & 4095 || message->protection > 7 || message->kind > VMA_ATTACHED || (message->shared && !message->file))
+	    message->offset & 4095 || message->protection > 7 || message->kind > VMA_PLACED || (message->shared && !message->file) ||
+	    (message->kind == VMA_PLACED && (!message->shared || is_huge(message) || message->start < 65536)))
 		return fault_set(fault, FAULT_IMAGE, EINVAL, "mapping 0x%llx-0x%llx has impossible values",
 				 (unsigned long long)message->start, (unsigned long long)message->end);
 	if ((message->flags & MAP_FLAG_DROPPABLE) && !droppable_works())
@@ -227,7 +227,7 @@ static int rebuild(struct newborn_thread *thread, const ProtobufCMessage *base, 
 	const Cairn__Vma *message = (const Cairn__Vma *)base;
 	uint64_t flags = map_flags(message), fd = UINT64_MAX;
 	uint64_t size = message->end - message->start;
-	bool attached = message->kind == VMA_ATTACHED;
+	bool attached = message->kind != VMA_MAPPED;
 	if (message->file && !attached) {
 		int loan = newborn_loan(thread->process, message->file);
 		if (loan < 0)
