@@ -537,6 +537,16 @@ def default_signals():
         signal.signal(number, signal.SIG_DFL)
 
 
+NOBODY = 65534
+
+
+def become(uid):
+    """For a child of root's, before it execs."""
+    os.setgroups([])
+    os.setresgid(uid, uid, uid)
+    os.setresuid(uid, uid, uid)
+
+
 def start(argv, directory=".", env=None, session=True, stdin="/dev/null", prepare=None):
     """Starts a program that knows nothing of Cairn: standard output in `out`, errors in `err`, a session of its own."""
     directory = pathlib.Path(directory).resolve()

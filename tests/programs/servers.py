@@ -11,7 +11,7 @@ import sys
 import threading
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-from cairn_test import (PYTHON, Skip, check, equal, free_port, listens, main, need, need_cairn, need_root, own_network, start, test, until,
+from cairn_test import (NOBODY, PYTHON, Skip, become, check, equal, free_port, listens, main, need, need_cairn, need_root, own_network, start, test, until,
                         write)
 
 
@@ -324,13 +324,6 @@ def go_server():
     program.kill()
 
 
-def become(uid):
-    os.setgroups([])
-    os.setresgid(uid, uid, uid)
-    os.setresuid(uid, uid, uid)
-
-
-NOBODY = 65534
 quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
 
 
