@@ -176,6 +176,8 @@ static bool is_in_parent(void *context, void **cursor, uint32_t space, uint64_t 
 
 static void thaw(struct save *save, enum freeze_end end)
 {
+	if (save->is_frozen && end == FREEZE_RUN)
+		harvest_close_files(&save->harvest);
 	if (save->is_frozen)
 		freeze_thaw(&save->harvest, end);
 	save->frozen_ns = clock_now_ns() - save->frozen_at_ns;

@@ -100,6 +100,16 @@ static void process_finish(struct frozen_process *process)
 		close(process->pidfd - 1);
 }
 
+void harvest_close_files(struct harvest *harvest)
+{
+	for (size_t i = 0; i < harvest->files.count; i++) {
+		struct frozen_file *file = harvest->files.at[i];
+		if (file->own >= 0)
+			close(file->own);
+		file->own = -1;
+	}
+}
+
 void harvest_finish(struct harvest *harvest)
 {
 	if (!harvest)
@@ -113,9 +123,7 @@ void harvest_finish(struct harvest *harvest)
 		process_finish(harvest->processes.at[i]);
 	for (size_t i = 0; i < harvest->spaces.count; i++)
 		maps_finish(&harvest->spaces.at[i]->maps);
-	for (size_t i = 0; i < harvest->files.count; i++)
-		if (harvest->files.at[i]->own >= 0)
-			close(harvest->files.at[i]->own);
+	harvest_close_files(harvest);
 	for (size_t i = 0; i < harvest->contents.count; i++) {
 		if (harvest->contents.at[i].fd >= 0)
 			close(harvest->contents.at[i].fd);

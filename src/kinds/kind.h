@@ -119,6 +119,8 @@ uint32_t harvest_new_id(struct harvest *harvest);
 uint32_t harvest_object(struct harvest *harvest, uint64_t device, uint64_t inode, bool *ret_new);
 /* Takes @fd (-1: none); its pages are saved under @space. */
 void harvest_contents(struct harvest *harvest, uint32_t space, int fd, uint64_t size);
+/* Closes Cairn's copies of the tree's open files: the program goes on, and who waits for an end of file at a pipe's other end must see it when it comes. */
+void harvest_close_files(struct harvest *harvest);
 void harvest_finish(struct harvest *harvest);
 
 #define HARVEST_MESSAGE(harvest, Type, init)                       \
