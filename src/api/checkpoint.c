@@ -62,6 +62,9 @@ static void fill_processor(const struct processor *processor, struct processor_r
 	info->n_xstate_components = processor->component_count;
 }
 
+/* How long a state that passes by itself is waited for, if nobody says. */
+enum { PATIENCE_S = 10 };
+
 /* What a live save holds back in memory while the program stands still, if nobody says. */
 #define DEFAULT_EXTRA_MEMORY (UINT64_C(256) << 20)
 
@@ -189,6 +192,9 @@ static void thaw(struct save *save, enum freeze_end end)
 static int take(struct save *save, const struct harvest *known, struct fault *fault)
 {
 	const struct capture_live live = { known, &save->track };
+	/* Copying while the program runs may have taken longer than any patience. */
+	if (save->options->timeout_s <= 0)
+		save->bound.at_ns = operation_deadline(PATIENCE_S, -1).at_ns;
 	int rc = capture_begin(&save->harvest, save->pid, &save->policy, &live, &save->bound, &save->frozen_at_ns, &save->refusals, fault);
 	if (rc < 0)
 		return rc;
@@ -510,7 +516,7 @@ enum cairn_status operation_checkpoint(pid_t pid, const struct cairn_checkpoint_
 	struct fault fault = { 0 };
 	struct save save = {
 		.pid = pid, .options = options, .job = job, .tracking = tracking, .policy = policy_of(options, job, tracking), .result = result,
-		.bound = operation_deadline(options->timeout_s > 0 ? options->timeout_s : 10, options->signal_fd),
+		.bound = operation_deadline(options->timeout_s > 0 ? options->timeout_s : PATIENCE_S, options->signal_fd),
 		.deadline = operation_deadline(options->timeout_s, options->signal_fd),
 		.is_live = options->after == CAIRN_RUN_ON && !options->no_live,
 		.progress = PROGRESS_INIT(options->progress, options->progress_context),

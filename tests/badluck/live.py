@@ -5,10 +5,11 @@ import os
 import json
 import pathlib
 import random
+import subprocess
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-from cairn_test import BUILD, LONG, cairn, check, main, need_cairn, start, test, unharmed, until, write
+from cairn_test import BUILD, CAIRN, LONG, cairn, check, main, need, need_cairn, start, test, unharmed, until, write
 
 INSTANT = BUILD / "tests" / "badluck" / "instant"
 
@@ -63,6 +64,22 @@ def copied_before():
     for options, live in (((), True), (("--no-live",), False)):
         result = cairn("checkpoint", program.pid, "-v", "-o", "a.cairn", *options, status=0)
         check(("copied while the program runs" in result.err) == live, f"live: {live}", result)
+        unharmed(program.pid)
+    write(program.path("go"), "")
+    program.succeed()
+
+
+@test("a save has its time for the freeze also if copying before that took long, unless --timeout bounds all of it", long_only=True)
+def slow_rounds():
+    need_cairn()
+    need("strace")
+    program = start([INSTANT, "sequence"])
+    program.wait_progress(2)
+    slow = ["strace", "-f", "-qq", "-o", "trace", "-e", "trace=pwritev,pwrite64", "-e", "inject=pwritev,pwrite64:delay_enter=11000000:when=2"]
+    for options, status in (((), 0), (("--timeout", "5"), 7)):
+        done = subprocess.run([*slow, CAIRN, "checkpoint", str(program.pid), "-o", "a.cairn", *options], stdin=subprocess.DEVNULL, capture_output=True,
+                              text=True, timeout=100)
+        check(done.returncode == status, f"exit status {done.returncode}, wanted {status}", done.stderr)
         unharmed(program.pid)
     write(program.path("go"), "")
     program.succeed()
