@@ -13,11 +13,13 @@
 #include <stdint.h>
 
 struct stub_call {
-	uint64_t number;   /* low half: system call; STUB_MAY_FAIL: go on after an error */
+	uint64_t number;   /* low half: system call; STUB_MAY_FAIL: go on after an error; STUB_BEARS: it makes a process */
 	uint64_t args[6];
 	int64_t result;    /* STUB_NOT_RUN until it ran */
 };
 #define STUB_MAY_FAIL (UINT64_C(1) << 32)
+/* clone(2): the process that it makes runs the calls from args[4] to args[5], which clone(2) leaves alone unless flags say otherwise, and ends. */
+#define STUB_BEARS (UINT64_C(1) << 33)
 #define STUB_NOT_RUN INT64_MIN
 
 /* What stub_home reloads; one architecture's layout, filled by tracee/arch. Lies at stub_home_data. */

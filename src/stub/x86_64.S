@@ -31,13 +31,30 @@ stub_batch:
 	movq	40(%rbx), %r8
 	movq	48(%rbx), %r9
 	syscall
-	movq	%rax, 56(%rbx)
+	testq	%rax, %rax
+	jnz	3f
+	btq	$33, %r13
+	jc	stub_born
+3:	movq	%rax, 56(%rbx)
 	addq	$64, %rbx
 	cmpq	$-4095, %rax
 	jb	1b
 	btq	$32, %r13
 	jc	1b
 2:	jmp	*%r14
+
+/* Where a process that such a call has made comes from its system call: it has calls of its own, and no way home. Nothing is stored in the
+ * call's result, which may be its parent's memory. */
+stub_born:
+	movq	48(%rbx), %rbp
+	movq	40(%rbx), %rbx
+	leaq	stub_gone(%rip), %r14
+	jmp	1b
+stub_gone:
+	xorl	%edi, %edi
+	movl	$231, %eax		/* exit_group */
+	syscall
+	jmp	stub_gone
 
 stub_trap:
 	int3

@@ -395,6 +395,8 @@ int foothold_enter(struct foothold *foothold, struct guest *guest, struct fault 
 struct frozen_run {
 	struct foothold *foothold;
 	struct guest *guest;
+	foothold_attend *attend; /* NULL: nothing is to be seen to */
+	void *context;
 };
 
 /* The microseconds of the timeval that the stub writes when it is about to rest. */
@@ -511,6 +513,8 @@ static int run_frozen(void *context, uint64_t first, uint64_t end, struct fault 
 	rc = set_off(run->guest, &registers, fault);
 	if (rc == 0)
 		rc = ptrace_resume(run->guest->tid, PTRACE_CONT, 0, fault);
+	if (rc == 0 && run->attend)
+		run->attend(run->context);
 	if (rc == 0)
 		rc = stop_at_rest(run, fault);
 	run->guest->standing = rc == 0;
@@ -519,7 +523,13 @@ static int run_frozen(void *context, uint64_t first, uint64_t end, struct fault 
 
 int foothold_run(struct foothold *foothold, struct guest *guest, struct batch *batch, struct fault *fault)
 {
-	struct frozen_run run = { foothold, guest };
+	return foothold_run_attended(foothold, guest, batch, NULL, NULL, fault);
+}
+
+int foothold_run_attended(struct foothold *foothold, struct guest *guest, struct batch *batch, foothold_attend *attend, void *context,
+			  struct fault *fault)
+{
+	struct frozen_run run = { foothold, guest, attend, context };
 	return batch_run(batch, guest->tid, run_frozen, &run, fault);
 }
 

@@ -49,6 +49,10 @@ int foothold_find_instruction(pid_t pid, const struct map_list *maps, uint64_t *
 /* @guest is at an interrupt stop. The first to enter maps the area. */
 int foothold_enter(struct foothold *foothold, struct guest *guest, struct fault *fault);
 int foothold_run(struct foothold *foothold, struct guest *guest, struct batch *batch, struct fault *fault);
+/* The same for calls that need Cairn's help to come to their end: @attend is called when the thread has been set off. */
+typedef void foothold_attend(void *context);
+int foothold_run_attended(struct foothold *foothold, struct guest *guest, struct batch *batch, foothold_attend *attend, void *context,
+			  struct fault *fault);
 /* Puts the thread back to an interrupt stop with its own registers and mask, as it was. @last: the area
  * is unmapped and the slack zeroed as well. Works after a failed enter or run, too; but one that is adrift is left alone. */
 int foothold_leave(struct foothold *foothold, struct guest *guest, bool last, struct fault *fault);

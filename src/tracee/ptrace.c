@@ -98,6 +98,12 @@ int ptrace_suspend_seccomp(pid_t tid, bool newborn, struct fault *fault)
 	return fail(fault, "suspend seccomp", tid);
 }
 
+int ptrace_tie(pid_t tid, bool suspended, struct fault *fault)
+{
+	unsigned long options = PTRACE_O_TRACESYSGOOD | PTRACE_O_EXITKILL | (suspended ? PTRACE_O_SUSPEND_SECCOMP : 0);
+	return ptrace(PTRACE_SETOPTIONS, tid, NULL, options) ? fail(fault, "tie to Cairn", tid) : 0;
+}
+
 int ptrace_get_filter(pid_t tid, uint32_t number, struct sock_filter *instructions, uint32_t *ret_count, uint64_t *ret_flags,
 		      struct fault *fault)
 {

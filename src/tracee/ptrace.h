@@ -18,6 +18,9 @@ int ptrace_seize(pid_t tid, bool newborn, struct fault *fault);
 /* A stopped thread's seccomp filters (and strict mode) judge no call until it is let go, or Cairn dies; nor those of its children that are
  * seized with it. FAULT_PERMISSION. */
 int ptrace_suspend_seccomp(pid_t tid, bool newborn, struct fault *fault);
+/* A stopped process of Cairn's own making, which was born seized (CLONE_PTRACE), dies with Cairn from now on, and so will those that it makes. @suspended: its
+ * filters stay suspended. */
+int ptrace_tie(pid_t tid, bool suspended, struct fault *fault);
 /* Filter number @number of a stopped thread, the oldest first: up to PTRACE_FILTER_MOST instructions, and its SECCOMP_FILTER_FLAG_*. -ENOENT
  * without a fault: it has no more. */
 enum { PTRACE_FILTER_MOST = 4096 }; /* BPF_MAXINSNS */
