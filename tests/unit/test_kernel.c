@@ -28,6 +28,7 @@
 #include "kernel/kcmp.h"
 #include "kernel/maps.h"
 #include "kernel/pagemap.h"
+#include "kernel/room.h"
 #include "kernel/sysvipc.h"
 #include "kernel/token.h"
 #include "kernel/vdso.h"
@@ -52,6 +53,45 @@ static size_t function_of(const uint8_t *image, const char *wanted)
 				return symbols[i].st_value;
 	}
 	return 0;
+}
+
+static void a_memory_cgroup_is_found_in_both_versions(void **state)
+{
+	(void)state;
+	struct room_group group;
+	char path[PATH_MAX];
+	size_t top;
+	const char *version1 = "9:name=systemd:/s\n4:cpu,memory:/box/one\n0::/other\n", *version2 = "0::/box/two\n";
+	const char *mounts = "31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw,mode=755\n"
+			     "35 31 0:32 / /sys/fs/cgroup/cpu rw,relatime shared:7 - cgroup cgroup rw,cpu,memory\n"
+			     "36 31 0:33 / /unified rw,relatime shared:7 master:1 - cgroup2 cgroup2 rw\n";
+	assert_true(room_group_parse(version1, &group));
+	assert_false(group.unified);
+	assert_string_equal(group.path, "/box/one");
+	assert_true(room_directory_parse(mounts, &group, path, &top));
+	assert_string_equal(path, "/sys/fs/cgroup/cpu/box/one");
+	assert_int_equal(top, strlen("/sys/fs/cgroup/cpu"));
+	assert_true(room_group_parse(version2, &group));
+	assert_true(group.unified);
+	assert_true(room_directory_parse(mounts, &group, path, &top));
+	assert_string_equal(path, "/unified/box/two");
+	/* A container sees its own part only. */
+	const char *part = "36 31 0:33 /box /unified rw - cgroup2 cgroup2 rw\n";
+	assert_true(room_directory_parse(part, &group, path, &top));
+	assert_string_equal(path, "/unified/two");
+	assert_true(room_group_parse("0::/box\n", &group) && room_directory_parse(part, &group, path, &top));
+	assert_string_equal(path, "/unified");
+	assert_true(room_group_parse("0::/boxes\n", &group));
+	assert_false(room_directory_parse(part, &group, path, &top));
+	assert_false(room_group_parse("", &group));
+	assert_false(room_group_parse("3:cpu:/a\n", &group));
+	assert_false(room_group_parse("odd\n", &group));
+	const char *odd[] = { "", "\n", "36 31 0:33\n", "36 31 0:33 / /unified rw\n", "36 31 0:33 / /unified rw - cgroup\n", "36 31 0:33 / /unified rw -\n" };
+	for (size_t i = 0; i < sizeof odd / sizeof *odd; i++)
+		assert_false(room_directory_parse(odd[i], &group, path, &top));
+	struct room room;
+	room_look(getpid(), &room);
+	assert_true(room.left > 0 && room.left < UINT64_MAX);
 }
 
 static void an_old_vdso_leads_into_the_new_one(void **state)
@@ -838,6 +878,7 @@ int main(void)
 		cmocka_unit_test(pagemap_tells_kinds_of_pages_apart),
 		cmocka_unit_test(sixteen_reserved_terabytes_are_a_few_extents),
 		cmocka_unit_test(many_extents_come_in_order),
+		cmocka_unit_test(a_memory_cgroup_is_found_in_both_versions),
 		cmocka_unit_test(an_old_vdso_leads_into_the_new_one),
 		cmocka_unit_test(a_damaged_vdso_is_not_used),
 		cmocka_unit_test(kcmp_knows_what_is_the_same),
