@@ -86,6 +86,9 @@ struct cairn_checkpoint_result {
 	uint32_t processes, threads;
 	uint64_t frozen_ns;       /* how long the program stood still */
 	uint64_t total_ns;
+	/* Bytes of memory by how they were copied: while it ran and its writes were tracked (what was written meanwhile more than once), from a
+	 * copy-on-write child while it ran on, and while it stood still. */
+	uint64_t tracked_bytes, forked_bytes, frozen_bytes;
 };
 
 /* Saves @pid and its descendants. */

@@ -83,6 +83,8 @@ struct save {
 	struct progress progress;
 	struct snapshot snapshot;
 	struct track track;
+	struct twins twins;
+	uint64_t frozen_pages, forked_pages; /* copied while it stood still, and from twins */
 	struct harvest harvest;
 	struct harvest survey;    /* of the running tree, before anything is touched */
 	struct image_file *file;
@@ -191,7 +193,7 @@ static void thaw(struct save *save, enum freeze_end end)
  * just before. On success the tree stands still. */
 static int take(struct save *save, const struct harvest *known, struct fault *fault)
 {
-	const struct capture_live live = { known, &save->track };
+	const struct capture_live live = { known, &save->track, save->is_live ? &save->twins : NULL };
 	/* Copying while the program runs may have taken longer than any patience. */
 	if (save->options->timeout_s <= 0)
 		save->bound.at_ns = operation_deadline(PATIENCE_S, -1).at_ns;
@@ -206,7 +208,7 @@ static int take(struct save *save, const struct harvest *known, struct fault *fa
 		 count_threads(&save->harvest), (double)(clock_now_ns() - save->frozen_at_ns) / 1e6);
 	uint64_t begin = clock_now_ns();
 	track_doubt(&save->harvest, &save->snapshot);
-	rc = snapshot_tree(&save->snapshot, &save->harvest, fault);
+	rc = snapshot_tree(&save->snapshot, &save->harvest, &save->frozen_pages, fault);
 	if (rc == 0)
 		log_info("checkpoint: pages: %.2f ms", (double)(clock_now_ns() - begin) / 1e6);
 	return rc;
@@ -224,28 +226,58 @@ static int look_again(const struct save *save, struct harvest *known, struct fau
 	return tree_survey_spaces(known, save->pid, MAPS_FLAGS, fault);
 }
 
+/* Were the mappings what they were taken for? @known: the look before; NULL: they were read in the freeze. */
+static bool has_stayed(const struct save *save, const struct harvest *known)
+{
+	struct harvest now = { .policy = save->policy };
+	bool stayed = !known || (tree_survey_spaces(&now, save->pid, MAPS_FLAGS, NULL) == 0 && tree_flags_stayed(&save->harvest, &now) &&
+				 twins_are_whole(&save->twins));
+	harvest_finish(&now);
+	return stayed;
+}
+
+/* Of a program that runs on: is what the freeze took as it seemed, and what is left to be read from its twins there? *@ret_good: it need not be taken again. */
+static int finish_live(struct save *save, const struct harvest *known, bool *ret_good, struct fault *fault)
+{
+	bool stayed = has_stayed(save, known);
+	const uint64_t begin = clock_now_ns();
+	int rc = stayed && save->twins.spaces.count ? snapshot_twins(&save->snapshot, &save->harvest, &save->forked_pages, fault) : 0;
+	bool lived = twins_live(&save->twins);
+	*ret_good = stayed && lived;
+	if (!lived) {
+		log_info("checkpoint: a copy-on-write child was killed, as by a machine that wants memory: taken again without");
+		save->twins.refused = true;
+		return deadline_check(&save->deadline, fault);
+	}
+	if (!stayed)
+		log_info("checkpoint: mappings changed around the freeze: taken again");
+	else if (save->twins.spaces.count)
+		log_info("checkpoint: pages of copy-on-write children: %.2f ms", (double)(clock_now_ns() - begin) / 1e6);
+	return rc;
+}
+
 /* Takes the tree while its mappings' flags are known only from a look before; the look after says whether that was right. */
 static int take_live(struct save *save, struct fault *fault)
 {
-	struct harvest known = { .policy = save->policy }, now = { .policy = save->policy };
-	bool is_fresh = !save->track.spaces.count; /* no rounds of copying lie between */
-	int rc = is_fresh ? 0 : look_again(save, &known, fault);
-	if (rc == 0)
-		rc = take(save, is_fresh ? &save->survey : &known, fault);
-	harvest_finish(&known);
-	if (save->is_frozen)
-		thaw(save, FREEZE_RUN);
-	if (rc < 0)
-		return rc;
-	bool good = tree_survey_spaces(&now, save->pid, MAPS_FLAGS, NULL) == 0 && tree_flags_stayed(&save->harvest, &now);
-	harvest_finish(&now);
-	if (good)
-		return 0;
-	log_info("checkpoint: mappings changed around the freeze: taken again");
-	harvest_finish(&save->harvest);
-	save->harvest = (struct harvest){ 0 };
-	rc = snapshot_give_out(&save->snapshot, fault);
-	return rc < 0 ? rc : take(save, NULL, fault);
+	struct harvest before = { .policy = save->policy };
+	bool is_fresh = !save->track.spaces.count, is_good = false; /* no rounds of copying lie between */
+	int rc = is_fresh ? 0 : look_again(save, &before, fault);
+	for (const struct harvest *known = is_fresh ? &save->survey : &before; rc == 0; known = NULL) {
+		rc = take(save, known, fault);
+		if (save->is_frozen)
+			thaw(save, FREEZE_RUN);
+		if (rc == 0)
+			rc = finish_live(save, known, &is_good, fault);
+		twins_end(&save->twins);
+		if (rc < 0 || is_good)
+			break;
+		harvest_finish(&save->harvest);
+		save->harvest = (struct harvest){ 0 };
+		save->forked_pages = 0;
+		rc = snapshot_give_out(&save->snapshot, fault);
+	}
+	harvest_finish(&before);
+	return rc;
 }
 
 struct seen_object {
@@ -276,11 +308,12 @@ static uint64_t expect_copies(const struct save *save, uint64_t left_pages)
 	seen_objects seen = { 0 };
 	for (size_t i = 0; i < survey->spaces.count; i++) {
 		const struct frozen_space *space = survey->spaces.at[i];
+		const bool has_twin = !track_follows(&save->track, space->pid) && twins_expect(&save->twins, space);
 		for (size_t m = 0; m < space->maps.maps.count; m++) {
 			const struct map *map = &space->maps.maps.at[m];
 			if (map->shared && map->deleted)
 				note_bytes(&seen, map->device, map->inode, map->resident);
-			else if (!track_has(&save->track, space->pid, map->start))
+			else if (!track_has(&save->track, space->pid, map->start) && !(has_twin && twins_have(space, map)))
 				bytes += map->anonymous > map->shared_bytes ? map->anonymous - map->shared_bytes : 0;
 		}
 	}
@@ -313,6 +346,7 @@ static void choose_tracked(struct save *save)
 	if (!save->is_live && !save->tracking->spaces.count)
 		return;
 	sharing_find_memory(&save->survey);
+	save->track.is_kept = save->options->track;
 	track_choose(&save->track, &save->survey, save->tracking, save->parent ? id : NULL, &save->snapshot);
 	if (save->parent)
 		parent_seed(save->parent, &save->track, &save->snapshot);
@@ -417,6 +451,9 @@ static int save_tree(struct save *save, struct fault *fault)
 	result->bytes = stats.bytes;
 	result->pages = stats.pages;
 	result->frozen_ns = save->frozen_ns;
+	result->tracked_bytes = save->track.pages * PAGES_SIZE;
+	result->forked_bytes = save->forked_pages * PAGES_SIZE;
+	result->frozen_bytes = save->frozen_pages * PAGES_SIZE;
 	result->processes = (uint32_t)save->harvest.processes.count;
 	result->threads = save->harvest.thread_count;
 	return rc;
@@ -519,6 +556,7 @@ enum cairn_status operation_checkpoint(pid_t pid, const struct cairn_checkpoint_
 		.bound = operation_deadline(options->timeout_s > 0 ? options->timeout_s : PATIENCE_S, options->signal_fd),
 		.deadline = operation_deadline(options->timeout_s, options->signal_fd),
 		.is_live = options->after == CAIRN_RUN_ON && !options->no_live,
+		.twins.most_bytes = options->max_extra_memory,
 		.progress = PROGRESS_INIT(options->progress, options->progress_context),
 	};
 	uint64_t begin = clock_now_ns();

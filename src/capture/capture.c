@@ -343,7 +343,8 @@ static int gather(struct harvest *harvest, const struct capture_live *live, cons
 		rc = capture_files(harvest, fault);
 	for (const struct kind *const *kind = kinds; rc == 0 && *kind; kind++)
 		rc = (*kind)->capture_tree ? (*kind)->capture_tree(harvest, fault) : 0;
-	return rc;
+	/* Last, as nothing may fail behind them but the pages. */
+	return rc == 0 && live->twins ? twins_make(live->twins, harvest, deadline, fault) : rc;
 }
 
 int capture_depart(struct harvest *harvest, bool ends, struct fault *fault)

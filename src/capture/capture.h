@@ -4,6 +4,7 @@
 #include "capture/freeze.h"
 #include "capture/snapshot.h"
 #include "capture/track.h"
+#include "capture/twins.h"
 #include "kernel/bulletin.h"
 #include "kinds/kind.h"
 
@@ -26,6 +27,7 @@ int capture_find_foothold(struct frozen_process *process, const struct deadline 
 struct capture_live {
 	const struct harvest *known;  /* a look at its mappings just before; NULL: take the time while it stands still */
 	const struct track *track;    /* whose writes were tracked, NULL: nobody's */
+	struct twins *twins;          /* what of it is to be read when the program runs on, NULL: nothing */
 };
 /* Freezes the tree and gathers its records in @harvest. Transient states are tried again until the deadline.
  * On success the tree stands still, since *ret_frozen_at_ns (clock_now_ns), until freeze_thaw; on failure it runs. Refusals that only the frozen tree showed are in @refusals, with

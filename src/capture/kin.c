@@ -189,6 +189,11 @@ static void compare_contents(struct worker *worker, size_t slot, uint64_t start,
 		memset(same, 0, pages);
 }
 
+static pid_t pid_of(const struct frozen_space *space)
+{
+	return space->twin ? space->twin : space->pid;
+}
+
 /* Sets what of @whose is not set yet, where [@start, + @pages) is the same in the @slot-th elder. */
 static void ask_elder(struct worker *worker, const struct frozen_space *elder, size_t slot, const struct map *map, const uint64_t *own,
 		      uint64_t start, size_t pages, uint8_t *whose)
@@ -196,7 +201,7 @@ static void ask_elder(struct worker *worker, const struct frozen_space *elder, s
 	uint64_t entries[LOOK_ENTRIES];
 	uint8_t same[LOOK_ENTRIES];
 	bool known = false, unsure = false;
-	if (!read_entries(view_of(worker, slot, elder->pid), start, pages, entries))
+	if (!read_entries(view_of(worker, slot, pid_of(elder)), start, pages, entries))
 		return;
 	for (size_t i = 0; i < pages; i++) {
 		known |= !whose[i] && (is_same_frame(own[i], entries[i]) || is_same_in_image(map, own[i], entries[i]));

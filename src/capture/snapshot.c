@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "capture/round.h"
+#include "capture/twins.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -386,13 +387,32 @@ static void add_space(struct snapshot *snapshot, const struct harvest *harvest, 
 	kin_elders(harvest, space->process, elders);
 	for (size_t i = 0; i < space->maps.maps.count; i++) {
 		const struct map *map = &space->maps.maps.at[i];
-		if (!snapshot_is_private(map))
+		if (!snapshot_is_private(map) || (space->twin && twins_have(space, map)))
 			continue;
 		struct snapshot_source *source = vec_add(sources);
 		*source = (struct snapshot_source){
 				.store = space->store, .pid = space->pid, .fd = -1, .space = space->id, .start = map->start,
-				.end = map->end, .map = map, .by_force = snapshot_needs_force(map),
+				.end = map->end, .map = map, .by_force = snapshot_needs_force(map) || space->twin,
 				.look = space->tracked && !map->inode && !map->image_inode ? LOOK_LAST : LOOK_ALL };
+		kin_choose(elders, source);
+	}
+}
+
+/* Only those of its elders who stand still as well can be compared with it. */
+static void add_twin(const struct harvest *harvest, const struct frozen_space *space, source_list *sources)
+{
+	const struct frozen_space *elders[SNAPSHOT_ELDERS];
+	kin_elders(harvest, space->process, elders);
+	for (size_t e = 0; e < SNAPSHOT_ELDERS; e++)
+		elders[e] = elders[e] && elders[e]->twin ? elders[e] : NULL;
+	for (size_t i = 0; i < space->maps.maps.count; i++) {
+		const struct map *map = &space->maps.maps.at[i];
+		if (!twins_have(space, map))
+			continue;
+		struct snapshot_source *source = vec_add(sources);
+		*source = (struct snapshot_source){
+				.store = space->store, .pid = space->twin, .fd = -1, .space = space->id, .start = map->start,
+				.end = map->end, .map = map, .by_force = true, .look = LOOK_ALL };
 		kin_choose(elders, source);
 	}
 }
@@ -419,20 +439,45 @@ static int compare_guards(const void *a, const void *b)
 	return left->start < right->start ? -1 : left->start > right->start;
 }
 
-int snapshot_tree(struct snapshot *snapshot, struct harvest *harvest, struct fault *fault)
+static void sort_guards(struct harvest *harvest)
+{
+	if (harvest->guards.count)
+		qsort(harvest->guards.at, harvest->guards.count, sizeof *harvest->guards.at, compare_guards);
+}
+
+int snapshot_tree(struct snapshot *snapshot, struct harvest *harvest, uint64_t *ret_pages, struct fault *fault)
 {
 	source_list sources = { 0 };
-	uint64_t pages;
 	for (size_t i = 0; i < harvest->spaces.count; i++)
 		add_space(snapshot, harvest, harvest->spaces.at[i], &sources);
 	for (size_t i = 0; i < harvest->contents.count; i++)
 		add_contents(snapshot, &harvest->contents.at[i], &sources);
 	for (size_t i = 0; i < snapshot->stores.count; i++)
 		snapshot->stores.at[i].last = true;
-	int rc = snapshot_round(snapshot, sources.at, sources.count, harvest, &pages, fault);
+	int rc = snapshot_round(snapshot, sources.at, sources.count, harvest, ret_pages, fault);
 	vec_finish(&sources);
-	if (rc == 0 && harvest->guards.count)
-		qsort(harvest->guards.at, harvest->guards.count, sizeof *harvest->guards.at, compare_guards);
+	sort_guards(harvest);
+	return rc;
+}
+
+int snapshot_twins(struct snapshot *snapshot, struct harvest *harvest, uint64_t *ret_pages, struct fault *fault)
+{
+	source_list sources = { 0 };
+	/* What the freeze came to is settled first: the twins' pages are added to that. */
+	int rc = snapshot_give_out(snapshot, fault);
+	for (size_t i = 0; i < snapshot->stores.count; i++)
+		snapshot->stores.at[i].last = false;
+	for (size_t i = 0; i < harvest->spaces.count; i++)
+		if (harvest->spaces.at[i]->twin)
+			add_twin(harvest, harvest->spaces.at[i], &sources);
+	/* Nobody waits for the sink now. */
+	const size_t hold = snapshot->hold.size;
+	snapshot->hold.size = 0;
+	if (rc == 0)
+		rc = snapshot_round(snapshot, sources.at, sources.count, harvest, ret_pages, fault);
+	snapshot->hold.size = hold;
+	vec_finish(&sources);
+	sort_guards(harvest);
 	return rc;
 }
 

@@ -101,8 +101,10 @@ bool snapshot_is_private(const struct map *map);
 /* process_vm_readv(2) is the faster way to read, but it takes its own copy of every page that is shared copy-on-write (mm/gup.c
  * gup_must_unshare, 6.18), and it cannot read where there is no PROT_READ. */
 bool snapshot_needs_force(const struct map *map);
-/* The last round: all address spaces (with the stores that frozen_space names) and contents of a frozen tree. */
-int snapshot_tree(struct snapshot *snapshot, struct harvest *harvest, struct fault *fault);
+/* The last round: all address spaces (with the stores that frozen_space names) and contents of a frozen tree, but for what their twins have. */
+int snapshot_tree(struct snapshot *snapshot, struct harvest *harvest, uint64_t *ret_pages, struct fault *fault);
+/* When the program runs on: gives out what was held back, and adds what the twins of address spaces have. They have to live until it is done (twins_live). */
+int snapshot_twins(struct snapshot *snapshot, struct harvest *harvest, uint64_t *ret_pages, struct fault *fault);
 /* kin.c. Does @process have this mapping from its parent, and most of its pages with it? */
 bool kin_is_heir(const struct frozen_process *process, const struct map *map);
 /* When all pages of the frozen tree are stored: those that relatives share become each one's. */

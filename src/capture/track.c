@@ -16,6 +16,7 @@
 #include "base/log.h"
 #include "capture/capture.h"
 #include "capture/tree.h"
+#include "capture/twins.h"
 #include "kernel/features.h"
 
 #ifndef UFFD_USER_MODE_ONLY
@@ -70,17 +71,25 @@ static int take_kept(struct tracking *kept, const uint8_t *parent, const struct 
 static void choose_process(struct track *track, const struct frozen_process *process, struct tracking *kept, const uint8_t *parent,
 			   struct snapshot *snapshot)
 {
-	uint64_t bytes = 0;
+	uint64_t bytes = 0, others = 0;
 	/* Of those that share their memory one stands for all: two userfaultfds would each see half of what is written. */
 	if (process->zombie || !process->space || !frozen_owns(process, SHARE_VM))
 		return;
 	const struct map_list *maps = &process->space->maps;
-	for (size_t i = 0; i < maps->maps.count; i++)
-		bytes += is_worth_it(process, &maps->maps.at[i]) ? maps->maps.at[i].anonymous : 0;
-	if (bytes < LEAST_SPACE && !tracking_find(kept, process->pid, process->stat.start_time))
+	for (size_t i = 0; i < maps->maps.count; i++) {
+		const struct map *map = &maps->maps.at[i];
+		bytes += is_worth_it(process, map) ? map->anonymous : 0;
+		others += is_worth_it(process, map) ? 0 : twins_bytes(process->space, map);
+	}
+	bool is_known = tracking_find(kept, process->pid, process->stat.start_time);
+	if (bytes < LEAST_SPACE && !is_known)
 		return;
 	if (misses_writes(process)) {
-		log_debug("process %d: has an O_DIRECT descriptor, or an io_uring; its memory is copied while it stands still", process->pid);
+		log_debug("process %d: has an O_DIRECT descriptor, or an io_uring; its writes cannot be tracked", process->pid);
+		return;
+	}
+	if (!is_known && !track->is_kept && twins_pay(maps, others)) {
+		log_debug("process %d: has %llu MiB that cannot be tracked; what can be is not either", process->pid, (unsigned long long)(others >> 20));
 		return;
 	}
 	struct tracked_space *space = vec_add(&track->spaces);
@@ -342,6 +351,7 @@ static int copy_once(struct track *track, struct snapshot *snapshot, bool first,
 				.look = first && !space->known ? LOOK_PROTECT : LOOK_WRITTEN };
 	}
 	int rc = snapshot_round(snapshot, sources.at, sources.count, NULL, ret_pages, fault);
+	track->pages += rc == 0 ? *ret_pages : 0;
 	vec_finish(&sources);
 	return rc;
 }
@@ -370,6 +380,14 @@ bool track_has(const struct track *track, pid_t pid, uint64_t start)
 		for (size_t m = 0; track->spaces.at[i].pid == pid && m < track->spaces.at[i].maps.count; m++)
 			if (track->spaces.at[i].maps.at[m].start == start)
 				return true;
+	return false;
+}
+
+bool track_follows(const struct track *track, pid_t pid)
+{
+	for (size_t i = 0; i < track->spaces.count; i++)
+		if (track->spaces.at[i].pid == pid)
+			return track->spaces.at[i].maps.count || track->spaces.at[i].known;
 	return false;
 }
 

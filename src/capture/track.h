@@ -8,7 +8,7 @@
  * process's own. It never has to be served: a write to a protected page is let through by the kernel, which notes it. When Cairn dies
  * the registration ends with its descriptor.
  *
- * Not tracked, and so copied while frozen: mappings of files (a page that is given back leaves a marker there, mm/memory.c
+ * Not tracked, and so read from a copy-on-write child (twins.h) or copied while frozen: mappings of files (a page that is given back leaves a marker there, mm/memory.c
  * zap_install_uffd_wp_if_needed, 6.18, and would look unwritten), what is shared, small mappings, everything of a process with an
  * O_DIRECT descriptor or an io_uring (a device writes to pages without telling the page table), processes born meanwhile. */
 #include "base/tracking.h"
@@ -25,6 +25,8 @@ struct tracked_space {
 struct track {
 	struct arena arena; /* names in the maps */
 	VEC(struct tracked_space) spaces;
+	bool is_kept; /* what is tracked is wanted for the next save too */
+	uint64_t pages;     /* copied in all rounds */
 	uint64_t freeze_ns; /* how long the program stood still for it */
 };
 
@@ -43,6 +45,7 @@ int track_begin(struct track *track, const struct harvest *survey, pid_t root, c
  * last round; so many will have been written when it stands still. */
 int track_copy(struct track *track, struct snapshot *snapshot, uint64_t *ret_left, struct fault *fault);
 bool track_has(const struct track *track, pid_t pid, uint64_t start); /* the mapping that begins there? */
+bool track_follows(const struct track *track, pid_t pid);             /* anything of that process? */
 /* Is the space of this process tracked? Then its store is the one with the copies. */
 void track_adopt(const struct track *track, struct frozen_process *process);
 /* When the tree stands still and its descriptors are known: of whom might writes have been missed after all? Nothing of them that was

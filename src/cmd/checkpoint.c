@@ -140,10 +140,12 @@ static void print_result(const struct cmd_common *common, const char *path,
 {
 	assert(path); /* a job's init says where */
 	if (common->json) {
-		cmd_json(json_pack("{s:s, s:o, s:I, s:I, s:i, s:i, s:f, s:f}", "event", "checkpoint", "image", cmd_text(path),
+		cmd_json(json_pack("{s:s, s:o, s:I, s:I, s:i, s:i, s:f, s:f, s:{s:I, s:I, s:I}}", "event", "checkpoint", "image", cmd_text(path),
 				   "bytes", (json_int_t)result->bytes, "pages", (json_int_t)result->pages, "processes",
 				   (int)result->processes, "threads", (int)result->threads, "frozen_ms",
-				   (double)result->frozen_ns / 1e6, "total_ms", (double)result->total_ns / 1e6));
+				   (double)result->frozen_ns / 1e6, "total_ms", (double)result->total_ns / 1e6, "copied", "tracked",
+				   (json_int_t)result->tracked_bytes, "forked", (json_int_t)result->forked_bytes, "frozen",
+				   (json_int_t)result->frozen_bytes));
 		return;
 	}
 	if (!common->quiet)
@@ -185,6 +187,7 @@ static enum cairn_status checkpoint_job(const struct target *target, const struc
 	if (rc < 0)
 		answer = control_refused((enum cairn_status)fault.class, fault.text);
 	enum cairn_status status = control_status(answer, error);
+	const json_t *copied = json_object_get(answer, "copied");
 	*result = (struct cairn_checkpoint_result){
 		.bytes = (uint64_t)json_integer_value(json_object_get(answer, "bytes")),
 		.pages = (uint64_t)json_integer_value(json_object_get(answer, "pages")),
@@ -192,6 +195,9 @@ static enum cairn_status checkpoint_job(const struct target *target, const struc
 		.threads = (uint32_t)json_integer_value(json_object_get(answer, "threads")),
 		.frozen_ns = (uint64_t)(json_number_value(json_object_get(answer, "frozen_ms")) * 1e6),
 		.total_ns = (uint64_t)(json_number_value(json_object_get(answer, "total_ms")) * 1e6),
+		.tracked_bytes = (uint64_t)json_integer_value(json_object_get(copied, "tracked")),
+		.forked_bytes = (uint64_t)json_integer_value(json_object_get(copied, "forked")),
+		.frozen_bytes = (uint64_t)json_integer_value(json_object_get(copied, "frozen")),
 	};
 	*ret_image = memory_string(output ? output : control_text(answer, "image", ""));
 	json_decref(answer);

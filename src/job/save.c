@@ -84,10 +84,11 @@ bool save_rotate(const char *image, const uint8_t *key, unsigned keep)
 
 static json_t *succeeded(const char *image, const struct cairn_checkpoint_result *result)
 {
-	return json_pack("{s:i, s:s, s:I, s:I, s:i, s:i, s:f, s:f}", "status", CAIRN_DONE, "image", image, "bytes",
+	return json_pack("{s:i, s:s, s:I, s:I, s:i, s:i, s:f, s:f, s:{s:I, s:I, s:I}}", "status", CAIRN_DONE, "image", image, "bytes",
 			 (json_int_t)result->bytes, "pages", (json_int_t)result->pages, "processes", (int)result->processes,
 			 "threads", (int)result->threads, "frozen_ms", (double)result->frozen_ns / 1e6, "total_ms",
-			 (double)result->total_ns / 1e6);
+			 (double)result->total_ns / 1e6, "copied", "tracked", (json_int_t)result->tracked_bytes, "forked",
+			 (json_int_t)result->forked_bytes, "frozen", (json_int_t)result->frozen_bytes);
 }
 
 static int number_or(const json_t *request, const char *key, int otherwise)

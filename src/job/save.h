@@ -29,7 +29,7 @@ struct save_job {
 
 /* A request "check" only looks (pid as below). Does what a request "checkpoint" asks for: output (absolute path, or "-": @fd), after (enum cairn_after), pid (inside; 0: the whole
  * job), threads, timeout, outside, tcp, save_files, lose_in_flight, reopen_devices (paths), parent (path), track, no_live, max_extra_memory, codec, codec_level. The answer has
- * "image", "bytes", "pages", "processes", "threads", "frozen_ms", "total_ms". */
+ * "image", "bytes", "pages", "processes", "threads", "frozen_ms", "total_ms", "copied" (bytes: "tracked", "forked", "frozen"). */
 json_t *save_answer(const struct save_job *job, const json_t *request, int fd);
 
 /* Makes @image (with @key) the youngest of its generations, from @image.next; nothing when that is not there. @keep generations stay, and those that they

@@ -156,6 +156,7 @@ struct frozen_space {
 	uint32_t *objects; /* one per map: id of the object behind it, 0: none */
 	size_t store;      /* the driver's: where its pages are collected */
 	bool flags_adopted; /* what only smaps says of the mappings is from just before the freeze */
+	pid_t twin;        /* a copy-on-write copy of it, which is read instead when it runs on (capture/twins.h); 0: none */
 	bool tracked;      /* Cairn tracks its writes by a userfaultfd: mappings are registered with that one */
 	struct foothold foothold;
 };
@@ -184,6 +185,7 @@ struct frozen_process {
 	VEC(struct frozen_thread *) threads; /* leader first */
 	struct frozen_space *space;          /* NULL: a zombie */
 	struct frozen_process *shares[SHARE_COUNT]; /* the first process that has the same one, which answers for it; itself; NULL: not frozen */
+	bool reaps_orphans;                  /* PR_SET_CHILD_SUBREAPER */
 	bool shared_memory;                  /* with another process of the tree */
 	bool has_adjustments;                /* a list for SEM_UNDO, which may be empty: all that have threads do */
 	VEC(struct frozen_descriptor) descriptors;

@@ -57,10 +57,10 @@ def inject(call, number):
     return "-e", f"trace={call}", "-e", f"inject={call}:error={ERRORS[call]}:when={number}"
 
 
-def failing_saves(*options):
+def failing_saves(*options, manner=()):
     need_cairn()
     need("strace")
-    program = start([WORKER, "24"], "job")
+    program = start([WORKER, "24", *manner], "job")
     program.wait_progress(3)
     words = ["checkpoint", *options, "-o", "image.cairn", program.pid]
     failed = 0
@@ -95,6 +95,11 @@ def save():
 @test("a live save that fails because a system call of Cairn does says so, and leaves the program unharmed and no image", timeout=3000, serial=LONG)
 def save_live():
     failing_saves()
+
+
+@test("a save by a copy-on-write child that fails because a system call of Cairn does says so, and leaves the program unharmed and no image", timeout=3000, serial=LONG)
+def save_forked():
+    failing_saves(manner=("plain", "direct"))
 
 
 @test("a restore that fails because a system call of Cairn does says so, and leaves nothing behind", timeout=3000, serial=LONG)

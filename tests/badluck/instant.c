@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Programs whose memory tells whether an image of it is one instant. A line per round on standard output; they end when `go` exists, with 0
+/* instant WHAT [direct]. Programs whose memory tells whether an image of it is one instant. A line per round on standard output; they end when `go` exists, with 0
  * when nothing was wrong.
  *
  * sequence: one thread writes a running number into 10,000 places of private and as many of shared memory, one after the other; what a
@@ -9,9 +9,11 @@
  * sparse:   the same, but little of it at a time, and pages that do not compress.
  * shared:   the same as chaos, by a process that has its memory from another (CLONE_VM).
  * mapped:   the same as fork, for memory that is mapped from an image: nothing is given back by madvise.
- * fork:     the same as chaos, and every now and then a child is forked that checks its own copy. */
+ * fork:     the same as chaos, and every now and then a child is forked that checks its own copy.
+ * With the word "direct" a file is open with O_DIRECT, so that writes cannot be tracked. */
 #include "probe.h"
 
+#include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/mman.h>
@@ -205,6 +207,8 @@ static int share(void)
 int main(int argc, char **argv)
 {
 	const char *what = argc > 1 ? argv[1] : "";
+	if (argc > 2)
+		PROBE(open("direct", O_RDWR | O_CREAT | O_DIRECT, 0600));
 	is_sparse = !strcmp(what, "sparse");
 	is_mapped = !strcmp(what, "mapped");
 	if (!strcmp(what, "shared"))

@@ -42,12 +42,18 @@ def save(number, *words):
     program.wait_progress(3)
     whole = min(cairn("checkpoint", program.pid, "-o", "whole.cairn", status=OK).seconds for _ in range(3)) * 1e6
     cut = 0
+
+    def alone():
+        """A copy of its memory would be ours: we adopt orphans."""
+        reap()
+        return [one for one in children_of(os.getpid()) if state(one) not in ("Z", None)] == [program.pid]
     for moment in moments(whole):
         status = interrupted(["checkpoint", program.pid, "-o", "image.cairn"], moment, number)
         cut += status != 0
         try:
             unharmed(program.pid)
             program.wait_progress(2, timeout=10)
+            until(alone, "that nothing of Cairn's making is left", 5)
             noticed = [line for line in program.text().splitlines() if line.startswith("differs")]
             check(not noticed, "the program noticed", *noticed)
         except Failure as failure:
@@ -63,6 +69,22 @@ def save(number, *words):
 @test("SIGKILL of cairn at any moment of a save leaves the program unharmed", timeout=600, serial=True)
 def kill_save():
     save(signal.SIGKILL)
+
+
+@test("SIGKILL of cairn at any moment of a save by a copy-on-write child leaves the program unharmed, and no child", timeout=600, serial=True)
+def kill_forked():
+    save(signal.SIGKILL, "plain", "direct")
+
+
+@test("^C of cairn at any moment of a save by a copy-on-write child leaves the program unharmed, and no child", timeout=600, serial=True)
+def interrupt_forked():
+    save(signal.SIGINT, "plain", "direct")
+
+
+@test("SIGKILL of cairn at any moment of a save by a copy-on-write child of a program under seccomp filters leaves it unharmed, and no child", timeout=600, serial=True)
+def kill_forked_confined():
+    need_root()
+    save(signal.SIGKILL, "confined", "direct")
 
 
 @test("^C of cairn at any moment of a save leaves the program unharmed", timeout=600, serial=True)

@@ -14,16 +14,18 @@ from cairn_test import BUILD, CAIRN, LONG, cairn, check, main, need, need_cairn,
 INSTANT = BUILD / "tests" / "badluck" / "instant"
 
 
-def instant(what, *options):
-    """Saved while it runs on; then it is killed, and each of the images goes on and finds nothing wrong."""
+def instant(what, *options, forked=False):
+    """Saved while it runs on; then it is killed, and each of the images goes on and finds nothing wrong. @forked: from a copy-on-write child."""
     need_cairn()
-    program = start([INSTANT, what])
+    program = start([INSTANT, what, *(["direct"] if forked else [])])
     program.wait_progress(2)
     for _ in range(10 if LONG else 3):
         images = []
         for _ in range(3):
             images.append(program.next_image())
-            program.checkpoint(*options, kill=False, image=images[-1])
+            result = program.checkpoint("--json", *options, kill=False, image=images[-1])
+            ways = json.loads(result.out.splitlines()[-1])["copied"]
+            check(bool(ways["forked"]) == forked and bool(ways["tracked"]) == (not forked), "how the memory was copied", ways)
             program.wait_progress(1)
             check("differs" not in program.text(), "the program noticed", program.text()[-800:])
         for image in images:
@@ -49,6 +51,26 @@ def chaos():
 @test("an image of a program that forks children with all its memory is one instant")
 def fork():
     instant("fork")
+
+
+@test("an image whose private memory comes from a copy-on-write child is one instant of private and shared memory")
+def forked_sequence():
+    instant("sequence", forked=True)
+
+
+@test("an image from a copy-on-write child of a program that maps, moves, protects and gives back memory all the time is one instant")
+def forked_chaos():
+    instant("chaos", forked=True)
+
+
+@test("an image from a copy-on-write child of a program that forks children with all its memory is one instant")
+def forked_fork():
+    instant("fork", forked=True)
+
+
+@test("an image from a copy-on-write child of a process that shares its memory with another is one instant")
+def forked_shared():
+    instant("shared", forked=True)
 
 
 @test("what is held back in memory is bounded, and more than that changes nothing")

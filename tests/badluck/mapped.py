@@ -117,6 +117,25 @@ def shared():
     until(lambda: not [pid for pid in found if os.path.exists(f"/proc/{pid}/exe")], "end of all four")
 
 
+@test("a live save of a program on memory that is mapped from its image reads it from a copy-on-write child, when the program runs on")
+def live():
+    need_cairn()
+    need_root()
+    program = holder(64 * MIB)
+    program.checkpoint("--compress", "none")
+    program.restore("--lazy=mapped", "--trust-image")
+    image = program.path("live.cairn")
+    result = program.checkpoint("--json", "--compress", "none", kill=False, image=image)
+    ways = json.loads(result.out.splitlines()[-1])["copied"]
+    check(ways["forked"] >= 64 * MIB and ways["frozen"] < 16 * MIB, "how it was copied", ways)
+    look(program)
+    program.checkpoint(kill=True, image=program.path("last.cairn"))
+    program.restore("--trust-image", "--file-changed", "ignore", image=image)
+    look(program)
+    write(program.path("go"), "")
+    program.succeed()
+
+
 @test("a family on memory that is mapped from its image is stored once again")
 def family():
     need_cairn()

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* worker [MIB [confined|suspendable]]: a program that notices harm. Threads that compute, sleep, and pass a token through a pipe, a child that
+/* worker [MIB [confined|suspendable|plain [direct]]]: a program that notices harm. Threads that compute, sleep, and pass a token through a pipe, a child that
  * does the same, and memory that is checked all the time. A line per round on standard output; ends when `go` exists,
  * with 0 when nothing was wrong. Confined: all threads are under a seccomp filter that kills for the calls that Cairn would make in them;
- * suspendable: it lets those through that a frozen cgroup makes of interrupted sleeps. */
+ * suspendable: it lets those through that a frozen cgroup makes of interrupted sleeps. Direct: a file is open with O_DIRECT, so that its writes
+ * cannot be tracked. */
 #include "probe.h"
 
 #include <linux/filter.h>
@@ -102,7 +103,7 @@ static void work(bool speaks, const char *manner)
 	PROBE_SAME(pthread_create(&threads[0], NULL, compute, NULL), 0, "set-up");
 	PROBE_SAME(pthread_create(&threads[1], NULL, sleeper, NULL), 0, "set-up");
 	PROBE_SAME(pthread_create(&threads[2], NULL, passer, NULL), 0, "set-up");
-	if (*manner)
+	if (*manner && strcmp(manner, "plain"))
 		confine(!strcmp(manner, "suspendable"));
 	if (speaks)
 		probe_ready();
@@ -133,6 +134,8 @@ int main(int argc, char **argv)
 	for (size_t i = 0; i < memory_size; i += 8)
 		*(uint64_t *)(memory + i) = i * 0x9e3779b97f4a7c15u;
 	const char *manner = argc > 2 ? argv[2] : "";
+	if (argc > 3)
+		PROBE(open("direct", O_RDWR | O_CREAT | O_DIRECT, 0600));
 	pid_t child = PROBE(fork());
 	if (!child) {
 		work(false, manner);

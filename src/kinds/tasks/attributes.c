@@ -70,7 +70,7 @@ static int capture(struct harvest *harvest, struct frozen_thread *thread, const 
 	message->pid = (uint32_t)thread->process->pid;
 	message->coredump_filter = (uint32_t)filter;
 	message->oom_score_adj = (int32_t)oom;
-	message->child_subreaper = subreaper;
+	message->child_subreaper = thread->process->reaps_orphans = subreaper;
 	int64_t thp = batch_result(batch, note->thp);
 	message->thp_disable = thp > 0 ? (uint32_t)thp : 0;
 	int64_t registrations = batch_result(batch, note->membarrier);

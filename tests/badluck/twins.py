@@ -1,0 +1,243 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""Live saves of programs whose writes cannot be tracked: their memory is read from a copy-on-write child, which nobody sees and which leaves nothing."""
+import json
+import os
+import pathlib
+import re
+import resource
+import signal
+import subprocess
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+from cairn_test import (BUILD, CAIRN, LONG, Failure, Skip, cairn, check, children_of, main, need, need_cairn, need_root, proc_status, reap, run, start, state, test, unharmed,
+                        until, write)
+
+WATCHFUL = BUILD / "tests" / "badluck" / "watchful"
+SIZE_MIB = 24
+# Left out by a fork, and empty after one.
+APART_BYTES = 2 * 300 * 4096
+# Each leaves a stub behind in the program's text, where there is room for some only (tracee/foothold.h).
+MOST_DEATHS = 10
+
+
+def copied(result):
+    """How many bytes were copied in which way."""
+    return next(one["copied"] for one in map(json.loads, result.out.splitlines()) if one["event"] == "checkpoint")
+
+
+def twins_of(pid):
+    """Those that Cairn made of a program below this test, which adopts them."""
+    return [child for child in children_of(os.getpid()) if child != pid and state(child) not in (None, "Z", "X")
+            and (proc_status(child) or {}).get("Name") == "watchful"]
+
+
+def no_twins(pid):
+    def gone():
+        reap()
+        return not twins_of(pid)
+    until(gone, "the end of what Cairn made")
+
+
+def check_program(program, what):
+    program.wait_progress(20)
+    check("differs" not in program.text(), what, program.text()[-800:])
+
+
+def goes_on(program, image):
+    """What the image brings back goes on as well, and so does the next of it."""
+    program.checkpoint(kill=True, image=program.path("last.cairn"))
+    write(program.path("restored"), "")
+    program.restore("--file-changed", "ignore", image=image)
+    check_program(program, f"{image} is not one instant")
+
+
+def end(program):
+    write(program.path("go"), "")
+    program.succeed()
+
+
+def watched(program, rounds):
+    check_program(program, "before")
+    for number in range(rounds):
+        image = program.path(f"{number}.cairn")
+        ways = copied(program.checkpoint("--json", kill=False, image=image))
+        check(ways["forked"] >= SIZE_MIB << 20 and not ways["tracked"], "the memory was not read from a child", ways)
+        check(ways["frozen"] >= APART_BYTES, "what a fork does not copy was not copied in the freeze", ways)
+        check_program(program, "the program noticed")
+        no_twins(program.pid)
+    cairn("verify", image, status=0)
+    goes_on(program, image)
+
+
+@test("a program that looks for children, signals, and others who have its files sees nothing of the one that its memory is read from", quick=True)
+def unseen():
+    need_cairn()
+    program = start([WATCHFUL, SIZE_MIB])
+    watched(program, 10 if LONG else 3)
+    end(program)
+
+
+@test("the memory of an ordinary user's own program is read from a copy-on-write child", user=True)
+def unseen_user():
+    need_cairn()
+    program = start([WATCHFUL, SIZE_MIB])
+    watched(program, 2)
+    end(program)
+
+
+@test("the memory of a job is read from a copy-on-write child, which its init adopts and which is in no image")
+def job():
+    need_cairn()
+    job_ = run("--name", "watched", "--image", "job.cairn", "--", WATCHFUL, SIZE_MIB)
+    check_program(job_, "before")
+    for _ in range(3):
+        result = cairn("checkpoint", "watched", "--json", status=0)
+        check(copied(result)["forked"] >= SIZE_MIB << 20, "the memory was not read from a child", result)
+        check_program(job_, "the program noticed")
+    listed = json.loads(cairn("inspect", "--json", "job.cairn", status=0).out)
+    check(len(listed["processes"]) == 1, "processes of the image", listed["processes"])
+    write("go", "")
+    job_.succeed()
+
+
+def copied_in_the_freeze(why, *options, words=(), prepare=None):
+    need_cairn()
+    program = start([WATCHFUL, SIZE_MIB, *words])
+    check_program(program, "before")
+    if prepare:
+        prepare(program)
+    result = program.checkpoint("--json", "-v", *options, kill=False)
+    ways = copied(result)
+    check(why in result.err and "no copy-on-write child" in result.err, f"'{why}' is not said", result)
+    check(not ways["forked"] and ways["frozen"] >= SIZE_MIB << 20, "it was copied in another way", ways)
+    check_program(program, "the program noticed")
+    no_twins(program.pid)
+    goes_on(program, program.image)
+    end(program)
+
+
+@test("a program that may not have more processes is copied while it stands still, and -v says why", user=True)
+def no_more_processes():
+    copied_in_the_freeze("Resource temporarily unavailable", prepare=lambda program: resource.prlimit(program.pid, resource.RLIMIT_NPROC, (1, 1)))
+
+
+@test("a copy that --max-extra-memory does not allow is not made, and -v says so")
+def bounded():
+    copied_in_the_freeze("--max-extra-memory is less", "--max-extra-memory", "8M")
+
+
+@test("a copy for which the memory cgroup has no room is not made, and -v says so", host=True)
+def small_cgroup():
+    need_root()
+    groups = dict(line.split(":", 2)[1:] for line in pathlib.Path("/proc/self/cgroup").read_text().splitlines())
+    parent = pathlib.Path("/sys/fs/cgroup/memory" + groups.get("memory", "/none").rstrip("/"))
+    limit, used = "memory.limit_in_bytes", "memory.usage_in_bytes"
+    if "memory" not in groups:
+        parent, limit, used = pathlib.Path("/sys/fs/cgroup" + groups.get("", "/none").rstrip("/")), "memory.max", "memory.current"
+    box = parent / f"twins-{os.getpid()}"
+    try:
+        box.mkdir()
+    except OSError as error:
+        raise Skip(f"{box}: {error.strerror}") from None
+
+    def close_in(program):
+        if not (box / limit).exists():
+            raise Skip(f"{box}: no {limit}")
+        (box / "cgroup.procs").write_text(str(program.pid))
+        (box / limit).write_text(str(int((box / used).read_text()) + (SIZE_MIB // 2 << 20)))
+    try:
+        copied_in_the_freeze("its memory cgroup has", prepare=close_in)
+    finally:
+        until(lambda: not (box / "cgroup.procs").read_text(), "the end of those in the cgroup")
+        box.rmdir()
+
+
+@test("a program that adopts orphans would see the child: it is copied while it stands still, and -v says so")
+def reaper():
+    copied_in_the_freeze("adopts orphans", words=["reaper"])
+
+
+@test("a program whose children would be born into another PID namespace bears none for Cairn, and -v says so")
+def born_elsewhere():
+    need_root()
+    copied_in_the_freeze("another PID namespace", words=["newpid"])
+
+
+@test("a child that is killed while it is read, as by a kernel that wants memory, costs another freeze and nothing else")
+def killed():
+    need_cairn()
+    program = start([WATCHFUL, 4 * SIZE_MIB])
+    check_program(program, "before")
+    image = program.path("image.cairn")
+    process = subprocess.Popen([CAIRN, "checkpoint", str(program.pid), "-v", "--json", "--threads", "1", "--compress", "zstd:19", "-o", image],
+                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # In its place, before its end, and the program runs on.
+    twin = until(lambda: [one for one in twins_of(program.pid) if state(one) == "t"], "the child")[0]
+    program.wait_progress(1)
+    os.kill(twin, signal.SIGKILL)
+    out, err = process.communicate(timeout=100)
+    check(process.returncode == 0 and "was killed" in err, "another freeze", out, err)
+    check("no copy-on-write child" not in err and json.loads(out.splitlines()[-1])["copied"]["forked"] == 0, "how it was copied", out, err)
+    unharmed(program.pid)
+    check_program(program, "the program noticed")
+    no_twins(program.pid)
+    goes_on(program, image)
+    end(program)
+
+
+def traced(pid, *options):
+    done = subprocess.run(["strace", "-qq", "-o", "trace", *options, CAIRN, "checkpoint", str(pid), "-o", "image.cairn"], stdin=subprocess.DEVNULL,
+                          stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=100)
+    return done.returncode
+
+
+@test("SIGKILL of cairn at each of the system calls by which it makes a copy-on-write child leaves the program unharmed, and no child", timeout=600)
+def killed_at_each_call():
+    need_cairn()
+    need("strace")
+    program = start([WATCHFUL, SIZE_MIB])
+    check_program(program, "before")
+    check(traced(program.pid, "-e", "trace=ptrace,wait4,process_vm_readv") == 0, "the save that nothing happens to")
+    calls = re.findall(r"^(\w+)\(", pathlib.Path("trace").read_text(), re.M)
+    # The other threads run as soon as Cairn is dead, and who looks with __WALL may find the helper that has not ended yet.
+    deaths = MOST_DEATHS - 1
+    for call in ("ptrace", "wait4", "process_vm_readv"):
+        # Their numbers vary a little, as some only look; a save that comes to its end is no harm.
+        for number in range(1, calls.count(call) + 1, 1 if LONG else 5):
+            deaths += 1
+            if deaths % MOST_DEATHS == 0:
+                end(program)
+                program.path("go").unlink()
+                program = start([WATCHFUL, SIZE_MIB, "usual"])
+                check_program(program, "before")
+            status = traced(program.pid, "-e", f"trace={call}", "-e", f"inject={call}:signal=SIGKILL:when={number}")
+            try:
+                unharmed(program.pid)
+                no_twins(program.pid)
+                program.wait_progress(3)
+                check("differs" not in program.text(), "the program noticed", program.text()[-800:])
+            except Failure as failure:
+                raise Failure(f"killed at {call} number {number} (status {status}): {failure}") from None
+    end(program)
+
+
+@test("a Cairn that sleeps for longer than a thread rests, at any call by which it makes a copy-on-write child, saves the program all the same", timeout=900)
+def late():
+    need_cairn()
+    need("strace")
+    program = start([WATCHFUL, SIZE_MIB, "usual"])
+    check_program(program, "before")
+    check(traced(program.pid, "-e", "trace=ptrace") == 0, "the save that nothing happens to")
+    calls = pathlib.Path("trace").read_text().count("ptrace(")
+    for number in range(1, calls + 1, 1 if LONG else 8):
+        status = traced(program.pid, "-e", "trace=ptrace", "-e", f"inject=ptrace:delay_enter=700000:when={number}")
+        check(status == 0, f"late at ptrace call {number}: exit status {status}")
+        check_program(program, f"late at ptrace call {number}: the program noticed")
+        no_twins(program.pid)
+    end(program)
+
+
+if __name__ == "__main__":
+    main()
