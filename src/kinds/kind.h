@@ -375,6 +375,9 @@ enum kind_scope {
 	SCOPE_FILE,    /* open file descriptions */
 };
 
+/* Files are put back after all else that may still fail, and before anybody watches them. */
+enum commit_turn { COMMIT_FIRST, COMMIT_PUT_BACK, COMMIT_WATCH, COMMIT_TURNS };
+
 struct kind {
 	const char *name;
 	uint32_t tag; /* in the image, for ever */
@@ -449,6 +452,7 @@ struct kind {
 	/* When no batch follows in the whole tree: what the trap at the end of one would disturb. By newborn_call. */
 	int (*last)(struct newborn_thread *thread, const ProtobufCMessage *message, struct fault *fault);
 	/* The last step: everything is made and nothing runs yet. What cannot be undone belongs here. */
+	enum commit_turn turn;
 	int (*commit)(struct workshop *workshop, const ProtobufCMessage *message, struct fault *fault);
 };
 

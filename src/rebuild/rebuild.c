@@ -462,20 +462,27 @@ pid_t rebuild_foreground_group(const struct rebuild *rebuild)
 	return 0;
 }
 
+static int commit_turn(struct rebuild *rebuild, enum commit_turn turn, struct fault *fault)
+{
+	int rc = 0;
+	for (size_t i = 0; rc == 0 && i < rebuild->plan->objects.count; i++) {
+		const struct plan_record *record = &rebuild->plan->objects.at[i];
+		if (record->kind->commit && record->kind->turn == turn)
+			rc = record->kind->commit(&rebuild->workshop, record->message, fault);
+	}
+	for (size_t i = 0; rc == 0 && i < rebuild->plan->files.count; i++) {
+		const struct plan_record *record = &rebuild->plan->files.at[i];
+		if (record->kind->commit && record->kind->turn == turn && !record->redirect)
+			rc = record->kind->commit(&rebuild->workshop, record->message, fault);
+	}
+	return rc;
+}
+
 int rebuild_release(struct rebuild *rebuild, struct rebuild_result *ret_result, struct fault *fault)
 {
 	int rc = 0;
-	/* Files that are put back first: whoever watches them is not to see it. */
-	for (int turn = 0; turn < 2; turn++)
-		for (size_t i = 0; rc == 0 && i < rebuild->plan->objects.count; i++) {
-			const struct plan_record *record = &rebuild->plan->objects.at[i];
-			if (record->kind->commit && record->kind->puts_back == (turn == 0))
-				rc = record->kind->commit(&rebuild->workshop, record->message, fault);
-		}
-	for (size_t i = 0; rc == 0 && i < rebuild->plan->files.count; i++) {
-		const struct plan_record *record = &rebuild->plan->files.at[i];
-		rc = record->kind->commit && !record->redirect ? record->kind->commit(&rebuild->workshop, record->message, fault) : 0;
-	}
+	for (enum commit_turn turn = 0; rc == 0 && turn < COMMIT_TURNS; turn++)
+		rc = commit_turn(rebuild, turn, fault);
 	if (rc < 0)
 		return rc;
 	rebuild->released = true;

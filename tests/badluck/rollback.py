@@ -203,6 +203,20 @@ def watched():
     check("nothing seen b'then'" in program.text(), "what it saw", program.text(), program.text("err"))
 
 
+@test("a program that watches a log of its own does not see that what was appended to it is cut off", quick=True)
+def watched_log():
+    need_cairn()
+    write("watcher.py", WATCHER)
+    program = start([PYTHON, "../watcher.py"], "job")
+    program.wait_text("ready")
+    program.checkpoint()
+    with program.path("watched/file").open("a") as log:
+        log.write(" and more")
+    program.restore("--file-changed", "rollback")
+    program.finish()
+    check("nothing seen b'then'" in program.text(), "what it saw", program.text(), program.text("err"))
+
+
 @test("a save of the contents of a file that may not be read is refused by its name, and the program runs on", user=True, quick=True)
 def unreadable():
     need_cairn()

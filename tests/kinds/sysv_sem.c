@@ -3,6 +3,7 @@
 /* variant blocked: processes that wait for System V semaphores are woken by the next operation after the restore */
 /* variant undo: the end of a process undoes what it has done to semaphores with SEM_UNDO, from before and after the save */
 /* variant undo_threads: the same of a process with threads */
+/* variant last: who used a semaphore last is known, although others have something to undo in it */
 #include "probe.h"
 
 #include <pthread.h>
@@ -148,6 +149,42 @@ static void undo(bool with_threads)
 	PROBE(semctl(id, 0, IPC_RMID));
 }
 
+static void last(void)
+{
+	int id = PROBE(semget(IPC_PRIVATE, 3, IPC_CREAT | 0600)), done[2];
+	PROBE(pipe(done));
+	pid_t children[2];
+	char byte;
+	for (int i = 0; i < 2; i++) {
+		children[i] = PROBE(fork());
+		if (!children[i]) {
+			for (int number = 0; number < 3; number++)
+				change(id, number, 4 + number, SEM_UNDO);
+			PROBE(write(done[1], "d", 1));
+			for (;;)
+				pause();
+		}
+		PROBE(read(done[0], &byte, 1));
+	}
+	change(id, 0, 1, 0);
+	change(id, 2, -1, SEM_UNDO);
+
+	probe_save();
+
+	PROBE_SAME(semctl(id, 0, GETPID), getpid(), "last user of the first one");
+	PROBE_SAME(semctl(id, 1, GETPID), children[1], "last user of the second");
+	PROBE_SAME(semctl(id, 2, GETPID), getpid(), "last user of the third, who has something to undo as well");
+	PROBE_SAME(semctl(id, 0, GETVAL), 9, "value");
+	for (int i = 0; i < 2; i++) {
+		PROBE(kill(children[i], SIGKILL));
+		PROBE_SAME(waitpid(children[i], NULL, 0), children[i], "end of a child");
+	}
+	for (int i = 0; i < 5000 && semctl(id, 2, GETVAL); i++) /* it is seen before the adjustments are made */
+		nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
+	PROBE_SAME(semctl(id, 0, GETVAL), 1, "value when all is undone");
+	PROBE(semctl(id, 0, IPC_RMID));
+}
+
 int main(int argc, char **argv)
 {
 	const char *variant = argc > 1 ? argv[1] : "values";
@@ -155,6 +192,8 @@ int main(int argc, char **argv)
 		undo(!strcmp(variant, "undo_threads"));
 	else if (!strcmp(variant, "blocked"))
 		blocked();
+	else if (!strcmp(variant, "last"))
+		last();
 	else
 		values();
 	return probe_end();

@@ -269,5 +269,6 @@ const struct kind kind_fanotify_mark = {
 	.path_field = "path",
 	.check = check,
 	.make = make_mark,
+	.turn = COMMIT_WATCH,
 	.commit = commit,
 };

@@ -201,5 +201,6 @@ const struct kind kind_inotify_watch = {
 	.path_field = "path",
 	.check = check,
 	.make = make_watch,
+	.turn = COMMIT_WATCH,
 	.commit = commit,
 };

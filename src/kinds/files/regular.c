@@ -374,6 +374,7 @@ const struct kind kind_regular_file = {
 	.needs = needs,
 	.check = check,
 	.make = make,
+	.turn = COMMIT_PUT_BACK,
 	.commit = commit,
 	.connect = connect_,
 };

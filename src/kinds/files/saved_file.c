@@ -204,5 +204,6 @@ const struct kind kind_saved_file = {
 	.puts_back = true,
 	.check = check,
 	.make = make,
+	.turn = COMMIT_PUT_BACK,
 	.commit = commit,
 };

@@ -211,20 +211,44 @@ static int check_use(const ProtobufCMessage *base, struct fault *fault)
 	return 0;
 }
 
-/* Up and down again, or the other way round at the end of the range; SETVAL would clear adjustments. It fails where the set belongs to somebody else:
- * then nobody has changed it. */
+/* Up and down again, or the other way round at the end of the range; SETVAL would clear adjustments. */
+static void touch(const Cairn__SysvSemaphoreUse__Semaphore *semaphore, struct sembuf ret_operations[2])
+{
+	const unsigned short number = (unsigned short)semaphore->number;
+	const short first = semaphore->value < MOST_VALUE ? 1 : -1;
+	ret_operations[0] = (struct sembuf){ number, first, IPC_NOWAIT };
+	ret_operations[1] = (struct sembuf){ number, (short)-first, IPC_NOWAIT };
+}
+
+/* It fails where the set belongs to somebody else: then nobody has changed it. */
 static int rebuild_use(struct newborn_thread *thread, const ProtobufCMessage *base, struct batch *batch,
 		       struct fault *fault)
 {
 	const Cairn__SysvSemaphoreUse *message = (const Cairn__SysvSemaphoreUse *)base;
 	(void)thread, (void)fault;
 	for (size_t i = 0; i < message->n_semaphores; i++) {
-		const unsigned short number = (unsigned short)message->semaphores[i]->number;
-		const short first = message->semaphores[i]->value < MOST_VALUE ? 1 : -1;
-		const struct sembuf operations[2] = { { number, first, IPC_NOWAIT }, { number, (short)-first, IPC_NOWAIT } };
+		struct sembuf operations[2];
+		touch(message->semaphores[i], operations);
 		batch_group(batch, 1, sizeof operations);
 		struct batch_place place = batch_data(batch, operations, sizeof operations);
 		batch_try(batch, semop, message->semaphores[i]->ipc_id, place.address, 2);
+	}
+	return 0;
+}
+
+/* Those that have got an adjustment of another process since. */
+static int last_use(struct newborn_thread *thread, const ProtobufCMessage *base, struct fault *fault)
+{
+	const Cairn__SysvSemaphoreUse *message = (const Cairn__SysvSemaphoreUse *)base;
+	(void)fault;
+	for (size_t i = 0; i < message->n_semaphores; i++) {
+		const Cairn__SysvSemaphoreUse__Semaphore *semaphore = message->semaphores[i];
+		struct fault not_permitted;
+		struct sembuf operations[2];
+		if (last_user(semaphore->ipc_id, semaphore->number) == thread->process->pid)
+			continue;
+		touch(semaphore, operations);
+		newborn_call(thread, "semop", __NR_semop, BATCH_ARGS(semaphore->ipc_id, thread->process->area, 2), operations, sizeof operations, &not_permitted);
 	}
 	return 0;
 }
@@ -238,4 +262,5 @@ const struct kind kind_sysv_semaphore_use = {
 	.capture = capture_use,
 	.check = check_use,
 	.rebuild = rebuild_use,
+	.last = last_use,
 };
