@@ -17,22 +17,6 @@ struct note {
 	size_t calls[NUMBERS];
 };
 
-static int ask(struct harvest *harvest, struct frozen_thread *thread, struct batch *batch, void **ret_note, struct fault *fault)
-{
-	struct note *note = ARENA_NEW(&harvest->arena, struct note);
-	(void)thread, (void)fault;
-	for (size_t i = 0; i < NUMBERS; i++)
-		note->calls[i] = batch_try(batch, io_uring_enter, i, 0, 0, ENTER_REGISTERED_RING, 0, 0);
-	*ret_note = note;
-	return 0;
-}
-
-/* What the kernel answers where there is none: EBADF, or EINVAL to a thread that has had no ring at all, and whatever those say that let no thread have one. */
-static bool is_taken(int64_t answer)
-{
-	return answer >= 0 || answer == -EBADFD || answer == -EEXIST;
-}
-
 /* The one ring among the descriptors; -1: none, -2: several. */
 static int find_ring(const struct frozen_process *process)
 {
@@ -49,10 +33,31 @@ static int find_ring(const struct frozen_process *process)
 	return fd;
 }
 
+static int ask(struct harvest *harvest, struct frozen_thread *thread, struct batch *batch, void **ret_note, struct fault *fault)
+{
+	struct note *note = ARENA_NEW(&harvest->arena, struct note);
+	(void)fault;
+	/* A filter that Cairn has as well may have something against it: so not where it can hardly be of use. */
+	if (harvest->policy.filtered && find_ring(thread->process) == -1)
+		return 0;
+	for (size_t i = 0; i < NUMBERS; i++)
+		note->calls[i] = batch_try(batch, io_uring_enter, i, 0, 0, ENTER_REGISTERED_RING, 0, 0);
+	*ret_note = note;
+	return 0;
+}
+
+/* What the kernel answers where there is none: EBADF, or EINVAL to a thread that has had no ring at all, and whatever those say that let no thread have one. */
+static bool is_taken(int64_t answer)
+{
+	return answer >= 0 || answer == -EBADFD || answer == -EEXIST;
+}
+
 static int capture(struct harvest *harvest, struct frozen_thread *thread, const struct batch *batch, void *note_, struct fault *fault)
 {
 	const struct note *note = note_;
 	uint32_t numbers = 0;
+	if (!note)
+		return 0;
 	for (size_t i = 0; i < NUMBERS; i++)
 		numbers |= is_taken(batch_result(batch, note->calls[i])) ? UINT32_C(1) << i : 0;
 	if (!numbers)
