@@ -31,6 +31,7 @@
 #include "kernel/room.h"
 #include "kernel/sysvipc.h"
 #include "kernel/token.h"
+#include "kernel/uring.h"
 #include "kernel/vdso.h"
 
 #define PAGE 4096ul
@@ -197,11 +198,13 @@ static void calls_are_parsed(void **state)
 	assert_int_equal(proc_call_parse("202 0x7f0c 0x189 0x0 0xffffffffffffffff 0x1 0x2 0x7ffd 0x7f0c\n", &call, &fault), 0);
 	assert_int_equal(call.number, 202);
 	assert_int_equal(call.args[1], 0x189);
-	assert_true(call.args[3] == UINT64_MAX && call.args[5] == 2);
+	assert_true(call.args[3] == UINT64_MAX && call.args[5] == 2 && call.stack == 0x7ffd);
 	assert_int_equal(proc_call_parse("running\n", &call, &fault), 0);
 	assert_int_equal(call.number, -1);
+	assert_int_equal(call.stack, 0);
 	assert_int_equal(proc_call_parse("-1 0x7ffd 0x7f0c\n", &call, &fault), 0);
 	assert_int_equal(call.number, -1);
+	assert_int_equal(call.stack, 0x7ffd);
 	assert_int_equal(proc_call_parse("202 0x7f0c 0x189\n", &call, &fault), -EBADMSG);
 	assert_int_equal(proc_call_parse("asleep\n", &call, &fault), -EBADMSG);
 }
@@ -481,6 +484,51 @@ static void fdinfo_is_offered_pair_by_pair(void **state)
 	assert_int_equal(fdinfo_parse("pos:\t0\nflags:\t08\n", &info, &fault), -EBADMSG);
 	assert_non_null(strstr(fault.text, "'flags: 08'"));
 	assert_int_equal(fdinfo_parse("pos:\t0\n", &info, &fault), -EBADMSG);
+}
+
+#define RING "SqMask:\t0x7\nSqHead:\t5\nSqTail:\t6\nCachedSqHead:\t4294967295\nCqMask:\t0xf\nCqHead:\t1\nCqTail:\t2\nCachedCqTail:\t12\n" \
+	     "SQEs:\t1\n    0: opcode:NOP, fd:-1, flags:0\nCQEs:\t1\n    1: user_data:7, res:0, flags:0\nSqThread:\t-1\nSqThreadCpu:\t-1\n"
+
+static void a_ring_is_read_with_what_is_registered(void **state)
+{
+	(void)state;
+	char text[] = RING "UserFiles:\t3\n    0: /with\\040blank:and colon\\134\n    1: <none>\n    2: socket:[99]\nUserBufs:\t2\n    1: 0x7f0010/8000\n"
+		      "PollList:\n  op=6, task_works=0\n  op=13, task_works=1\nCqOverflowList:\n  user_data=1, res=2, flags=0\nNAPI:\tenabled\n";
+	struct uring_info info;
+	struct fault fault;
+	assert_int_equal(uring_parse(text, &info, &fault), 0);
+	assert_true(info.complete && !info.has_thread && !info.has_persons && info.polls_busily);
+	assert_int_equal(info.requests, 8);
+	assert_int_equal(info.completions, 16);
+	assert_true(info.taken == UINT32_MAX && info.posted == 12);
+	assert_true(info.waiting == 2 && info.overflown == 1);
+	assert_true(info.file_slots == 3 && info.files.count == 2 && info.files.at[1].slot == 2);
+	assert_string_equal(info.files.at[0].path, "/with blank:and colon\\");
+	assert_string_equal(info.files.at[1].path, "socket:[99]");
+	assert_true(info.buffer_slots == 2 && info.buffers.count == 1 && info.buffers.at[0].slot == 1);
+	assert_true(info.buffers.at[0].address == 0x7f0010 && info.buffers.at[0].size == 8000);
+	uring_finish(&info);
+}
+
+static void a_ring_that_is_locked_or_odd_is_not_taken_for_whole(void **state)
+{
+	(void)state;
+	struct uring_info info;
+	struct fault fault;
+	char locked[] = "pos:\t0\nflags:\t02\n", thread[] = RING "SqThread:\t4711\nPersonalities:\n    1\n\tUid:\t0\n";
+	assert_int_equal(uring_parse(locked, &info, &fault), 0);
+	assert_false(info.complete);
+	assert_int_equal(uring_parse(thread, &info, &fault), 0);
+	assert_true(info.has_thread && info.has_persons && !info.complete);
+	static const char *const malformed[] = {
+		"SqMask:\t0x6\n", "SqMask:\t7\n", "CqMask:\t0xfffff\n", "CachedCqTail:\t4294967296\n", "UserFiles:\tmany\n", "UserFiles:\t1\n    1: /x\n",
+		"UserFiles:\t1\n    x: /x\n", "UserBufs:\t1\n    0: 7f00/1\n", "UserBufs:\t1\n    0: 0x7f00/4294967296\n", "UserBufs:\t1\n    0: 0x7f00\n",
+	};
+	for (size_t i = 0; i < sizeof malformed / sizeof *malformed; i++) {
+		char text[64];
+		snprintf(text, sizeof text, "%s", malformed[i]);
+		assert_int_equal(uring_parse(text, &info, &fault), -EBADMSG);
+	}
 }
 
 static void fdinfo_of_an_own_file_is_true(void **state)
@@ -869,6 +917,8 @@ int main(void)
 		cmocka_unit_test(system_v_objects_are_parsed),
 		cmocka_unit_test(own_timers_are_seen),
 		cmocka_unit_test(fdinfo_is_offered_pair_by_pair),
+		cmocka_unit_test(a_ring_is_read_with_what_is_registered),
+		cmocka_unit_test(a_ring_that_is_locked_or_odd_is_not_taken_for_whole),
 		cmocka_unit_test(fdinfo_of_an_own_file_is_true),
 		cmocka_unit_test(own_process_is_read),
 		cmocka_unit_test(own_maps_and_smaps_agree),
