@@ -138,9 +138,16 @@ int control_call(int socket, const json_t *request, const struct control_fds *fd
 
 json_t *control_failed(enum cairn_status status, const struct cairn_error *error)
 {
+	/* A tree of a thousand processes may have as many faults, and a message has a size. JSON writes a byte as six at worst. */
+	const size_t most = CONTROL_MAX / 8;
 	json_t *lines = json_array();
-	for (size_t i = 0; i < error->count; i++)
+	size_t i = 0;
+	for (size_t size = 0; i < error->count && (!i || size + strlen(error->lines[i]) <= most); i++) {
 		json_array_append_new(lines, json_stringn_nocheck(error->lines[i], strlen(error->lines[i])));
+		size += strlen(error->lines[i]);
+	}
+	if (i < error->count)
+		json_array_append_new(lines, json_sprintf("and %zu faults more, which a job's answer has no room for", error->count - i));
 	return json_pack("{s:i, s:o}", "status", (int)status, "lines", lines);
 }
 

@@ -4,6 +4,7 @@
 import json
 import os
 import pathlib
+import re
 import shutil
 import socket
 import subprocess
@@ -93,6 +94,26 @@ def check_by_name():
     other.finish()
     program.path("go").touch()
     program.succeed()
+
+
+@test("a job with thousands of faults tells as many as an answer holds, and how many more there are", user=True)
+def many_faults():
+    need_cairn()
+    files = 3000
+    program = run("--name", "faulty", "--", PYTHON, "-c", f"""
+import resource, signal
+resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+files = [open("/proc/self/ns/uts") for _ in range({files})]
+print("ready", flush=True)
+signal.pause()
+""")
+    program.wait_text("ready")
+    job_of("faulty")
+    result = cairn("checkpoint", "faulty", "-o", "image.cairn")
+    fault_line(result, UNSUPPORTED, "a UTS namespace", several=True)
+    lines = result.err.splitlines()
+    equal(re.fullmatch(r"cairn: and (\d+) faults more.*", lines[-1])[1], str(files - len(lines) + 1), "faults that are not told")
+    cairn("kill", "faulty", status=OK)
 
 
 @test("a job within a job works and is saved by its own name; the outer one says why it cannot be", user=True)
