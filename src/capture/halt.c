@@ -83,7 +83,8 @@ int halt_seize(struct harvest *harvest, struct frozen_process *process, bool *re
 		if (knows_thread(process, list.pids.at[i]) || (process->stat.state == 'Z' && list.pids.at[i] == process->pid))
 			continue;
 		rc = seize_thread(tree_add_thread(harvest, process, list.pids.at[i]), fault);
-		*ret_new |= rc != -ECHILD;
+		if (rc != -ECHILD)
+			*ret_new = true;
 		/* The thread ended between the listing and the seizing. */
 		if (rc == -ESRCH || rc == -ECHILD) {
 			process->threads.count--;
