@@ -195,8 +195,7 @@ def device():
 @test("two descriptors that cannot be carried are named together, one line each", quick=True)
 def two():
     need_cairn()
-    write("holder.py", HEAD + "params = (ctypes.c_char * 120)()\nfd = call(425, 4, params)\n"
-          "params = (ctypes.c_char * 120)()\nother = call(425, 4, params)\n" + TAIL)
+    write("holder.py", HEAD + "fd = call(323, os.O_CLOEXEC | 1)\nother = call(323, os.O_CLOEXEC | 1)\n" + TAIL)
     program = start([PYTHON, "holder.py"])
     program.wait_text("\n")
     if program.text().startswith("skip"):
