@@ -5,7 +5,7 @@ import pathlib
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-from cairn_test import (PYTHON, TIMEOUT, UNSUPPORTED, Skip, cairn, check, fault_line, main, need_cairn, start, test, unharmed, write)
+from cairn_test import (BUILD, PYTHON, TIMEOUT, UNSUPPORTED, Skip, cairn, check, fault_line, main, need_cairn, start, test, unharmed, write)
 
 HEAD = r'''
 import ctypes, mmap, os, struct, sys, time
@@ -178,6 +178,24 @@ def ends():
     program.path("go").touch()
     program.succeed()
     check("end" in program.text(), "it did not go on", program.text())
+
+
+@test("a program that works through an io_uring all the time is saved, runs on and is restored: every request completes once")
+def work():
+    need_cairn()
+    program = start([BUILD / "tests" / "badluck" / "ring_at_work"], "work")
+    program.wait_text("\n")
+    if program.text().startswith("skip"):
+        raise Skip(program.text())
+    for number in range(8):
+        program.wait_progress(2)
+        program.checkpoint("--timeout", "100", kill=number % 2 == 0, timeout=120)
+        if number % 2 == 0:
+            program.restore()
+    program.wait_progress(2)
+    program.path("finish").touch()
+    program.succeed()
+    check("all right" in program.text() and "wrong" not in program.text(), "what it found", program.text()[-300:])
 
 
 if __name__ == "__main__":
