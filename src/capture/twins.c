@@ -104,6 +104,9 @@ static int make_one(struct frozen_process *process, struct fault *fault)
 	if (count == SIZE_MAX)
 		return fault_set(fault, FAULT_FAILED, E2BIG, "it has more than %d shared mappings", TWIN_MOST_RANGES);
 	int rc = foothold_enter(foothold, guest, fault);
+	/* The calls of the twin would lie in a mapping of the program's, which it may not have. */
+	if (rc == 0 && foothold->grown)
+		rc = fault_set(fault, FAULT_FAILED, ENOMEM, "it has as many mappings as it may (sysctl vm.max_map_count)");
 	if (rc == 0)
 		rc = twin_make(foothold, guest, is_suspended(process), unwanted, count, &twin, fault);
 	struct fault leaving;

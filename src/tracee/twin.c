@@ -101,6 +101,14 @@ static int ended(pid_t pid, struct fault *fault)
 	return fault_set(fault, FAULT_FAILED, ESRCH, "process %d, which copies its memory, was killed", pid);
 }
 
+/* Of one that is on its way: SIGSTOP, which nobody can block, is not for it; no other signal should come. */
+static int check_stop(pid_t pid, const struct stop *stop, struct fault *fault)
+{
+	if (stop->kind == STOP_SIGNAL && stop->signal != SIGSTOP)
+		return fault_set(fault, FAULT_FAILED, EIO, "process %d, which copies its memory: signal %d", pid, stop->signal);
+	return 0;
+}
+
 /* Its first stop, before its first instruction. */
 static int await_birth(const struct birth *birth, pid_t pid, struct fault *fault)
 {
@@ -155,10 +163,11 @@ static int see_helper_off(struct birth *birth, struct fault *fault)
 	struct stop stop = { .kind = STOP_INTERRUPT };
 	int rc = ptrace_tie(birth->helper, birth->suspended, fault);
 	while (rc == 0 && stop.kind != STOP_ENDED) {
-		/* Whatever signal there is, it is not for the helper. */
 		rc = ptrace_resume(birth->helper, PTRACE_CONT, 0, fault);
 		if (rc == 0 || rc == -ESRCH)
 			rc = next_stop(birth, birth->helper, &stop, fault);
+		if (rc == 0)
+			rc = check_stop(birth->helper, &stop, fault);
 	}
 	return rc;
 }
@@ -188,6 +197,8 @@ static int run_to_end(const struct birth *birth, struct fault *fault)
 			rc = next_stop(birth, birth->twin, &stop, fault);
 		if (rc == 0 && stop.kind == STOP_ENDED)
 			rc = ended(birth->twin, fault);
+		if (rc == 0)
+			rc = check_stop(birth->twin, &stop, fault);
 		if (rc == 0 && stop.kind == STOP_SYSCALL)
 			rc = ptrace_get_registers(birth->twin, &registers, fault);
 		if (rc < 0)
