@@ -26,6 +26,8 @@ static void take_columns(enum sysv_type type, const uint64_t *column, struct sys
 	object->changed_s = column[changed_at[type]];
 	object->size = type == SYSV_MSG ? column[1] : column[0];
 	object->attached = type == SYSV_SHM ? column[3] : 0;
+	object->maker = type == SYSV_SHM ? (pid_t)column[1] : 0;
+	object->user = type == SYSV_SHM ? (pid_t)column[2] : 0;
 	object->sender = type == SYSV_MSG ? (pid_t)column[2] : 0;
 	object->receiver = type == SYSV_MSG ? (pid_t)column[3] : 0;
 }

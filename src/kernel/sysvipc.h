@@ -15,6 +15,7 @@ struct sysv_object {
 	uint64_t size;        /* of a segment; semaphores of a set; messages of a queue */
 	uint64_t attached;    /* of a segment */
 	pid_t sender, receiver; /* of a queue: who used it last */
+	pid_t maker, user;    /* of a segment: who made it, and who attached or detached it last */
 	uint64_t changed_s;   /* time of the last change of the object itself, seconds since the Epoch */
 };
 struct sysv_list {

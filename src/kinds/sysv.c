@@ -131,16 +131,21 @@ static bool lives(pid_t pid)
 	return pid > 0 && (kill(pid, 0) == 0 || errno == EPERM);
 }
 
+bool sysv_is_used_by_tree(const struct harvest *harvest, const pid_t *users, size_t count)
+{
+	bool found = false;
+	for (size_t i = 0; i < count; i++)
+		found |= is_ours(harvest, users[i]);
+	return found;
+}
+
 bool sysv_is_of_tree(const struct harvest *harvest, const struct sysv_object *object, const pid_t *users, size_t count)
 {
 	bool elsewhere = false;
-	for (size_t i = 0; i < count; i++) {
-		if (is_ours(harvest, users[i]))
-			return true;
-		/* A job's init has made the object when it restored the tree. */
+	/* A job's init has made the object when it restored the tree. */
+	for (size_t i = 0; i < count; i++)
 		elsewhere |= lives(users[i]) && users[i] != harvest->policy.adopter && users[i] != getpid();
-	}
-	return !elsewhere && made_by(harvest, object);
+	return sysv_is_used_by_tree(harvest, users, count) || (!elsewhere && made_by(harvest, object));
 }
 
 bool sysv_is_others(const struct workshop *workshop, pid_t pid)

@@ -17,5 +17,7 @@ int sysv_make(struct workshop *workshop, enum sysv_type type, const Cairn__SysvO
 /* Whose an object is that belongs to no process, by those who used it last (0: nobody). The tree's, if one of them is of the tree; somebody
  * else's, if one of them lives elsewhere; else the tree's, if the root's user made it after the root was started. */
 bool sysv_is_of_tree(const struct harvest *harvest, const struct sysv_object *object, const pid_t *users, size_t count);
+/* Is one of them of the tree? */
+bool sysv_is_used_by_tree(const struct harvest *harvest, const pid_t *users, size_t count);
 /* Does @pid live, and is not of the tree that is to be? */
 bool sysv_is_others(const struct workshop *workshop, pid_t pid);

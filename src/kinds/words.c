@@ -45,7 +45,8 @@ const struct kind_words kind_words[] = {
 	{ &kind_parent_death, "Parent-death signal.", "" },
 	{ &kind_dumpable, "Whether it is dumpable.", "" },
 	{ &kind_thread_pointers, "clear_child_tid, robust list, restartable sequences.", "" },
-	{ &kind_sysv_segment, "System V shared memory segments, with id, key and mode.", "One that is of another tree, too." },
+	{ &kind_sysv_segment, "System V shared memory segments, with id, key and mode; also one that nobody has attached, if a process of the tree made it or had it "
+			       "last.", "One that is of another tree, too." },
 	{ &kind_shared_memory, "Shared anonymous memory.", "" },
 	{ &kind_mapped_file, "Files that are mapped, by name.", "A file that has changed, by --file-changed." },
 	{ &kind_deleted_file, "Contents of deleted files.", "A deleted file that has other names which cannot be found." },

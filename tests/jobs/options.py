@@ -12,7 +12,7 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 from cairn_test import (BUILD, CAIRN, FAILED, OK, PYTHON, UNSUPPORTED, USAGE, alive, cairn, check, equal, fault_line, job_of, jobs, main, need, need_cairn,
-                        reap, run, start, test, until, write)
+                        reap, run, sh, start, test, until, write)
 
 WORKER = BUILD / "tests" / "badluck" / "worker"
 RESTORER = BUILD / "tests" / "jobs" / "restorer"
@@ -114,6 +114,23 @@ signal.pause()
     lines = result.err.splitlines()
     equal(re.fullmatch(r"cairn: and (\d+) faults more.*", lines[-1])[1], str(files - len(lines) + 1), "faults that are not told")
     cairn("kill", "faulty", status=OK)
+
+
+@test("a System V segment that nobody has attached is a job's, and comes back with it, twice", user=True)
+def unattached():
+    need_cairn()
+    need("ipcrm")
+    program = run("--name", "left", "--", BUILD / "tests" / "kinds" / "sysv_shm", "left")
+    program.wait_text("ready")
+    job_of("left")
+    for number in (1, 2):
+        cairn("checkpoint", "left", "-o", f"{number}.cairn", "--kill", status=OK)
+        until(lambda: not jobs(), "the end of the job")
+        sh("ipcrm", "--all")
+        cairn("restore", "-d", f"{number}.cairn", status=OK)
+    write("go", "")
+    until(lambda: reap() or not jobs(), "the end")
+    check("all as it was" in program.text(), "the segment is not as it was", program.text())
 
 
 @test("a job within a job works and is saved by its own name; the outer one says why it cannot be", user=True)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* variant kept: System V segments keep id, key, mode, size, contents, attachments and their gaps, and are shared by two processes */
 /* variant removed: a segment that is marked for removal lives as long as its attachments */
+/* variant left: a segment that nobody has attached keeps its contents */
 #include "probe.h"
 
 #include <sys/ipc.h>
@@ -109,10 +110,35 @@ static void removed(void)
 	PROBE_TRUE(shmctl(id, IPC_STAT, &now) < 0, "it went with its last attachment");
 }
 
+static void left(void)
+{
+	int id = PROBE(shmget(odd_key(), 300 * PAGE - 5, IPC_CREAT | IPC_EXCL | 0600));
+	unsigned char *at = PROBE((unsigned char *)shmat(id, NULL, 0));
+	probe_fill(at + 200 * PAGE, 3 * PAGE, 73);
+	PROBE(shmdt(at));
+
+	probe_save();
+
+	struct shmid_ds now;
+	PROBE_SAME(shmctl(id, IPC_STAT, &now), 0, "IPC_STAT of the old id");
+	PROBE_SAME(now.shm_segsz, 300 * PAGE - 5, "size");
+	PROBE_SAME(now.shm_nattch, 0, "attachments");
+	at = shmat(id, NULL, 0);
+	if (at == (void *)-1) {
+		probe_differs("shmat: %s", strerror(errno));
+		return;
+	}
+	probe_filled(at + 200 * PAGE, 3 * PAGE, 73, "contents");
+	PROBE_SAME(at[100 * PAGE], 0, "a hole");
+	PROBE_SAME(shmctl(id, IPC_RMID, NULL), 0, "IPC_RMID");
+}
+
 int main(int argc, char **argv)
 {
 	if (argc > 1 && !strcmp(argv[1], "removed"))
 		removed();
+	else if (argc > 1 && !strcmp(argv[1], "left"))
+		left();
 	else
 		kept();
 	return probe_end();

@@ -4,6 +4,9 @@
  * mappings of a segment whose start less their offset is the same address; shmdt(2) takes them together, so they are made together, by one
  * shmat, and what was unmapped of it is unmapped again. The attach count follows by itself.
  *
+ * One that nobody has attached is carried if a process of the tree made it or had it last. Cairn attaches it to read it, which is seen afterwards
+ * (IPC_STAT: when, and by whom).
+ *
  * A segment outlives the program. If it is still there at a restore, with its id, key and size, and nobody has it attached, it is taken, and
  * gets the contents of the image in the very last step; until then it stays as it is. In a private PID namespace segments lie in an
  * IPC namespace of its own. Not put back: times, and who attached last. Refused: a segment that others than the tree have attached, and an
@@ -119,6 +122,74 @@ static int capture_map(struct harvest *harvest, const struct frozen_process *pro
 	message->huge_page_size = map->flags & MAP_FLAG_HUGETLB ? map->page_size : 0;
 	harvest_add(harvest, &kind_sysv_segment, &message->base);
 	return save_contents(harvest, process, map, message, fault);
+}
+
+static void detach(void *address)
+{
+	shmdt(address);
+}
+
+/* Of what is mapped at @at in Cairn itself; 0: ordinary pages. */
+static int own_huge_page(struct harvest *harvest, uint64_t at, uint64_t *ret_size, struct fault *fault)
+{
+	struct map_list list = { 0 };
+	int rc = maps_read(getpid(), true, &harvest->arena, &list, fault);
+	*ret_size = 0;
+	for (size_t i = 0; rc == 0 && i < list.maps.count; i++)
+		if (list.maps.at[i].start == at && list.maps.at[i].flags & MAP_FLAG_HUGETLB)
+			*ret_size = list.maps.at[i].page_size;
+	maps_finish(&list);
+	return rc;
+}
+
+static int capture_unattached(struct harvest *harvest, const struct sysv_object *object, struct fault *fault)
+{
+	char path[96];
+	void *at = shmat((int)object->id, NULL, SHM_RDONLY);
+	if (at == MAP_FAILED && (errno == EINVAL || errno == EIDRM))
+		return 0; /* somebody has removed it */
+	if (at == MAP_FAILED)
+		return fault_set(fault, fault_class_of(errno), errno, "shared memory segment %u (key 0x%x): is attached by nobody, and Cairn may not: %s; try as root, or "
+				 "as the user it belongs to", object->id, (unsigned)object->key, strerror(errno));
+	*vec_add(&harvest->at_end) = (struct scoped_end){ detach, at };
+	Cairn__SysvSegment *message = HARVEST_MESSAGE(harvest, Cairn__SysvSegment, cairn__sysv_segment__init);
+	message->id = harvest_new_id(harvest);
+	message->object = sysv_capture(harvest, object);
+	message->size = object->size;
+	message->locked = object->mode & SHM_LOCKED;
+	const uint64_t start = (uint64_t)(uintptr_t)at;
+	int rc = own_huge_page(harvest, start, &message->huge_page_size, fault);
+	const uint64_t page = message->huge_page_size ? message->huge_page_size : PAGE, size = (object->size + page - 1) & ~(page - 1);
+	if (rc < 0)
+		return rc;
+	harvest_add(harvest, &kind_sysv_segment, &message->base);
+	snprintf(path, sizeof path, "/proc/self/map_files/%llx-%llx", (unsigned long long)start, (unsigned long long)(start + size));
+	harvest_contents(harvest, message->id, open(path, O_RDONLY | O_CLOEXEC), message->size);
+	struct contents *contents = &harvest->contents.at[harvest->contents.count - 1];
+	if (contents->fd < 0)
+		*vec_add(&contents->views) = (struct contents_view){ .pid = getpid(), .size = size, .address = start };
+	return 0;
+}
+
+/* One of a job may have been made by Cairn, at a restore; and it comes back in an IPC namespace of its own. Elsewhere the contents of what is there at a restore
+ * are overwritten: it has to be the tree's beyond doubt. */
+static bool is_left_by_tree(const struct harvest *harvest, const struct sysv_object *object)
+{
+	const pid_t users[] = { object->maker, object->user };
+	return harvest->policy.adopter ? sysv_is_of_tree(harvest, object, users, 2) : sysv_is_used_by_tree(harvest, users, 2);
+}
+
+static int capture_tree(struct harvest *harvest, struct fault *fault)
+{
+	struct sysv_list list;
+	int rc = sysv_read(SYSV_SHM, &list, fault);
+	for (size_t i = 0; rc == 0 && i < list.objects.count; i++) {
+		const struct sysv_object *object = &list.objects.at[i];
+		if (!object->attached && is_left_by_tree(harvest, object))
+			rc = capture_unattached(harvest, object, fault);
+	}
+	sysv_finish(&list);
+	return rc;
 }
 
 static int check(const ProtobufCMessage *base, struct fault *fault)
@@ -247,6 +318,7 @@ const struct kind kind_sysv_segment = {
 	.owner_field = "id",
 	.probe_map = is_segment,
 	.capture_map = capture_map,
+	.capture_tree = capture_tree,
 	.check = check,
 	.make = make,
 	.commit = commit,
