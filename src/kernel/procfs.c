@@ -34,36 +34,6 @@ static void text_reserve(struct text *text, size_t more)
 	text->space = space;
 }
 
-/* -ESRCH as vanished; the rest by its errno. */
-/* "/proc/12/exe" of a process 12 that has been reaped meanwhile: links say EACCES then (fs/proc/base.c proc_fd_access_allowed,
- * fs/proc/namespaces.c proc_ns_readlink). */
-static bool is_reaped(const char *path)
-{
-	int length = 0;
-	char directory[32];
-	if (sscanf(path, "/proc/%*d%n", &length) < 0 || !length || (size_t)length >= sizeof directory)
-		return false;
-	snprintf(directory, sizeof directory, "%.*s", length, path);
-	return access(directory, F_OK) < 0 && errno == ENOENT;
-}
-
-static int path_fault(struct fault *fault, int error, const char *path)
-{
-	if (error == EACCES && is_reaped(path))
-		error = ESRCH;
-	switch (error) {
-	case ESRCH:
-		return fault_set(fault, FAULT_VANISHED, ESRCH, "%s: the process is gone; try another target", path);
-	case EACCES:
-	case EPERM:
-		return fault_set(fault, FAULT_PERMISSION, error,
-				 "%s: %s; try as the user of the process, as root, or with CAP_SYS_PTRACE", path,
-				 strerror(error));
-	default:
-		return fault_set(fault, fault_class_of(error), error, "%s: %s", path, strerror(error));
-	}
-}
-
 /* The first line comes from the first read(2), more only in pieces: seq_file gives at most a page a call
  * (fs/seq_file.c seq_read_iter, 6.18), and only an empty read is the end; but for a file of one record (single_open), of which
  * a read gives all that there is room for. 0 or a negative errno; -EFBIG: it has more than @most bytes. */
@@ -91,6 +61,43 @@ static int path_read(const char *path, struct text *text, bool is_single, size_t
 {
 	_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
 	return fd < 0 ? -errno : text_fill(text, fd, is_single, most);
+}
+
+/* "/proc/12/exe" of a process 12 that has been reaped meanwhile: links say EACCES then (fs/proc/base.c proc_fd_access_allowed,
+ * fs/proc/namespaces.c proc_ns_readlink). And from the moment when its memory is gone until it is a zombie its files belong to root
+ * (task_dump_owner), which may take long where that memory was large. */
+static bool is_gone(const char *path)
+{
+	enum { EXITING = 0x4, MOST_BYTES = 1 << 16 }; /* PF_EXITING: include/linux/sched.h */
+	int pid;
+	char stat_path[32];
+	struct text text = { 0 };
+	struct proc_stat stat;
+	if (sscanf(path, "/proc/%d", &pid) != 1)
+		return false;
+	snprintf(stat_path, sizeof stat_path, "/proc/%d/stat", pid);
+	int rc = path_read(stat_path, &text, true, MOST_BYTES);
+	bool gone = rc == -ENOENT || rc == -ESRCH || (rc == 0 && proc_stat_parse(text.at, &stat, NULL) == 0 && stat.flags & EXITING);
+	text_finish(&text);
+	return gone;
+}
+
+/* -ESRCH as vanished; the rest by its errno. */
+static int path_fault(struct fault *fault, int error, const char *path)
+{
+	if (error == EACCES && is_gone(path))
+		error = ESRCH;
+	switch (error) {
+	case ESRCH:
+		return fault_set(fault, FAULT_VANISHED, ESRCH, "%s: the process is gone; try another target", path);
+	case EACCES:
+	case EPERM:
+		return fault_set(fault, FAULT_PERMISSION, error,
+				 "%s: %s; try as the user of the process, as root, or with CAP_SYS_PTRACE", path,
+				 strerror(error));
+	default:
+		return fault_set(fault, fault_class_of(error), error, "%s: %s", path, strerror(error));
+	}
 }
 
 static bool process_exists(pid_t pid)

@@ -99,7 +99,7 @@ def round_trip(program, name):
         fault_line(result, UNSUPPORTED, REFUSED[name], several=True)
         unharmed(program.pid)
         return False
-    if not alive(program.pid) and ("has ended" in result.err or "ended before" in result.err):
+    if not alive(program.pid) and any(said in result.err for said in ("has ended", "ended before", "the process is gone")):
         return False
     check(result.status == OK, f"checkpoint: exit status {result.status}", result)
     program.restore()
