@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "kinds/identity.h"
 
+#include <dirent.h>
 #include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -111,6 +112,34 @@ int identity_check(const char *path, const Cairn__FileIdentity *identity, bool a
 			 "%s: was modified since the checkpoint; try to put the old file back, or --file-changed ignore (or rollback, if its contents are "
 			 "in the image: --save-files)",
 			 path);
+}
+
+static bool names(const char *path, uint64_t device, uint64_t inode)
+{
+	struct stat now;
+	return lstat(path, &now) == 0 && now.st_dev == device && now.st_ino == inode;
+}
+
+char *identity_other_name(struct arena *arena, const char *lost, uint64_t device, uint64_t inode)
+{
+	_free_ char *directory = memory_string(lost);
+	char *slash = strrchr(directory, '/'), *found = NULL;
+	if (!slash)
+		return NULL;
+	slash[slash == directory] = 0;
+	DIR *listing = opendir(directory);
+	if (!listing)
+		return NULL;
+	for (struct dirent *entry; !found && (entry = readdir(listing));) {
+		/* On an overlay the number in the directory may be another file system's. */
+		if (entry->d_type != DT_REG && entry->d_type != DT_UNKNOWN)
+			continue;
+		_free_ char *path = memory_format("%s/%s", slash == directory ? "" : directory, entry->d_name);
+		if (names(path, device, inode))
+			found = arena_string(arena, path);
+	}
+	closedir(listing);
+	return found;
 }
 
 char *identity_deleted_name(const char *path, const char *what, uint32_t number)

@@ -13,6 +13,8 @@ Cairn__FileIdentity *identity_capture(struct harvest *harvest, int fd, const str
 int identity_check(const char *path, const Cairn__FileIdentity *identity, bool any_size, struct fault *fault);
 /* Is @path absolute, and can it be a path at all? */
 bool identity_path_valid(const char *path);
+/* A file that lost the name @lost by which it is known, but has others: one of them, in the same directory, into the arena; NULL: none found. */
+char *identity_other_name(struct arena *arena, const char *lost, uint64_t device, uint64_t inode);
 /* A name for a directory that is made to be removed at once: @path, as the deleted one was called, if nothing is there now; else one that @what and
  * @number tell from all others, beside it or in /tmp. */
 char *identity_deleted_name(const char *path, const char *what, uint32_t number);

@@ -387,8 +387,8 @@ struct kind {
 	const char *owner_field; /* the field with the pid, tid, space or file id it belongs to */
 	const char *path_field; /* the field with a path that is looked up at a restore; what a kind sees there is already mapped (--map-path) */
 
-	bool puts_back; /* it gives the file of that path its contents again, if the user wants that (roll_back): what differs there, or is missing, is no
-			 * hindrance then */
+	/* Does it give the file of that path its contents again? What differs there, or is missing, is no hindrance then. @roll_back: the user wants that. */
+	bool (*puts_back)(const ProtobufCMessage *message, bool roll_back);
 	const char *const *address_fields; /* fields with a struct sockaddr_in or _in6 of this host (--map-address); ends with NULL */
 
 	/* Frozen. refuse: from /proc alone, before anything is touched and again when it stands still. ask: adds remote calls to the

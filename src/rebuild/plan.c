@@ -353,23 +353,23 @@ static const char *path_of(const struct plan_record *record)
 }
 
 /* Does another record give this record's file back what it held? */
-static bool is_put_back(const struct plan *plan, const struct plan_record *record)
+static bool is_put_back(const struct plan *plan, const struct plan_record *record, bool roll_back)
 {
 	const char *path = path_of(record);
 	for (size_t i = 0; path && i < plan->objects.count; i++) {
 		const struct plan_record *other = &plan->objects.at[i];
-		const char *put_back = other->kind->puts_back ? path_of(other) : NULL;
+		const char *put_back = other->kind->puts_back && other->kind->puts_back(other->message, roll_back) ? path_of(other) : NULL;
 		if (put_back && !strcmp(put_back, path))
 			return true;
 	}
 	return false;
 }
 
-static bool is_rolled_back(const struct plan *plan, const struct plan_record *record, const struct fault *fault)
+static bool is_rolled_back(const struct plan *plan, const struct plan_record *record, bool roll_back, const struct fault *fault)
 {
-	if (fault->error == EFBIG && record->kind->commit)
+	if (roll_back && fault->error == EFBIG && record->kind->commit)
 		return true;
-	return (fault->error == EFBIG || fault->error == ESTALE || fault->error == ENOENT) && is_put_back(plan, record);
+	return (fault->error == EFBIG || fault->error == ESTALE || fault->error == ENOENT) && is_put_back(plan, record, roll_back);
 }
 
 /* Said once of each address. */
@@ -406,11 +406,16 @@ void plan_check_host(const struct plan *plan, const struct plan_policy *policy, 
 				  "or no --clones", record->kind->name);
 			fault_list_add(refusals, &fault);
 		}
+		if (policy->is_clone && record->kind->puts_back && record->kind->puts_back(record->message, false)) {
+			fault_set(&fault, FAULT_UNSUPPORTED, ENOTSUP, "%s: is shared memory with a name, which all clones would have together; try without --clones",
+				  path_of(record));
+			fault_list_add(refusals, &fault);
+		}
 		if (record->redirect || !record->kind->check || record->kind->check(record->message, &fault) == 0)
 			continue;
 		if (policy->ignore_changed_files && (fault.error == ESTALE || fault.error == EFBIG))
 			continue;
-		if (policy->roll_back && is_rolled_back(plan, record, &fault)) {
+		if (is_rolled_back(plan, record, policy->roll_back, &fault)) {
 			log_info("restore: rolls back what differs: %s", fault.text);
 			continue;
 		}

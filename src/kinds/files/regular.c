@@ -5,7 +5,6 @@
  * Locks: flock, POSIX and OFD locks and leases, from fdinfo (of every process that has the file: each sees its own), taken again before anything runs; one that somebody else holds now
  * is a fault with his PID. A file that lost the name
  * by which it was opened, but has others, is opened by one of those in the same directory; a copy would be another file. */
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/magic.h>
@@ -55,29 +54,6 @@ static bool is_named(const struct frozen_file *file, const char *path)
 	return lstat(path, &named) == 0 && named.st_dev == file->stat.st_dev && named.st_ino == file->stat.st_ino;
 }
 
-/* A file that lost the name by which it was opened, but has others: one of them, in the same directory, into the arena; NULL: none found. */
-static char *find_other_name(struct arena *arena, const struct frozen_file *file)
-{
-	_free_ char *directory = memory_string(file->link);
-	char *slash = strrchr(directory, '/'), *found = NULL;
-	if (!slash)
-		return NULL;
-	slash[slash == directory] = 0;
-	DIR *listing = opendir(directory);
-	if (!listing)
-		return NULL;
-	for (struct dirent *entry; !found && (entry = readdir(listing));) {
-		/* On an overlay the number in the directory may be another file system's. */
-		if (entry->d_type != DT_REG && entry->d_type != DT_UNKNOWN)
-			continue;
-		_free_ char *path = memory_format("%s/%s", slash == directory ? "" : directory, entry->d_name);
-		if (is_named(file, path))
-			found = arena_string(arena, path);
-	}
-	closedir(listing);
-	return found;
-}
-
 static int refuse_file(const struct harvest *harvest, struct frozen_file *file, struct fault *fault)
 {
 	struct arena arena = { 0 };
@@ -89,7 +65,7 @@ static int refuse_file(const struct harvest *harvest, struct frozen_file *file, 
 	}
 	if (is_named(file, file->link) || is_made_up(file->link) || ((regular || S_ISDIR(file->stat.st_mode)) && file->stat.st_nlink == 0))
 		return 0;
-	bool found = regular && find_other_name(&arena, file);
+	bool found = regular && identity_other_name(&arena, file->link, file->stat.st_dev, file->stat.st_ino);
 	arena_finish(&arena);
 	if (found)
 		return 0;
@@ -210,7 +186,7 @@ static int capture_file(struct harvest *harvest, struct frozen_file *file, struc
 	if (message->deleted && S_ISREG(file->stat.st_mode)) /* a directory is empty, and stays so */
 		rc = capture_deleted(harvest, file, message, fault);
 	else if (!message->deleted && !is_named(file, file->link) && !is_made_up(file->link))
-		message->path = find_other_name(&harvest->arena, file);
+		message->path = identity_other_name(&harvest->arena, file->link, file->stat.st_dev, file->stat.st_ino);
 	if (!message->path)
 		return fault_set_transient(fault, FAULT_VANISHED, ESTALE, "%s: its other name is gone; try again", file->link);
 	if (rc == 0)

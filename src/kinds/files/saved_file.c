@@ -2,7 +2,7 @@
 /* A file that has a name and that the tree writes to, with the contents of the moment of the save (--save-files): read in the freeze, from the page
  * cache like every reader, so that what several files say of each other (a database and its log) is of one moment.
  *
- * Put back only by --file-changed rollback. The contents are first loaded beside it, into a file without a name: a damaged image, a full disk or any
+ * Put back only by --file-changed rollback, but POSIX shared memory in any case, as long as nobody else has it open or mapped. The contents are first loaded beside it, into a file without a name: a damaged image, a full disk or any
  * other failure of the restore finds the file as it was. In the very last step they are written into the file that has the name now, only where it
  * differs, and it gets the size and the time of modification of the save. In place, because the file's links, owner, attributes and those who have it
  * open are not Cairn's to change. Killed in that step, a restore leaves a file between old and new, and no program on it: the same restore once more
@@ -32,6 +32,14 @@ bool saved_file_is_wanted(const struct harvest *harvest, const struct frozen_fil
 	    (flags & O_ACCMODE) == O_RDONLY)
 		return false;
 	return harvest->policy.save_files == SAVE_FILES_ALL || (flags & O_APPEND);
+}
+
+bool saved_file_is_memory(const char *path, int fd)
+{
+	static const char directory[] = "/dev/shm/";
+	struct statfs fs;
+	/* Names have one slash, the first character (shm_open(3)). */
+	return !strncmp(path, directory, sizeof directory - 1) && !strchr(path + sizeof directory - 1, '/') && fstatfs(fd, &fs) == 0 && fs.f_type == TMPFS_MAGIC;
 }
 
 int saved_file_refuse(const struct frozen_file *file, struct fault *fault)
@@ -69,6 +77,7 @@ int saved_file_capture(struct harvest *harvest, const char *link, const char *pa
 	message->id = id;
 	message->path = arena_string(&harvest->arena, path);
 	message->identity = identity_capture(harvest, -1, &stat_);
+	message->memory = saved_file_is_memory(path, fd);
 	harvest_contents(harvest, id, fd_steal(&fd), (uint64_t)stat_.st_size);
 	harvest_add(harvest, &kind_saved_file, &message->base);
 	return 0;
@@ -116,11 +125,33 @@ static int open_target(struct workshop *workshop, const Cairn__SavedFile *messag
 	return 0;
 }
 
+/* A lease for writing is only had of a file that nobody else has open or mapped (kernel fs/locks.c check_conflicting_open, 6.18). By who does not own the
+ * file it takes CAP_LEASE: then it is not known. */
+static bool is_in_use(const char *path)
+{
+	_close_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK | O_NOFOLLOW);
+	if (fd < 0)
+		return errno != ENOENT;
+	bool in_use = fcntl(fd, F_SETLEASE, F_WRLCK) < 0;
+	if (!in_use)
+		fcntl(fd, F_SETLEASE, F_UNLCK);
+	return in_use;
+}
+
+static bool puts_back(const ProtobufCMessage *base, bool roll_back)
+{
+	return roll_back || ((const Cairn__SavedFile *)base)->memory;
+}
+
 static int make(struct workshop *workshop, const ProtobufCMessage *base, struct fault *fault)
 {
 	const Cairn__SavedFile *message = (const Cairn__SavedFile *)base;
 	int fd;
-	if (!workshop->roll_back) {
+	bool in_use = !workshop->roll_back && message->memory && is_in_use(message->path);
+	if (in_use)
+		log_warn("%s: somebody else has this shared memory open, so it stays as it is now; --file-changed rollback gives it back what it held at the "
+			 "checkpoint", message->path);
+	if (in_use || !puts_back(base, workshop->roll_back)) {
 		workshop_discard(workshop, message->id);
 		return 0;
 	}
@@ -175,7 +206,7 @@ static int commit(struct workshop *workshop, const ProtobufCMessage *base, struc
 		{ .tv_nsec = UTIME_OMIT }, { message->identity->modified_s, (long)message->identity->modified_ns },
 	};
 	struct stat now;
-	if (!workshop->roll_back || from < 0 || to < 0 || fstat(to, &now) < 0)
+	if (from < 0 || to < 0 || fstat(to, &now) < 0)
 		return 0;
 	int64_t written = put_back(from, to, message->identity->size);
 	if (written < 0)
@@ -201,7 +232,7 @@ const struct kind kind_saved_file = {
 	.descriptor = &cairn__saved_file__descriptor,
 	.owner_field = "id",
 	.path_field = "path",
-	.puts_back = true,
+	.puts_back = puts_back,
 	.check = check,
 	.make = make,
 	.turn = COMMIT_PUT_BACK,

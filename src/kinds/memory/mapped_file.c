@@ -87,8 +87,20 @@ static int capture_hidden(struct harvest *harvest, const struct frozen_process *
 	return hidden_add(harvest, process, map, message->id, &message->identity->size, fault);
 }
 
-static int capture_map(struct harvest *harvest, const struct frozen_process *process, const struct map *map,
-		       uint32_t *ret_object, struct fault *fault)
+/* Of a file that lost the name by which it was mapped, not by which others may have: sem_open(3) makes a semaphore under another name and gives it its own
+ * then. It is still that file, and no deleted one. NULL: it has no other name, or none in that directory. */
+static const char *living_name(struct harvest *harvest, const struct frozen_process *process, const struct map *map)
+{
+	char path[96];
+	struct stat mapped;
+	snprintf(path, sizeof path, "/proc/%d/map_files/%llx-%llx", process->view, (unsigned long long)map->start, (unsigned long long)map->end);
+	if (stat(path, &mapped) == 0)
+		return mapped.st_nlink ? identity_other_name(&harvest->arena, map->name, mapped.st_dev, mapped.st_ino) : NULL;
+	return identity_other_name(&harvest->arena, map->name, map->device, map->inode);
+}
+
+static int capture_living(struct harvest *harvest, const struct frozen_process *process, const struct map *map, uint32_t *ret_object,
+			  struct fault *fault)
 {
 	/* A deleted file's copy is one object, whoever maps or opens it, and always writable. */
 	bool is_new, write = !map->deleted && map->shared && (map->flags & MAP_FLAG_MAY_WRITE);
@@ -111,7 +123,11 @@ static int capture_map(struct harvest *harvest, const struct frozen_process *pro
 	if (message->deleted)
 		harvest_contents(harvest, message->id, fd_steal(&fd), (uint64_t)mapped.st_size);
 	int rc = 0;
-	if (write && !message->deleted && harvest->policy.save_files == SAVE_FILES_ALL) {
+	if (map->deleted && mapped.st_nlink && map->shared && (map->flags & MAP_FLAG_MAY_WRITE))
+		return fault_set(fault, FAULT_UNSUPPORTED, ENOTSUP, "mapped file %s: this name means something else here, and of its %lu others none is in that "
+				 "directory: a copy would be another file; try to give the file its name again (ln)", map->name,
+				 (unsigned long)mapped.st_nlink);
+	if (write && !message->deleted && (harvest->policy.save_files == SAVE_FILES_ALL || saved_file_is_memory(message->path, fd))) {
 		/* Before this record: a file that is gone is made again before it is mapped. */
 		char link[64];
 		snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
@@ -120,6 +136,18 @@ static int capture_map(struct harvest *harvest, const struct frozen_process *pro
 	if (rc == 0)
 		harvest_add(harvest, &kind_mapped_file, &message->base);
 	return rc;
+}
+
+static int capture_map(struct harvest *harvest, const struct frozen_process *process, const struct map *map,
+		       uint32_t *ret_object, struct fault *fault)
+{
+	const char *name = map->deleted ? living_name(harvest, process, map) : NULL;
+	struct map living = *map;
+	if (name) {
+		living.name = name;
+		living.deleted = false;
+	}
+	return capture_living(harvest, process, &living, ret_object, fault);
 }
 
 static int check(const ProtobufCMessage *base, struct fault *fault)

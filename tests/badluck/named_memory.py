@@ -1,0 +1,97 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""POSIX shared memory has a name and outlives its program, but it is the program's memory: an older image brings it back as it was then."""
+import os
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+from cairn_test import DRY, OK, PYTHON, UNSUPPORTED, Skip, cairn, check, main, need_cairn, start, test, write  # noqa: E402
+
+PROGRAM = """
+import mmap, os, struct, sys, threading
+fd = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+os.ftruncate(fd, 3 << 20)
+memory = mmap.mmap(fd, 3 << 20)
+os.close(fd)
+count = 0
+while not os.path.exists("go"):
+    seen, = struct.unpack("<Q", memory[2 << 20:(2 << 20) + 8])
+    if seen != count:
+        print(f"differs: {seen}, not {count}", flush=True)
+        sys.exit(1)
+    count += 1
+    memory[2 << 20:(2 << 20) + 8] = struct.pack("<Q", count)
+    print(count, flush=True)
+    threading.Event().wait(0.02)
+print("whole", flush=True)
+os.unlink(sys.argv[1])
+"""
+
+
+def begin():
+    need_cairn()
+    if DRY:
+        raise Skip("is about images that are older than what they left")
+    if not os.access("/dev/shm", os.W_OK):
+        raise Skip("no /dev/shm")
+    name = pathlib.Path(f"/dev/shm/cairn-test-named-{os.stat('.').st_ino}")  # PIDs are the same in every test
+    write("job/program.py", PROGRAM)
+    program = start([PYTHON, "program.py", name], "job")
+    program.wait_progress(5)
+    return program, name
+
+
+def finish(program):
+    write(program.path("go"), "")
+    program.succeed()
+    check("differs" not in program.text() and "whole" in program.text(), "its memory is not what was saved", program.text()[-500:])
+
+
+@test("named shared memory comes back as it was at the save, also when the program has gone on since, and when it is gone")
+def older():
+    program, name = begin()
+    program.checkpoint()
+    for _ in range(2):
+        program.restore("--file-changed", "ignore")
+        program.wait_progress(5)
+        program.kill()
+    name.unlink()
+    program.restore("--file-changed", "ignore")
+    program.wait_progress(5)
+    finish(program)
+    check(not name.exists(), "its name was not the one that it had")
+
+
+@test("named shared memory that somebody else has open stays as it is, which is said, unless files are to be rolled back")
+def shared():
+    program, name = begin()
+    program.checkpoint()
+    program.restore("--file-changed", "ignore")
+    program.wait_progress(5)
+    program.kill()
+    with open(name, "rb"):
+        result = cairn("restore", "-d", "--file-changed", "ignore", program.image, status=OK)
+        check("stays as it is" in result.err, "nothing was said of it", result)
+        pid = int(result.out.split()[0])
+        program.pid = pid
+        program.wait_text("differs")
+        program.kill()
+        program.restore("--file-changed", "rollback")
+        program.wait_progress(5)
+    write(program.path("go"), "")
+    program.succeed()
+
+
+@test("clones would have named shared memory together: they are refused")
+def clones():
+    program, name = begin()
+    program.checkpoint()
+    result = cairn("restore", "-d", "--clones", "2", "--file-changed", "ignore", program.image)
+    check(result.status == UNSUPPORTED and "clones" in result.err, f"exit status {result.status}", result)
+    program.restore("--file-changed", "ignore")
+    finish(program)
+
+
+if __name__ == "__main__":
+    main()
