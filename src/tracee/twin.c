@@ -143,17 +143,30 @@ static bool has_failed(const struct birth *birth)
 	       (result < 0 && result != STUB_NOT_RUN);
 }
 
+/* Nobody will be there for a helper that the guest bears after all, when it gets a processor or is let out of a freezer. */
+static void call_off(const struct birth *birth)
+{
+	const uint64_t nothing = __NR_getpid;
+	memory_write(birth->guest->tid, birth->foothold->area + offsetof(struct stub_call, number), &nothing, sizeof nothing, NULL);
+}
+
 static int await_helper(struct birth *birth, struct fault *fault)
 {
 	const uint64_t nap_ns = 20000;
+	int rc = 0;
 	while (!(birth->helper = read_number(birth, birth->helper_number))) {
-		if (has_failed(birth))
-			return fault_set(fault, FAULT_FAILED, EAGAIN, "it could not be copied"); /* the batch knows why */
-		int rc = birth->foothold->deadline ? deadline_check(birth->foothold->deadline, fault) : 0;
 		if (rc < 0)
 			return rc;
-		clock_sleep_ns(nap_ns);
+		if (has_failed(birth))
+			return fault_set(fault, FAULT_FAILED, EAGAIN, "it could not be copied"); /* the batch knows why */
+		rc = birth->foothold->deadline ? deadline_check(birth->foothold->deadline, fault) : 0;
+		if (rc < 0)
+			call_off(birth);
+		else
+			clock_sleep_ns(nap_ns);
 	}
+	if (rc < 0)
+		return rc;
 	return await_birth(birth, birth->helper, fault);
 }
 
