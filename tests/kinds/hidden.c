@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* variant memory: shared memory without a descriptor keeps its size, its holes, and what no mapping shows any more */
 /* variant file: a deleted file without a descriptor keeps what its mappings show, whoever maps which part */
+/* variant copied: private mappings of a deleted file without a descriptor, all of whose pages are modified, keep them */
 #include "probe.h"
 
 #include <setjmp.h>
@@ -141,10 +142,30 @@ static void file(void)
 	PROBE_TRUE(is_beyond(modified + 36 * PAGE), "the file ends where it ended");
 }
 
+static void copied(void)
+{
+	enum { COUNT = 3 };
+	int fd = PROBE(open("copied", O_RDWR | O_CREAT | O_EXCL, 0600));
+	PROBE(ftruncate(fd, PAGES * PAGE));
+	unsigned char *at = PROBE((unsigned char *)mmap(NULL, COUNT * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 5 * PAGE));
+	unsigned char *again = PROBE((unsigned char *)mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0));
+	PROBE(close(fd));
+	PROBE(unlink("copied"));
+	probe_fill(at, COUNT * PAGE, 81);
+	probe_fill(again, PAGE, 82);
+
+	probe_save();
+
+	probe_filled(at, COUNT * PAGE, 81, "modified pages");
+	probe_filled(again, PAGE, 82, "a modified page of another mapping");
+}
+
 int main(int argc, char **argv)
 {
 	if (argc > 1 && !strcmp(argv[1], "file"))
 		file();
+	else if (argc > 1 && !strcmp(argv[1], "copied"))
+		copied();
 	else
 		memory();
 	return probe_end();

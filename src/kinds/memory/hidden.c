@@ -8,7 +8,7 @@
  *     after that mapping's start; remap_file_pages(2) moves that to before it. The process copies from there into the borrowed area
  *     (process_vm_readv on itself), and unmaps it, in one group of calls: nothing is left behind if Cairn dies;
  *   - its size: pages beyond it cannot be populated (MADV_POPULATE_READ, 5.14). One page is asked for beyond what is mapped. Where the last
- *     mapped page does not exist, asking makes it: that is all that may change.
+ *     mapped page does not exist, asking makes it: that is all that may change. It reaches at least to the end of the last private copy.
  * Not to be seen: the length of a file's last page (its rest is zeros, and who maps it cannot tell), and pages of a file that are mapped
  * privately, modified there, and mapped nowhere else: the program sees them again only if it gives its copies up by madvise(2). They
  * become zeros. */
@@ -54,6 +54,7 @@ struct hidden_object {
 	bool sparse;     /* mincore knows its holes */
 	bool sized;
 	uint64_t end;    /* of what is mapped */
+	uint64_t copied; /* end of the last private copy of a page: a file that is made shorter takes those away, so it reaches to there at least */
 	const struct frozen_space *home; /* where it can be mapped again, or, if nowhere, where it was met first */
 	const struct map *guide;         /* the shared mapping there; NULL: all are private */
 	struct piece *pieces;            /* ascending, each page in one at most */
@@ -130,6 +131,8 @@ static int add_visible(struct harvest *harvest, struct hidden_object *object, co
 				continue;
 			add_pieces(harvest, object, space, map, seen + shift, extents[i].start + shift);
 			seen = extents[i].end;
+			if (!(extents[i].categories & PAGE_GUARD) && seen + shift > object->copied)
+				object->copied = seen + shift;
 		}
 	}
 	add_pieces(harvest, object, space, map, seen + shift, map->end + shift);
@@ -592,6 +595,7 @@ static int visit_object(struct harvest *harvest, struct frozen_thread *thread, s
 		size = find_size_by_reading(object);
 	if (rc < 0)
 		return rc;
+	size = size > object->copied ? size : object->copied;
 	contents->size = *object->size = size;
 	object->sized = true;
 	cut_views(contents);
