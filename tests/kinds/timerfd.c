@@ -19,6 +19,13 @@ int main(void)
 	PROBE(timerfd_settime(absolute, TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET, &at, NULL));
 	at = (struct itimerspec){ { 7, 0 }, { (time_t)(boot / 1000000000u), (long)(boot % 1000000000u) } };
 	PROBE(timerfd_settime(monotonic, TFD_TIMER_ABSTIME, &at, NULL));
+	/* Nobody reads it: it stands still, and what it has missed is counted when somebody does. */
+	int ticking = PROBE(timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK));
+	struct itimerspec often = { { 0, 7000000 }, { 0, 7000000 } };
+	const uint64_t begin_ns = probe_clock_ns(CLOCK_MONOTONIC);
+	PROBE(timerfd_settime(ticking, 0, &often, NULL));
+	while (probe_clock_ns(CLOCK_MONOTONIC) - begin_ns < 200000000)
+		;
 	struct pollfd poll_fired = { .fd = fired, .events = POLLIN };
 	PROBE(poll(&poll_fired, 1, 1000));
 
@@ -43,6 +50,15 @@ int main(void)
 	char path[64];
 	snprintf(path, sizeof path, "fdinfo/%d", absolute);
 	PROBE_SAME(strtol(probe_proc(path, "settime flags:"), NULL, 8), TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET, "how it was set");
+	PROBE_SAME(read(ticking, &ticks, sizeof ticks), 8, "read of one that nobody had read");
+	PROBE_TRUE(ticks >= 200 / 7 && ticks < 1000000, "how often it would have expired");
+	struct pollfd poll_ticking = { .fd = ticking, .events = POLLIN };
+	for (int i = 0; i < 3; i++) {
+		PROBE_SAME(poll(&poll_ticking, 1, 5000), 1, "it goes on expiring");
+		PROBE_SAME(read(ticking, &ticks, sizeof ticks), 8, "read when it has");
+	}
+	PROBE_SAME(timerfd_gettime(ticking, &seen), 0, "timerfd_gettime of it");
+	PROBE_TRUE(seen.it_value.tv_nsec > 0 && seen.it_value.tv_nsec <= 7000000, "its time left");
 	PROBE_SAME(timerfd_settime(off, 0, &once, NULL), 0, "timerfd_settime");
 	PROBE_SAME(read(off, &ticks, sizeof ticks), 8, "read of one armed after the restore");
 	return probe_end();
