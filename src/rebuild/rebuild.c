@@ -27,15 +27,27 @@
 
 /* ---- what can be prepared before anything exists ---- */
 
+/* Files that are put back come before all that has them open: one that is gone is there then, and nobody but somebody else has it open yet. */
+static int make_objects(struct rebuild *rebuild, bool put_back, struct fault *fault)
+{
+	const struct plan *plan = rebuild->plan;
+	int rc = 0;
+	for (size_t i = 0; rc == 0 && i < plan->objects.count; i++) {
+		const struct plan_record *record = &plan->objects.at[i];
+		if (put_back == (record->kind->puts_back != NULL))
+			rc = record->kind->make(&rebuild->workshop, record->message, fault);
+	}
+	return rc;
+}
+
 static int make_workshop(struct rebuild *rebuild, struct fault *fault)
 {
 	const struct plan *plan = rebuild->plan;
-	for (size_t i = 0; i < plan->objects.count; i++) {
-		const struct plan_record *record = &plan->objects.at[i];
-		int rc = record->kind->make(&rebuild->workshop, record->message, fault);
-		if (rc < 0)
-			return rc;
-	}
+	int made = make_objects(rebuild, true, fault);
+	if (made == 0)
+		made = make_objects(rebuild, false, fault);
+	if (made < 0)
+		return made;
 	for (size_t i = 0; i < plan->files.count; i++) {
 		const struct plan_record *record = &plan->files.at[i];
 		int rc = record->kind->before_births ? record->kind->make(&rebuild->workshop, record->message, fault) : 0;

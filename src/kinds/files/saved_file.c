@@ -2,7 +2,7 @@
 /* A file that has a name and that the tree writes to, with the contents of the moment of the save (--save-files): read in the freeze, from the page
  * cache like every reader, so that what several files say of each other (a database and its log) is of one moment.
  *
- * Put back only by --file-changed rollback, but POSIX shared memory in any case, as long as nobody else has it open or mapped. The contents are first loaded beside it, into a file without a name: a damaged image, a full disk or any
+ * Put back only by --file-changed rollback, but POSIX shared memory in any case, as long as nobody else has it open or mapped. The contents are first loaded beside it, into a file (or memory) without a name: a damaged image, a full disk or any
  * other failure of the restore finds the file as it was. In the very last step they are written into the file that has the name now, only where it
  * differs, and it gets the size and the time of modification of the save. In place, because the file's links, owner, attributes and those who have it
  * open are not Cairn's to change. Killed in that step, a restore leaves a file between old and new, and no program on it: the same restore once more
@@ -14,8 +14,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/magic.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
@@ -97,20 +99,32 @@ static void unmake(uint64_t what)
 	unlink((const char *)(uintptr_t)what);
 }
 
-/* The file to write to. One that is gone is made, and is no more if the restore fails. */
+/* With its size, as mappings of it are locked and filled before it is written to. It is no more if the restore fails. */
+static int make_target(struct workshop *workshop, const Cairn__SavedFile *message, int flags)
+{
+	int fd = open(message->path, flags | O_CREAT | O_EXCL, message->identity->mode & 0777);
+	if (fd < 0)
+		return fd;
+	workshop_on_failure(workshop, unmake, (uint64_t)(uintptr_t)message->path);
+	if (fchown(fd, message->identity->uid, message->identity->gid) < 0 || fchmod(fd, message->identity->mode & 07777) < 0) {
+		/* An ordinary user's own: the owner is right already. */
+	}
+	if (ftruncate(fd, (off_t)message->identity->size) == 0)
+		return fd;
+	int error = errno;
+	close(fd);
+	errno = error;
+	return -1;
+}
+
+/* The file to write to. One that is gone is made. */
 static int open_target(struct workshop *workshop, const Cairn__SavedFile *message, int *ret_fd, struct fault *fault)
 {
 	const int flags = O_RDWR | O_CLOEXEC | O_NOCTTY | O_NONBLOCK | O_NOFOLLOW;
 	struct stat now;
 	int fd = open(message->path, flags);
-	if (fd < 0 && errno == ENOENT) {
-		fd = open(message->path, flags | O_CREAT | O_EXCL, message->identity->mode & 0777);
-		if (fd >= 0)
-			workshop_on_failure(workshop, unmake, (uint64_t)(uintptr_t)message->path);
-		if (fd >= 0 && (fchown(fd, message->identity->uid, message->identity->gid) < 0 || fchmod(fd, message->identity->mode & 07777) < 0)) {
-			/* An ordinary user's own: the owner is right already. */
-		}
-	}
+	if (fd < 0 && errno == ENOENT)
+		fd = make_target(workshop, message, flags);
 	if (fd < 0 && errno == ELOOP)
 		return fault_set(fault, FAULT_FAILED, ELOOP, "%s: is a symbolic link now, and is not rolled back through it; try to put the file "
 				 "there, or --map-path", message->path);
@@ -132,6 +146,7 @@ static bool is_in_use(const char *path)
 	_close_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK | O_NOFOLLOW);
 	if (fd < 0)
 		return errno != ENOENT;
+	fcntl(fd, F_SETSIG, SIGURG); /* whoever opens it in this moment would end Cairn by a SIGIO */
 	bool in_use = fcntl(fd, F_SETLEASE, F_WRLCK) < 0;
 	if (!in_use)
 		fcntl(fd, F_SETLEASE, F_UNLCK);
@@ -141,6 +156,16 @@ static bool is_in_use(const char *path)
 static bool puts_back(const ProtobufCMessage *base, bool roll_back)
 {
 	return roll_back || ((const Cairn__SavedFile *)base)->memory;
+}
+
+/* Not in the file system of shared memory, which may have no room for it twice (64 MB in a container). */
+static int make_memory(const Cairn__SavedFile *message, int *ret_fd, struct fault *fault)
+{
+	_close_ int fd = memfd_create("saved", MFD_CLOEXEC);
+	if (fd < 0 || ftruncate(fd, (off_t)message->identity->size) < 0)
+		return fault_set(fault, fault_class_of(errno), errno, "%s: memory for what it held: %s", message->path, strerror(errno));
+	*ret_fd = fd_steal(&fd);
+	return 0;
 }
 
 static int make(struct workshop *workshop, const ProtobufCMessage *base, struct fault *fault)
@@ -159,7 +184,7 @@ static int make(struct workshop *workshop, const ProtobufCMessage *base, struct 
 	if (rc < 0)
 		return rc;
 	workshop_put_second(workshop, message->id, fd);
-	rc = identity_make_deleted(message->path, message->identity, &fd, fault);
+	rc = message->memory ? make_memory(message, &fd, fault) : identity_make_deleted(message->path, message->identity, &fd, fault);
 	if (rc == 0)
 		workshop_put(workshop, message->id, fd);
 	return rc;

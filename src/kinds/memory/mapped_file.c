@@ -128,7 +128,6 @@ static int capture_living(struct harvest *harvest, const struct frozen_process *
 				 "directory: a copy would be another file; try to give the file its name again (ln)", map->name,
 				 (unsigned long)mapped.st_nlink);
 	if (write && !message->deleted && (harvest->policy.save_files == SAVE_FILES_ALL || saved_file_is_memory(message->path, fd))) {
-		/* Before this record: a file that is gone is made again before it is mapped. */
 		char link[64];
 		snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
 		rc = saved_file_capture(harvest, link, message->path, fault);
