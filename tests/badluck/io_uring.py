@@ -30,16 +30,18 @@ class Ring:
         (self.sq_tail, self.array), (self.cq_head, self.cq_tail, self.cqes) = (words[11], words[16]), (words[20], words[21], words[25])
         self.memory = mmap.mmap(self.fd, 65536)
         self.requests = mmap.mmap(self.fd, (128 if flags & 1 << 10 else 64) * entries, offset=0x10000000)
-        self.tail = 0
+        self.tail, self.step = 0, 64
 
     def word(self, offset):
         return ctypes.c_uint32.from_buffer(self.memory, offset)
 
     def submit(self, opcode, flags=0, fd=-1, address=0, length=0, word=0, data=0, wait=0, off=0, person=0):
         place = self.tail & self.mask
-        self.requests[64 * place:64 * place + 64] = struct.pack("<BBHiQQIIQHH20x", opcode, flags, 0, fd, off, address, length, word, data, 0,
+        at = self.step * place
+        self.requests[at:at + 64] = struct.pack("<BBHiQQIIQHH20x", opcode, flags, 0, fd, off, address, length, word, data, 0,
                                                                            person)
-        self.word(self.array + 4 * place).value = place
+        if self.array:
+            self.word(self.array + 4 * place).value = place
         self.tail += 1
         self.word(self.sq_tail).value = self.tail
         call(ENTER, self.fd, 1, wait, 1 if wait else 0, None, 0)
@@ -96,6 +98,8 @@ PERMANENT = {
     "disabled": ("that is not enabled yet", "ring = Ring(1 << 6)", "R_DISABLED"),
     "large_requests": ("with requests of the double size", "ring = Ring(1 << 10, entries=64)", "SQE128"),
     "large_completions": ("with completions of the double size", "ring = Ring(1 << 11, entries=64)", "CQE32"),
+    "large_requests_few": ("with few requests of the double size", "ring = Ring(1 << 10); ring.step = 128; [ring.submit(NOP, data=n + 1, wait=1) for n in range(2)]", "SQE128"),
+    "large_completions_few": ("with few completions of the double size", "ring = Ring(1 << 11 | 1 << 16); [ring.submit(NOP, data=n + 1, wait=1) for n in range(2)]", "CQE32"),
     "personality": ("with a personality in use", "ring = Ring(); ring.submit(NOP, person=ring.register(9, None, 0), wait=1)", "personalities"),
     "restricted": ("with restrictions", "ring = Ring(1 << 6); ring.register(11, (ctypes.c_char * 16)(0, 0, 12), 1); ring.register(12, None, 0)", "restrictions"),
     "groups": ("with buffers that requests choose from", "place = mmap.mmap(-1, 4096); ring = Ring(); ring.register(22, (ctypes.c_uint64 * 5)("

@@ -123,6 +123,19 @@ def rings():
     for place, offset in ((0, 1), (1, 62), (3, 1 << 31), (6, 1 << 20), (7, 316), (7, 1 << 30)):
         refused(spoilt(program, IO_URING, lambda message, at=place, to=offset: layout(message, *whole[:at], to, *whole[at + 1:])), "damaged")
     refused(spoilt(program, IO_URING, lambda message: layout(message, *whole[:-1])), "damaged")
+
+    def longer(message):
+        """Without an array, and longer than its pages: nothing is behind what Cairn would write to."""
+        message.set(9, 1)
+        message.set(7, message.get(7) + bytes(320 + 4096 - len(message.get(7))))
+        layout(message, *whole[:-1], 320 + 4096)
+    refused(spoilt(program, IO_URING, longer), "damaged", "io_uring")
+
+    def endless(message):
+        """More requests taken than completed: counting them up would take minutes."""
+        message.set(4, 1 << 31)
+        message.set(7, (1 << 31).to_bytes(4, "little") + message.get(7)[4:])
+    refused(spoilt(program, IO_URING, endless), "damaged", "io_uring")
     refused(spoilt(program, IO_URING_FILE, lambda message: message.set(2, NOBODY)), "damaged", f"object {NOBODY}", "missing")
     for field, value in ((3, 0), (3, 1 << 30), (5, 1 << 30)):
         refused(spoilt(program, IO_URING_FILE, lambda message, at=field, to=value: message.set(at, to)), "damaged")

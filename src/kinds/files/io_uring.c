@@ -8,6 +8,7 @@
  * long as as many completions were posted as requests taken. What gets more than one, or none (multishot, zero copy, messages of rings, IOSQE_CQE_SKIP_SUCCESS), breaks the count: a ring
  * in whose memory such a request or completion is left is refused. What remains: if it is longer ago than the ring has entries, and as many completions
  * too many were posted as requests are under way that wait for no file (those are listed). And what needs no request: removal of a registered resource that has a tag.
+ * Nor is a message seen in the ring that gets it (IORING_OP_MSG_RING of another one, IORING_REGISTER_SEND_MSG_RING): each counts as if a request were done.
  * A ring at work is let go, and tried again.
  *
  * How it was made is not shown. A ring is carried that answers as an ordinary one does to what changes nothing (io_uring_register with arguments that must fail): no
@@ -161,6 +162,12 @@ static bool breaks_count(const struct io_uring_sqe *request)
 	}
 }
 
+/* Requests without a completion: not taken as they were none, or there was no memory for it. */
+static uint32_t lost_of(const struct uring_memory *memory)
+{
+	return uring_word(memory->rings, &memory->layout, URING_SQ_DROPPED) + uring_word(memory->rings, &memory->layout, URING_CQ_OVERFLOW);
+}
+
 static int check_count(const struct uring_info *info, const struct uring_memory *memory, struct fault *fault)
 {
 	const struct io_uring_sqe *requests = (const void *)memory->entries;
@@ -177,8 +184,7 @@ static int check_count(const struct uring_info *info, const struct uring_memory 
 				   "(multishot, zero copy, messages, IOSQE_CQE_SKIP_SUCCESS)");
 	if (persons)
 		return refuse_ring(fault, "with personalities (IORING_REGISTER_PERSONALITY)");
-	uint32_t lost = uring_word(memory->rings, &memory->layout, URING_SQ_DROPPED) + uring_word(memory->rings, &memory->layout, URING_CQ_OVERFLOW);
-	uint32_t under_way = info->taken - lost - info->posted;
+	uint32_t under_way = info->taken - lost_of(memory) - info->posted;
 	bool moved = uring_word(memory->rings, &memory->layout, URING_SQ_HEAD) != info->taken ||
 		     uring_word(memory->rings, &memory->layout, URING_CQ_TAIL) != info->posted;
 	if (!under_way && !moved && !info->waiting && !info->overflown)
@@ -417,7 +423,7 @@ static bool is_size(uint32_t entries, uint32_t most)
 
 static bool is_possible(const Cairn__IoUring *message)
 {
-	const uint32_t most_offset = 4096;
+	const uint32_t most_offset = 4096, alignment = 64; /* of the array: io_uring.c rings_size; a ring without one ends there */
 	if (!message->id || !is_size(message->requests, URING_MOST_REQUESTS) || !is_size(message->completions, URING_MOST_COMPLETIONS) ||
 	    message->completions < message->requests || message->n_layout != URING_WORDS + 2)
 		return false;
@@ -428,11 +434,12 @@ static bool is_possible(const Cairn__IoUring *message)
 	for (size_t i = 0; i < URING_WORDS; i++)
 		if (message->layout[i] + sizeof(uint32_t) > message->layout[URING_WORDS])
 			return false;
-	if (array & 3 || array < completions_end || array > completions_end + most_offset || message->rings.len != array + (message->no_array ? 0 : message->requests * sizeof(uint32_t)) ||
+	if (array & 3 || array < completions_end || array - completions_end >= alignment || message->rings.len != array + (message->no_array ? 0 : message->requests * sizeof(uint32_t)) ||
 	    message->entries.len != message->requests * sizeof(struct io_uring_sqe))
 		return false;
 	const struct uring_memory memory = memory_of(message);
-	return message->posted - uring_word(memory.rings, &memory.layout, URING_CQ_HEAD) <= message->completions &&
+	return message->taken - message->posted == lost_of(&memory) &&
+	       message->posted - uring_word(memory.rings, &memory.layout, URING_CQ_HEAD) <= message->completions &&
 	       uring_word(memory.rings, &memory.layout, URING_SQ_HEAD) == message->taken &&
 	       uring_word(memory.rings, &memory.layout, URING_CQ_TAIL) == message->posted;
 }

@@ -73,13 +73,34 @@ static int read_part(int own, int like, size_t most, off_t what, struct part *re
 	return 0;
 }
 
-/* Entries of the double size take more pages, or leave something where an ordinary ring has nothing. */
-static int check_part(const struct part *part, size_t used, const char *flag, struct fault *fault)
+static int refuse_double(const char *flag, struct fault *fault)
 {
-	if (part->size <= part->ordinary && (part->size <= used || is_zero(part->bytes + used, part->size - used)))
-		return 0;
 	return fault_set(fault, FAULT_UNSUPPORTED, ENOTSUP, "an io_uring with entries of the double size (%s), which this version cannot carry; try again when the program "
 			 "has closed it", flag);
+}
+
+/* Entries of the double size take more pages, or leave something where an ordinary ring has nothing. */
+static bool is_ordinary(const struct part *part, size_t used)
+{
+	return part->size <= part->ordinary && (part->size <= used || is_zero(part->bytes + used, part->size - used));
+}
+
+/* Of few entries also those of the double size have room in the same pages. Then there is something behind the last completion that an ordinary ring has posted, or requests lie
+ * at every second place only. What has had one request, or none, shows nothing of that. */
+static bool has_double_completions(const struct part *rings, const struct uring_layout *layout, uint32_t completions)
+{
+	const size_t entry = sizeof(struct io_uring_cqe);
+	uint32_t posted = uring_word(rings->bytes, layout, URING_CQ_TAIL);
+	return posted < completions && !is_zero(rings->bytes + layout->completions + posted * entry, (completions - posted) * entry);
+}
+
+static bool has_double_requests(const struct part *entries, uint32_t requests)
+{
+	const size_t entry = sizeof(struct io_uring_sqe);
+	bool even = false, odd = false;
+	for (uint32_t i = 1; i < requests; i++)
+		*(i & 1 ? &odd : &even) |= !is_zero(entries->bytes + i * entry, entry);
+	return even && !odd;
 }
 
 /* Without an array the kernel takes requests in the order of their places. What lies there is 0 then. A ring with one whose array is 0 takes the first place each
@@ -102,11 +123,10 @@ static void fill_array(uint8_t *array, uint32_t requests)
 static int take_parts(struct part *rings, struct part *entries, const struct io_uring_params *parameters, struct uring_memory *memory, struct fault *fault)
 {
 	const uint32_t requests = parameters->sq_entries, array = memory->layout.array;
-	int rc = check_part(rings, memory->rings_size, "IORING_SETUP_CQE32", fault);
-	if (rc == 0)
-		rc = check_part(entries, memory->entries_size, "IORING_SETUP_SQE128", fault);
-	if (rc < 0)
-		return rc;
+	if (!is_ordinary(rings, memory->rings_size) || has_double_completions(rings, &memory->layout, parameters->cq_entries))
+		return refuse_double("IORING_SETUP_CQE32", fault);
+	if (!is_ordinary(entries, memory->entries_size) || has_double_requests(entries, parameters->sq_entries))
+		return refuse_double("IORING_SETUP_SQE128", fault);
 	/* A mapping has to be as large as the ring: it cannot have more pages than it had. */
 	memory->no_array = rings->size < rings->ordinary;
 	if (memory->no_array)
