@@ -21,6 +21,7 @@ import select
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -634,10 +635,13 @@ def job_of(name):
 
 
 class Terminal:
-    """An interactive shell on a pty, and what a person would type there."""
+    """An interactive shell on a pty, and what a person would type there. Its size (rows, columns) is set before the shell sees it: one that is told of
+    another at its first prompt may lose what is typed then."""
 
-    def __init__(self, argv=("bash", "--norc", "--noprofile", "-i"), env=None):
+    def __init__(self, argv=("bash", "--norc", "--noprofile", "-i"), env=None, size=None):
         master, slave = os.openpty()
+        if size:
+            fcntl.ioctl(master, 0x5414, struct.pack("4H", *size, 0, 0))  # TIOCSWINSZ
         self.master = master
         self.seen = ""
         self.pid = os.fork()

@@ -1,12 +1,9 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 """A program in the foreground of a terminal that comes back in another one."""
-import fcntl
 import os
 import pathlib
-import struct
 import sys
-import termios
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 from cairn_test import CAIRN, OK, PYTHON, Terminal, cairn, equal, main, need_cairn, test, tree_of, until, write
@@ -23,16 +20,10 @@ for line in sys.stdin:
 """
 
 
-def of_size(rows, columns):
-    terminal = Terminal()
-    fcntl.ioctl(terminal.master, termios.TIOCSWINSZ, struct.pack("4H", rows, columns, 0, 0))
-    return terminal
-
-
 def window(user):
     need_cairn()
     write("window.py", WINDOW)
-    first, second = of_size(24, 80), of_size(50, 132)
+    first, second = Terminal(size=(24, 80)), Terminal(size=(50, 132))
     first.type(f"{PYTHON} window.py")
     first.expect("begins 24 80")
     first.type("one")
@@ -41,7 +32,7 @@ def window(user):
     cairn("checkpoint", pid, "-o", "image.cairn", "--kill", status=OK)
     first.close()
     options = "--pids private" if user else ""
-    for terminal, rows, columns in ((second, 50, 132), (of_size(11, 40), 11, 40)):
+    for terminal, rows, columns in ((second, 50, 132), (Terminal(size=(11, 40)), 11, 40)):
         terminal.type(f"{CAIRN} restore {options} image.cairn")
         terminal.expect(f"changed {rows} {columns} /dev/")
         terminal.type("two")
@@ -53,7 +44,7 @@ def window(user):
         terminal.expect("status=7")
         terminal.close()
     # In one of the same size nothing is said.
-    same = of_size(24, 80)
+    same = Terminal(size=(24, 80))
     same.type(f"{CAIRN} restore {options} image.cairn")
     until(lambda: len(tree_of(same.pid)) >= 3, "the program")
     same.type("three")
