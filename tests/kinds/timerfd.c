@@ -26,6 +26,12 @@ int main(void)
 	PROBE(timerfd_settime(ticking, 0, &often, NULL));
 	while (probe_clock_ns(CLOCK_MONOTONIC) - begin_ns < 200000000)
 		;
+	/* So it does when its next moment passes while the program is not there. */
+	enum { EVERY_NS = 50000000 };
+	int away = PROBE(timerfd_create(CLOCK_REALTIME, TFD_NONBLOCK));
+	const uint64_t first_ns = probe_clock_ns(CLOCK_REALTIME) - 1;
+	at = (struct itimerspec){ { 0, EVERY_NS }, { (time_t)(first_ns / 1000000000u), (long)(first_ns % 1000000000u) } };
+	PROBE(timerfd_settime(away, TFD_TIMER_ABSTIME, &at, NULL));
 	struct pollfd poll_fired = { .fd = fired, .events = POLLIN };
 	PROBE(poll(&poll_fired, 1, 1000));
 
@@ -50,6 +56,10 @@ int main(void)
 	char path[64];
 	snprintf(path, sizeof path, "fdinfo/%d", absolute);
 	PROBE_SAME(strtol(probe_proc(path, "settime flags:"), NULL, 8), TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET, "how it was set");
+	uint64_t before_ns = probe_clock_ns(CLOCK_REALTIME);
+	PROBE_SAME(read(away, &ticks, sizeof ticks), 8, "read of one that expired meanwhile");
+	uint64_t after_ns = probe_clock_ns(CLOCK_REALTIME);
+	PROBE_TRUE(ticks >= (before_ns - first_ns) / EVERY_NS + 1 && ticks <= (after_ns - first_ns) / EVERY_NS + 1, "how often it has expired by the wall clock");
 	PROBE_SAME(read(ticking, &ticks, sizeof ticks), 8, "read of one that nobody had read");
 	PROBE_TRUE(ticks >= 200 / 7 && ticks < 1000000, "how often it would have expired");
 	struct pollfd poll_ticking = { .fd = ticking, .events = POLLIN };

@@ -153,32 +153,54 @@ static struct timespec timespec_of(uint64_t ns)
 	return (struct timespec){ (time_t)(ns / 1000000000u), (long)(ns % 1000000000u) };
 }
 
+enum { PATIENCE_MS = 10000 };
+
+/* 1 if it has expired within that time, 0 if not. */
+static int await(int fd, int most_ms)
+{
+	struct pollfd expired = { .fd = fd, .events = POLLIN };
+	int rc = poll(&expired, 1, most_ms);
+	return rc < 0 ? -errno : rc;
+}
+
 /* Made to expire now, it stands still likewise, and the next read arms it again. */
 static int let_expire(int fd, const Cairn__Timerfd *message)
 {
-	enum { PATIENCE_MS = 10000 };
 	const struct itimerspec at_once = { timespec_of(message->interval_ns), { 0, 1 } };
-	struct pollfd expired = { .fd = fd, .events = POLLIN };
-	if (timerfd_settime(fd, 0, &at_once, NULL) < 0 || poll(&expired, 1, PATIENCE_MS) < 0)
+	int rc = timerfd_settime(fd, 0, &at_once, NULL) < 0 ? -errno : await(fd, PATIENCE_MS);
+	return rc < 0 ? rc : rc ? 0 : -ETIMEDOUT;
+}
+
+static bool has_passed(const Cairn__Timerfd *message)
+{
+	struct timespec now;
+	return clock_gettime(plain_clock(message->clock), &now) == 0 && message->deadline_ns <= (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+/* Armed for a moment that has passed since, it expires at once, as often as it would have: that comes to what nobody had read before. */
+static int arm(int fd, const Cairn__Timerfd *message, bool absolute, uint64_t *ticks)
+{
+	const struct itimerspec time = {
+		timespec_of(message->interval_ns), timespec_of(absolute ? message->deadline_ns : message->value_ns),
+	};
+	uint64_t since = 0;
+	if (timerfd_settime(fd, absolute ? (int)message->settime_flags : 0, &time, NULL) < 0)
 		return -errno;
-	return expired.revents & POLLIN ? 0 : -ETIMEDOUT;
+	if (!*ticks || !absolute || !has_passed(message))
+		return 0;
+	int rc = await(fd, PATIENCE_MS);
+	if (rc > 0 && read(fd, &since, sizeof since) < 0)
+		rc = -errno;
+	*ticks += since;
+	return rc < 0 ? rc : 0;
 }
 
 static int set_time(struct workshop *workshop, int fd, const Cairn__Timerfd *message)
 {
 	bool absolute = message->deadline_ns && (workshop->clocks_go_on || plain_clock(message->clock) == CLOCK_REALTIME);
-	struct itimerspec time = {
-		timespec_of(message->interval_ns), timespec_of(absolute ? message->deadline_ns : message->value_ns),
-	};
 	uint64_t ticks = message->ticks;
-	if (stands_still(message)) {
-		int rc = let_expire(fd, message);
-		if (rc < 0)
-			return rc;
-	} else if (timerfd_settime(fd, absolute ? (int)message->settime_flags : 0, &time, NULL) < 0) {
-		return -errno;
-	}
-	return ticks && ioctl(fd, TFD_IOC_SET_TICKS_, &ticks) < 0 ? -errno : 0;
+	int rc = stands_still(message) ? let_expire(fd, message) : arm(fd, message, absolute, &ticks);
+	return rc < 0 ? rc : ticks && ioctl(fd, TFD_IOC_SET_TICKS_, &ticks) < 0 ? -errno : 0;
 }
 
 static int make(struct workshop *workshop, const ProtobufCMessage *base, struct fault *fault)
