@@ -27,7 +27,7 @@ int main(void)
 	while (probe_clock_ns(CLOCK_MONOTONIC) - begin_ns < 200000000)
 		;
 	/* So it does when its next moment passes while the program is not there. */
-	enum { EVERY_NS = 50000000 };
+	enum { EVERY_NS = 20000000 };
 	int away = PROBE(timerfd_create(CLOCK_REALTIME, TFD_NONBLOCK));
 	const uint64_t first_ns = probe_clock_ns(CLOCK_REALTIME) - 1;
 	at = (struct itimerspec){ { 0, EVERY_NS }, { (time_t)(first_ns / 1000000000u), (long)(first_ns % 1000000000u) } };
