@@ -103,6 +103,9 @@ static int place(struct rebuild_process *process, const struct placement *placem
 		calls[i] = add_mapping(&process->newborn, vma_of(placement->records.at[i]), batch);
 	add_emptying(placement, batch);
 	int rc = newborn_run(newborn_leader(process), batch, fault);
+	if (rc < 0 && fault->error == ENOMEM)
+		rc = fault_set(fault, FAULT_FAILED, ENOMEM, "process %d: to map its io_uring, each of %zu holes between its mappings has to be filled for a moment: %s; try a "
+			       "larger sysctl vm.max_map_count, or ulimit -v unlimited", process->newborn.pid, placement->holes.count, strerror(ENOMEM));
 	for (size_t i = 0; rc == 0 && i < placement->records.count; i++) {
 		const Cairn__Vma *vma = vma_of(placement->records.at[i]);
 		if ((uint64_t)batch_result(batch, calls[i]) != vma->start)

@@ -2,10 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """io_urings that are at work, of which it cannot be known whether they are, or that cannot be made again."""
 import pathlib
+import resource
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-from cairn_test import (BUILD, PYTHON, TIMEOUT, UNSUPPORTED, Skip, cairn, check, fault_line, main, need_cairn, start, test, unharmed, write)
+from cairn_test import (BUILD, FAILED, PYTHON, TIMEOUT, UNSUPPORTED, Skip, cairn, check, fault_line, main, need_cairn, start, test, unharmed, write)
 
 HEAD = r'''
 import ctypes, mmap, os, struct, sys, time
@@ -182,6 +183,19 @@ def ends():
     program.path("go").touch()
     program.succeed()
     check("end" in program.text(), "it did not go on", program.text())
+
+
+@test("a restore whose limit of address space does not let it map an io_uring says so, with the remedy")
+def address_space():
+    program = begin("ring = Ring()")
+    program.checkpoint()
+    result = cairn("restore", "-d", program.image, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (1 << 34, resource.RLIM_INFINITY)))
+    line = fault_line(result, FAILED, program.pid, "io_uring", "ulimit -v", several=True)
+    check("vm.max_map_count" in line, "the line does not name the other limit", line)
+    program.restore()
+    program.wait_progress(2)
+    program.path("go").touch()
+    program.succeed()
 
 
 @test("a program that works through an io_uring all the time is saved, runs on and is restored: every request completes once")
