@@ -55,13 +55,14 @@ uint64_t twins_expect(const struct twins *twins, const struct frozen_space *spac
 
 /* ---- one ---- */
 
-/* What it need not have: everything that is shared. Neighbours are one range. */
+/* What it need not have: everything that is shared, and huge pages of a pool, which are not read from it. A program that writes to one that another has too needs a
+ * page more; where the pool has none, and it reserved none (MAP_NORESERVE, or a child of who did), that is SIGBUS (mm/hugetlb.c hugetlb_wp, 6.18). Neighbours are one range. */
 static size_t unwanted_by_twin(const struct map_list *maps, struct twin_range *ret_ranges)
 {
 	size_t count = 0;
 	for (size_t i = 0; i < maps->maps.count; i++) {
 		const struct map *map = &maps->maps.at[i];
-		if (!map->shared || (map->flags & MAP_FLAG_DONT_COPY))
+		if ((!map->shared && !(map->flags & MAP_FLAG_HUGETLB)) || (map->flags & MAP_FLAG_DONT_COPY))
 			continue;
 		if (count && ret_ranges[count - 1].end == map->start)
 			ret_ranges[count - 1].end = map->end;
@@ -102,7 +103,7 @@ static int make_one(struct frozen_process *process, struct fault *fault)
 	size_t count = unwanted_by_twin(&process->space->maps, unwanted);
 	pid_t twin = 0;
 	if (count == SIZE_MAX)
-		return fault_set(fault, FAULT_FAILED, E2BIG, "it has more than %d shared mappings", TWIN_MOST_RANGES);
+		return fault_set(fault, FAULT_FAILED, E2BIG, "it has more than %d mappings that are shared or of huge pages", TWIN_MOST_RANGES);
 	int rc = foothold_enter(foothold, guest, fault);
 	/* The calls of the twin would lie in a mapping of the program's, which it may not have. */
 	if (rc == 0 && foothold->grown)

@@ -3,8 +3,8 @@
 /* Twins (tracee/twin.h) of a live save: of address spaces whose writes cannot be tracked, and of which more would have to be copied while the program stands still
  * than it costs to fork. Made at the end of the freeze, read when the program has gone on (snapshot_twins), and ended.
  *
- * A twin has what fork(2) copies: private mappings without MADV_DONTFORK and MADV_WIPEONFORK. Not asked of it: private huge pages of a pool, which the program takes
- * away from it when the pool is empty (mm/hugetlb.c unmap_ref_private, 6.18), and the text that holds the foothold, as that has the stub in it. */
+ * A twin has what fork(2) copies: private mappings without MADV_DONTFORK and MADV_WIPEONFORK. Not asked of it: private huge pages of a pool, which it gives up
+ * while the program stands still, and the text that holds the foothold, as that has the stub in it. */
 #include "kinds/kind.h"
 
 struct twins {

@@ -392,6 +392,20 @@ int foothold_enter(struct foothold *foothold, struct guest *guest, struct fault 
 	return rc;
 }
 
+int foothold_go_on(struct guest *guest, struct fault *fault)
+{
+	struct stop stop;
+	if (!ptrace_has_stopped(guest->tid))
+		return 0;
+	int rc = ptrace_wait_stop(guest->tid, UINT64_MAX, &stop, fault);
+	if (rc == 0 && stop.kind == STOP_ENDED)
+		rc = fault_set_transient(fault, FAULT_VANISHED, ESRCH, "thread %d: ended meanwhile", guest->tid);
+	if (rc == 0 && stop.kind == STOP_SIGNAL)
+		rc = hold_back(guest, stop.signal, fault);
+	/* Others are of job control, which knocks. */
+	return rc < 0 ? rc : ptrace_resume(guest->tid, PTRACE_CONT, 0, fault);
+}
+
 struct frozen_run {
 	struct foothold *foothold;
 	struct guest *guest;
@@ -405,7 +419,15 @@ static uint64_t rest_marker(const struct foothold *foothold)
 	return foothold->area + BATCH_AREA - sizeof(uint64_t);
 }
 
-/* Waits for the thread to come to its rest. An interrupt before that would only put it off: on a busy machine the thread has yet to get a
+/* The next stop of a thread that runs: one that it has come to by itself (a signal, job control), or else Cairn's. An interrupt of one that has stopped already would stop it
+ * anew, before it has done anything more, as often as that is done. */
+static int interrupt(const struct frozen_run *run, struct stop *ret_stop, struct fault *fault)
+{
+	int rc = ptrace_has_stopped(run->guest->tid) ? 0 : ptrace_interrupt(run->guest->tid, fault);
+	return rc < 0 ? rc : await_stop(run->foothold, run->guest, ret_stop, fault);
+}
+
+/* Waits for the thread to come to its rest, or to another stop. An interrupt before that would only put it off: on a busy machine the thread has yet to get a
  * processor, maybe this one, so Cairn looks for as long as a batch takes elsewhere and then leaves it the processor. */
 static void await_rest(pid_t tid, uint64_t marker)
 {
@@ -417,6 +439,8 @@ static void await_rest(pid_t tid, uint64_t marker)
 			return;
 		if (waited_ns < spin_ns)
 			continue;
+		if (ptrace_has_stopped(tid))
+			return;
 		clock_sleep_ns(nap_ns);
 		nap_ns += nap_ns < 1000000 ? nap_ns : 0;
 	}
@@ -440,15 +464,13 @@ static int see_home(const struct frozen_run *run, struct stop stop, struct fault
 			if (rc == 0 && registers_ip(&registers) - code >= stub_size())
 				break;
 		}
-		/* Its signals are its own again. An interrupt is still to come where a signal came first. */
+		/* Its signals are its own again. */
 		if (rc == 0)
 			rc = ptrace_resume(tid, PTRACE_CONT, stop.kind == STOP_SIGNAL ? stop.signal : 0, fault);
-		if (rc == 0 && stop.kind != STOP_SIGNAL) {
+		if (rc == 0 && stop.kind != STOP_SIGNAL)
 			clock_sleep_ns(nap_ns);
-			rc = ptrace_interrupt(tid, fault);
-		}
 		if (rc == 0)
-			rc = await_stop(run->foothold, run->guest, &stop, fault);
+			rc = interrupt(run, &stop, fault);
 		if (rc < 0)
 			return rc;
 	}
@@ -464,9 +486,7 @@ static int stop_at_rest(const struct frozen_run *run, struct fault *fault)
 		struct registers registers;
 		struct stop stop;
 		await_rest(tid, rest_marker(run->foothold));
-		int rc = ptrace_interrupt(tid, fault);
-		if (rc == 0)
-			rc = await_stop(run->foothold, run->guest, &stop, fault);
+		int rc = interrupt(run, &stop, fault);
 		if (rc == 0 && stop.kind == STOP_ENDED)
 			rc = fault_set_transient(fault, FAULT_VANISHED, ESRCH, "thread %d: ended meanwhile", tid);
 		if (rc == 0)
@@ -514,7 +534,7 @@ static int run_frozen(void *context, uint64_t first, uint64_t end, struct fault 
 	if (rc == 0)
 		rc = ptrace_resume(run->guest->tid, PTRACE_CONT, 0, fault);
 	if (rc == 0 && run->attend)
-		run->attend(run->context);
+		rc = run->attend(run->context, fault);
 	if (rc == 0)
 		rc = stop_at_rest(run, fault);
 	run->guest->standing = rc == 0;

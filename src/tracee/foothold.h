@@ -49,10 +49,12 @@ int foothold_find_instruction(pid_t pid, const struct map_list *maps, uint64_t *
 /* @guest is at an interrupt stop. The first to enter maps the area. */
 int foothold_enter(struct foothold *foothold, struct guest *guest, struct fault *fault);
 int foothold_run(struct foothold *foothold, struct guest *guest, struct batch *batch, struct fault *fault);
-/* The same for calls that need Cairn's help to come to their end: @attend is called when the thread has been set off. */
-typedef void foothold_attend(void *context);
+/* The same for calls that need Cairn's help to come to their end: @attend is called when the thread has been set off. It fails only where the thread will not come to its rest. */
+typedef int foothold_attend(void *context, struct fault *fault);
 int foothold_run_attended(struct foothold *foothold, struct guest *guest, struct batch *batch, foothold_attend *attend, void *context,
 			  struct fault *fault);
+/* While it is attended: a stop that came between its calls (SIGSTOP, which is held back, or job control) would last until somebody looks. Does not wait. */
+int foothold_go_on(struct guest *guest, struct fault *fault);
 /* Puts the thread back to an interrupt stop with its own registers and mask, as it was. @last: the area
  * is unmapped and the slack zeroed as well. Works after a failed enter or run, too; but one that is adrift is left alone. */
 int foothold_leave(struct foothold *foothold, struct guest *guest, bool last, struct fault *fault);

@@ -210,6 +210,12 @@ int ptrace_wait_stop(pid_t tid, uint64_t patience_ns, struct stop *ret_stop, str
 	}
 }
 
+bool ptrace_has_stopped(pid_t tid)
+{
+	siginfo_t info = { 0 };
+	return waitid(P_PID, (id_t)tid, &info, WEXITED | WSTOPPED | WNOHANG | WNOWAIT | __WALL) == 0 && info.si_pid;
+}
+
 int ptrace_resume(pid_t tid, int request, int signal, struct fault *fault)
 {
 	return ptrace(request, tid, NULL, (unsigned long)signal) ? fail(fault, "resume", tid) : 0;

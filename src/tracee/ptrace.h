@@ -53,6 +53,8 @@ struct stop {
 /* Waits for the next stop of @tid. Looks a few times, then sleeps in growing steps up to 1 ms. -ETIMEDOUT without a fault
  * text when @patience_ns passed (UINT64_MAX: wait as long as it takes). */
 int ptrace_wait_stop(pid_t tid, uint64_t patience_ns, struct stop *ret_stop, struct fault *fault);
+/* Is there a stop, or its end, that nobody has waited for yet? */
+bool ptrace_has_stopped(pid_t tid);
 int ptrace_resume(pid_t tid, int request, int signal, struct fault *fault); /* PTRACE_CONT, PTRACE_SYSCALL */
 int ptrace_release(pid_t tid, struct fault *fault);                        /* PTRACE_DETACH */
 

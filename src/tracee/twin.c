@@ -31,6 +31,7 @@ struct birth {
 	size_t twin_count;
 	pid_t helper, twin; /* 0: not born, or ended */
 	int rc;             /* of the part that is Cairn's, while the guest waits */
+	bool stuck;         /* that was the guest, which will not come to its rest */
 	struct fault fault;
 };
 
@@ -119,27 +120,30 @@ static int await_birth(const struct birth *birth, pid_t pid, struct fault *fault
 	return rc;
 }
 
-/* What the guest's memory says. Who was born must not be missed because this look failed: only a guest that has ended has nothing to say (false). */
-static bool look(const struct birth *birth, uint64_t address, void *data, size_t size)
+/* What the guest's memory says. Who was born must not be missed because this look failed: only a guest that has ended, or has gone home with its calls behind it, has
+ * nothing to say (false). */
+static bool look(pid_t pid, uint64_t address, void *data, size_t size)
 {
+	enum { MOST_LOOKS = 1000 };
 	const uint64_t nap_ns = 1000000;
 	int rc;
-	while ((rc = memory_read(birth->guest->tid, address, data, size, NULL)) < 0 && rc != -ESRCH)
+	for (int looks = 0; (rc = memory_read(pid, address, data, size, NULL)) < 0 && rc != -ESRCH && looks < MOST_LOOKS; looks++)
 		clock_sleep_ns(nap_ns);
 	return rc == 0;
 }
 
-static pid_t read_number(const struct birth *birth, uint64_t address)
+/* 0: nobody. Others than the guest may write to its memory: it is a number, and whose is yet to be seen. */
+static pid_t read_number(pid_t pid, uint64_t address)
 {
 	int32_t number;
-	return !look(birth, address, &number, sizeof number) || number == NOT_BORN ? 0 : number;
+	return !look(pid, address, &number, sizeof number) || number == NOT_BORN || number < 0 ? 0 : number;
 }
 
 /* Is there nobody to wait for: has the guest made its first call in vain, or ended? */
 static bool has_failed(const struct birth *birth)
 {
 	int64_t result;
-	return !look(birth, birth->foothold->area + offsetof(struct stub_call, result), &result, sizeof result) ||
+	return !look(birth->guest->tid, birth->foothold->area + offsetof(struct stub_call, result), &result, sizeof result) ||
 	       (result < 0 && result != STUB_NOT_RUN);
 }
 
@@ -154,7 +158,11 @@ static int await_helper(struct birth *birth, struct fault *fault)
 {
 	const uint64_t nap_ns = 20000;
 	int rc = 0;
-	while (!(birth->helper = read_number(birth, birth->helper_number))) {
+	while (!(birth->helper = read_number(birth->guest->tid, birth->helper_number))) {
+		if (rc < 0)
+			return rc;
+		rc = foothold_go_on(birth->guest, fault);
+		birth->stuck = rc < 0;
 		if (rc < 0)
 			return rc;
 		if (has_failed(birth))
@@ -170,56 +178,62 @@ static int await_helper(struct birth *birth, struct fault *fault)
 	return await_birth(birth, birth->helper, fault);
 }
 
-/* Lets the helper copy the memory, and end. */
-static int see_helper_off(struct birth *birth, struct fault *fault)
-{
-	struct stop stop = { .kind = STOP_INTERRUPT };
-	int rc = ptrace_tie(birth->helper, birth->suspended, fault);
-	while (rc == 0 && stop.kind != STOP_ENDED) {
-		rc = ptrace_resume(birth->helper, PTRACE_CONT, 0, fault);
-		if (rc == 0 || rc == -ESRCH)
-			rc = next_stop(birth, birth->helper, &stop, fault);
-		if (rc == 0)
-			rc = check_stop(birth->helper, &stop, fault);
-	}
-	return rc;
-}
-
-/* The guest waits for the helper's end, and the helper for Cairn. */
-static void attend(void *context)
-{
-	struct birth *birth = context;
-	birth->rc = await_helper(birth, &birth->fault);
-	if (birth->rc == 0)
-		birth->rc = see_helper_off(birth, &birth->fault);
-	if (birth->rc < 0 && birth->helper)
-		twin_end(birth->helper);
-	birth->twin = birth->helper ? read_number(birth, birth->twin_number) : 0;
-}
-
-/* ---- the twin ---- */
-
-/* To where it stays: before its end. */
-static int run_to_end(const struct birth *birth, struct fault *fault)
+/* To before its end. */
+static int run_to_end(const struct birth *birth, pid_t pid, struct fault *fault)
 {
 	for (;;) {
 		struct registers registers;
 		struct stop stop;
-		int rc = ptrace_resume(birth->twin, PTRACE_SYSCALL, 0, fault);
-		if (rc == 0)
-			rc = next_stop(birth, birth->twin, &stop, fault);
+		int rc = ptrace_resume(pid, PTRACE_SYSCALL, 0, fault);
+		if (rc == 0 || rc == -ESRCH) /* killed: its end is still to come */
+			rc = next_stop(birth, pid, &stop, fault);
 		if (rc == 0 && stop.kind == STOP_ENDED)
-			rc = ended(birth->twin, fault);
+			rc = ended(pid, fault);
 		if (rc == 0)
-			rc = check_stop(birth->twin, &stop, fault);
+			rc = check_stop(pid, &stop, fault);
 		if (rc == 0 && stop.kind == STOP_SYSCALL)
-			rc = ptrace_get_registers(birth->twin, &registers, fault);
+			rc = ptrace_get_registers(pid, &registers, fault);
 		if (rc < 0)
 			return rc;
 		if (stop.kind == STOP_SYSCALL && registers_at_entry(&registers) && registers_syscall(&registers) == __NR_exit_group)
 			return 0;
 	}
 }
+
+/* Lets the helper copy the memory, and end. Who was born is asked before that: as long as the helper is there the guest waits for it, and cannot have gone home. */
+static int see_helper_off(struct birth *birth, struct fault *fault)
+{
+	struct stop stop = { .kind = STOP_INTERRUPT };
+	int rc = ptrace_tie(birth->helper, birth->suspended, fault);
+	if (rc == 0)
+		rc = run_to_end(birth, birth->helper, fault);
+	if (rc == 0)
+		birth->twin = read_number(birth->helper, birth->twin_number);
+	while (rc == 0 && stop.kind != STOP_ENDED) {
+		rc = ptrace_resume(birth->helper, PTRACE_CONT, 0, fault);
+		if (rc == 0 || rc == -ESRCH)
+			rc = next_stop(birth, birth->helper, &stop, fault);
+	}
+	return rc;
+}
+
+/* The guest waits for the helper's end, and the helper for Cairn. */
+static int attend(void *context, struct fault *fault)
+{
+	struct birth *birth = context;
+	birth->rc = await_helper(birth, &birth->fault);
+	if (birth->rc == 0)
+		birth->rc = see_helper_off(birth, &birth->fault);
+	if (birth->rc < 0 && birth->helper) {
+		twin_end(birth->helper);
+		birth->twin = read_number(birth->guest->tid, birth->twin_number);
+	}
+	if (birth->stuck)
+		*fault = birth->fault;
+	return birth->stuck ? birth->rc : 0;
+}
+
+/* ---- the twin ---- */
 
 static int check_calls(const struct birth *birth, struct fault *fault)
 {
@@ -260,7 +274,7 @@ int twin_make(struct foothold *foothold, struct guest *guest, bool suspended, co
 	if (rc == 0)
 		rc = await_birth(&birth, birth.twin, fault);
 	if (rc == 0)
-		rc = run_to_end(&birth, fault);
+		rc = run_to_end(&birth, birth.twin, fault);
 	if (rc == 0)
 		rc = check_calls(&birth, fault);
 	if (rc < 0 && birth.twin)
@@ -270,10 +284,19 @@ int twin_make(struct foothold *foothold, struct guest *guest, bool suspended, co
 	return rc;
 }
 
+/* Is it one that Cairn traces, and whose end has not been seen? Any other number, as the guest's memory may hold one and as an end sets one free, is somebody else's. */
+static bool is_ours(pid_t pid)
+{
+	siginfo_t info;
+	return waitid(P_PID, (id_t)pid, &info, WEXITED | WSTOPPED | WNOHANG | WNOWAIT | __WALL) == 0;
+}
+
 void twin_end(pid_t pid)
 {
 	const uint64_t patience_ns = UINT64_C(10000000000);
 	struct stop stop = { .kind = STOP_INTERRUPT };
+	if (!is_ours(pid))
+		return;
 	kill(pid, SIGKILL);
 	/* Whether it stood at a stop, or was to come to one: the last that it shows is its end. */
 	while (stop.kind != STOP_ENDED && ptrace_wait_stop(pid, patience_ns, &stop, NULL) == 0)

@@ -7,8 +7,10 @@ import pathlib
 import re
 import resource
 import signal
+import struct
 import subprocess
 import sys
+import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 from cairn_test import (BUILD, CAIRN, LONG, Failure, Skip, cairn, check, children_of, main, need, need_cairn, need_root, proc_status, reap, run, start, state, test, unharmed,
@@ -21,6 +23,8 @@ SIZE_MIB = 24
 APART_BYTES = 2 * 300 * 4096
 # Each leaves a stub behind in the program's text, where there is room for some only (tracee/foothold.h).
 MOST_DEATHS = 10
+# src/stub/stub.h, src/tracee/twin.c
+BEARS, NOT_BORN, GETPID = 1 << 33, 0x7fffffff, 39
 
 
 def copied(result):
@@ -222,6 +226,151 @@ def killed_at_each_call():
             except Failure as failure:
                 raise Failure(f"killed at {call} number {number} (status {status}): {failure}") from None
     end(program)
+
+
+def births(pid):
+    """The numbers of Cairn's calls, of each kind from 1 on: where a process is set off to bear its helper, and those from the birth of that until its end was seen."""
+    check(traced(pid, "-e", "trace=ptrace,wait4,process_vm_readv") == 0, "the save that nothing happens to")
+    calls = [line for line in pathlib.Path("trace").read_text().splitlines() if re.match(r"\w+\(", line)]
+    tie = next(i for i, line in enumerate(calls) if "PTRACE_SETOPTIONS" in line)
+    rest = next(i for i in range(tie, len(calls)) if "PTRACE_INTERRUPT" in calls[i])
+    numbers = []
+    seen = {}
+    for i, line in enumerate(calls):
+        name = line.split("(")[0]
+        seen[name] = seen.get(name, 0) + 1
+        numbers.append((name, seen[name]))
+    set_off = max(i for i in range(tie) if "PTRACE_CONT" in calls[i])
+    return numbers[set_off], numbers[tie:rest + 1]
+
+
+def delayed(pid, number, milliseconds):
+    """A save that sleeps before its call of that number."""
+    return subprocess.Popen(["strace", "-qq", "-o", "trace", "-e", f"trace={number[0]}", "-e", f"inject={number[0]}:delay_enter={milliseconds}000:when={number[1]}", CAIRN,
+                             "checkpoint", str(pid), "--json", "-o", "image.cairn"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@test("a program that gets SIGCONT or SIGSTOP in the moment in which it is to bear a child is not held up by that")
+def signalled():
+    need_cairn()
+    need("strace")
+    program = start([WATCHFUL, SIZE_MIB])
+    check_program(program, "before")
+    set_off, _ = births(program.pid)
+    for number in (signal.SIGCONT, signal.SIGSTOP):
+        begin = time.monotonic()
+        saving = delayed(program.pid, set_off, 300)
+
+        frozen = []
+
+        def over(number=number, frozen=frozen):
+            # Before the freeze it would be an ordinary signal. SIGSTOP once, in the delay; SIGCONT at any moment.
+            if state(program.pid) == "t":
+                frozen.append(time.monotonic())
+            if frozen and (number == signal.SIGCONT or frozen[-1] - frozen[0] > 0.2):
+                os.kill(program.pid, number)
+                frozen[:] = []
+            return saving.poll() is not None
+        until(over, "the save", timeout=100)
+        out, err = saving.communicate()
+        took = time.monotonic() - begin
+        check(saving.returncode == 0 and took < 5, f"{number!r}: the save took {took} s", out, err)
+        os.kill(program.pid, signal.SIGCONT)
+        unharmed(program.pid)
+        no_twins(program.pid)
+        check_program(program, "the program noticed")
+    end(program)
+
+
+@test("a Cairn that gets no processor for a while, with the helper born or gone, finds the child all the same", timeout=300)
+def late_for_the_helper():
+    need_cairn()
+    need("strace")
+    program = start([WORKER, SIZE_MIB, "plain", "direct"])
+    program.wait_progress(3)
+    _, calls = births(program.pid)
+    for number in calls:
+        saving = delayed(program.pid, number, 700)
+        out, err = saving.communicate(timeout=60)
+        check(saving.returncode == 0, f"late at {number}: exit status {saving.returncode}", out, err)
+        unharmed(program.pid)
+        program.wait_progress(3)
+        check("differs" not in program.text(), f"late at {number}: the program noticed", program.text()[-800:])
+        no_twins(program.pid)
+    end(program)
+
+
+@test("a number that somebody writes to the program's memory is no reason to kill whose it is")
+def forged():
+    need_root()
+    need_cairn()
+    need("strace")
+    program = start([WATCHFUL, SIZE_MIB])
+    check_program(program, "before")
+    set_off, _ = births(program.pid)
+    victim = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+    before = pathlib.Path(f"/proc/{program.pid}/maps").read_text().splitlines()
+    for number in (victim.pid, -victim.pid):
+        def forge(number=number):
+            # The area, with the calls in it (src/stub/stub.h): the first, and the number that the second waits for.
+            for line in set(pathlib.Path(f"/proc/{program.pid}/maps").read_text().splitlines()) - set(before):
+                if " rw-p " not in line:
+                    continue
+                begin = int(line.split("-")[0], 16)  # it may be one with what was there above it
+                try:
+                    with open(f"/proc/{program.pid}/mem", "r+b", buffering=0) as memory:
+                        memory.seek(begin)
+                        call, at = struct.unpack("=Q64xi", memory.read(76))
+                        if call & BEARS and at == NOT_BORN:
+                            memory.seek(begin)
+                            memory.write(struct.pack("=Q", GETPID))
+                            memory.seek(begin + 72)
+                            memory.write(struct.pack("=i", number))
+                            return True
+                except OSError:  # gone meanwhile
+                    continue
+            return False
+        # The calls' numbers vary a little.
+        for _ in range(50):
+            saving = delayed(program.pid, set_off, 200)
+            forged_it = until(lambda saving=saving, forge=forge: forge() or (saving.poll() is not None and 2), "the calls")
+            out, err = saving.communicate(timeout=60)
+            check(victim.poll() is None, f"{number}: whose number it was has ended", out, err)
+            check(saving.returncode == 0, f"{number}: the save", out, err)
+            unharmed(program.pid)
+            no_twins(program.pid)
+            check_program(program, "the program noticed")
+            if forged_it is True:
+                break
+        check(forged_it is True, "the calls were never seen")
+    victim.kill()
+    victim.wait()
+    end(program)
+
+
+@test("a program that has all huge pages of the pool, and has reserved none, does not need another because of the child", serial=True, host=True)
+def huge_pages():
+    need_root()
+    need_cairn()
+    pool = pathlib.Path("/sys/kernel/mm/hugepages/hugepages-2048kB")
+    before = pool.joinpath("nr_hugepages").read_text()
+    try:
+        pool.joinpath("nr_hugepages").write_text("4")
+        if pool.joinpath("free_hugepages").read_text().strip() != "4":
+            raise Skip("no four huge pages, or others than these")
+        program = start([WATCHFUL, SIZE_MIB, "pool"])
+        check_program(program, "before")
+        check(pool.joinpath("free_hugepages").read_text().strip() == "0", "the program does not have all of them")
+        for _ in range(3):
+            image = program.path("pool.cairn")
+            ways = copied(program.checkpoint("--json", "--compress", "zstd:19", "--threads", "1", kill=False, image=image))
+            check(ways["forked"] >= SIZE_MIB << 20, "the memory was not read from a child", ways)
+            check_program(program, "the program noticed")
+            no_twins(program.pid)
+        goes_on(program, image)
+        end(program)
+    finally:
+        pool.joinpath("nr_hugepages").write_text(before)
 
 
 @test("a Cairn that sleeps for longer than a thread rests, at any call by which it makes a copy-on-write child, saves the program all the same", timeout=900)

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* watchful [MIB [reaper|newpid|usual]]: a program that would notice a fork that it did not make, with memory that cannot be tracked (it has a file open with O_DIRECT). A
+/* watchful [MIB [reaper|newpid|usual|pool]]: a program that would notice a fork that it did not make, with memory that cannot be tracked (it has a file open with O_DIRECT). A
  * line per round on standard output; ends when `go` exists, with 0 when nothing was wrong; `restored` says that it has been.
  *
  * It looks for children and their signals all the time; pipes and shared memory of one round are given up in the next, when nobody else may have
  * them; a second one of it would be seen in the file that each round is noted in. Parts of its memory are left out of forks, or empty after them.
  * usual: it looks for children as programs do, without __WALL; reaper: it adopts orphans (PR_SET_CHILD_SUBREAPER); newpid: its children would be born
- * into a PID namespace of their own. */
+ * into a PID namespace of their own; pool: it has four huge pages that it has not reserved, so that it is killed if it needs a fifth to write to them. */
 #include "probe.h"
 
 #include <fcntl.h>
@@ -16,7 +16,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 
-enum { PAGE_BYTES = 4096, PART_PAGES = 300 };
+enum { PAGE_BYTES = 4096, PART_PAGES = 300, POOL_PAGES = 4 << 9 };
 
 static volatile bool over;
 static volatile int signals;
@@ -113,10 +113,11 @@ struct part {
 	size_t pages;
 };
 
-static struct part map_part(size_t pages, int advice)
+static struct part map_part(size_t pages, int flags, int advice)
 {
-	uint64_t *at = PROBE((uint64_t *)mmap(NULL, pages * PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
-	PROBE(madvise(at, pages * PAGE_BYTES, advice));
+	uint64_t *at = PROBE((uint64_t *)mmap(NULL, pages * PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | flags, -1, 0));
+	if (advice)
+		PROBE(madvise(at, pages * PAGE_BYTES, advice));
 	for (size_t i = 0; i < pages; i++)
 		at[i * PAGE_BYTES / sizeof *at] = i;
 	return (struct part){ at, pages };
@@ -139,11 +140,13 @@ int main(int argc, char **argv)
 {
 	const size_t pages = (size_t)(argc > 1 ? atoi(argv[1]) : 24) << 8;
 	const char *what = argc > 2 ? argv[2] : "";
-	const struct part parts[] = { map_part(pages, MADV_NORMAL), map_part(PART_PAGES, MADV_DONTFORK), map_part(PART_PAGES, MADV_WIPEONFORK) };
+	struct part parts[4] = { map_part(pages, 0, MADV_NORMAL), map_part(PART_PAGES, 0, MADV_DONTFORK), map_part(PART_PAGES, 0, MADV_WIPEONFORK) };
 	const int wall = strcmp(what, "usual") ? __WALL : 0;
 	pthread_t threads[2];
 	PROBE(open("direct", O_RDWR | O_CREAT | O_DIRECT, 0600));
 	int notes = PROBE(open("notes", O_RDWR | O_CREAT, 0600));
+	if (!strcmp(what, "pool"))
+		parts[3] = map_part(POOL_PAGES, MAP_HUGETLB | MAP_NORESERVE, MADV_NORMAL);
 	if (!strcmp(what, "reaper"))
 		PROBE(prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0));
 	signal(SIGCHLD, note_signal);
