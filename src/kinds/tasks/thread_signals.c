@@ -51,15 +51,15 @@ static int rebuild(struct newborn_thread *thread, const ProtobufCMessage *base, 
 {
 	const Cairn__ThreadSignals *message = (const Cairn__ThreadSignals *)base;
 	(void)fault;
-	if (!(message->altstack_flags & SS_DISABLE)) {
-		stack_t stack = {
-			.ss_sp = (void *)(uintptr_t)message->altstack_address,
-			.ss_flags = (int)(message->altstack_flags & ~(uint32_t)SS_ONSTACK),
-			.ss_size = message->altstack_size,
-		};
-		struct batch_place place = batch_data(batch, &stack, sizeof stack);
-		batch_call(batch, sigaltstack, place.address, 0);
-	}
+	/* None, too, has to be said: a newborn has that of the thread that bore it, which may be one of a program that uses libcairn. */
+	const bool none = message->altstack_flags & SS_DISABLE;
+	const stack_t stack = {
+		.ss_sp = none ? NULL : (void *)(uintptr_t)message->altstack_address,
+		.ss_flags = none ? SS_DISABLE : (int)(message->altstack_flags & ~(uint32_t)SS_ONSTACK),
+		.ss_size = none ? 0 : message->altstack_size,
+	};
+	struct batch_place alternate = batch_data(batch, &stack, sizeof stack);
+	batch_call(batch, sigaltstack, alternate.address, 0);
 	for (size_t i = 0; i < message->n_pending; i++) {
 		if (siginfo_is_late(&message->pending[i]))
 			continue;
