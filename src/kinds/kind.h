@@ -321,6 +321,7 @@ struct workshop {
 	bool clocks_go_on; /* CLOCK_MONOTONIC and CLOCK_BOOTTIME count on from where they were, or from later: the same boot, or a time namespace */
 	pid_t root_pid;
 	const char *terminal; /* path of the caller's controlling terminal, NULL: none */
+	const struct deadline *deadline; /* of the whole restore */
 	bool roll_back;       /* what was appended to open files since the checkpoint is cut off */
 	const ProtobufCMessage *const *files; /* records of open files by id; NULL: none with that id */
 	uint32_t file_space;  /* ids below this */

@@ -400,6 +400,7 @@ int rebuild_prepare(const struct plan *plan, const struct image_reader *reader, 
 	rebuild->outbox = rebuild->inbox = -1;
 	rebuild->begin_ns = clock_now_ns();
 	rebuild->workshop.terminal = options->terminal;
+	rebuild->workshop.deadline = options->deadline;
 	rebuild->workshop.roll_back = options->roll_back;
 	char boot_id[37];
 	host_boot_id(boot_id);

@@ -5,10 +5,11 @@ import os
 import pathlib
 import resource
 import sys
+import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 from cairn_image import BYTES, Image, Message, varint
-from cairn_test import FAILED, IMAGE, PYTHON, Program, Skip, cairn, check, children_of, fault_line, main, need_cairn, start, test
+from cairn_test import FAILED, IMAGE, PYTHON, TIMEOUT, Program, Skip, cairn, check, children_of, fault_line, main, need_cairn, start, test
 
 FD_TABLE, REGULAR_FILE, PIPE_END, MEMFD = 24, 50, 51, 58
 PATH, DELETED, CONTENTS, OBJECT, ENTRIES, FILE = 2, 4, 5, 2, 2, 2  # fields of these
@@ -136,6 +137,16 @@ def rings():
         message.set(4, 1 << 31)
         message.set(7, (1 << 31).to_bytes(4, "little") + message.get(7)[4:])
     refused(spoilt(program, IO_URING, endless), "damaged", "io_uring")
+
+    def old(message):
+        """After months of work: that is no damage, but counting takes its time, which is bounded."""
+        message.set(4, 1 << 31)
+        message.set(5, 1 << 31)
+        count = (1 << 31).to_bytes(4, "little")
+        message.set(7, count + count + count + count + message.get(7)[16:])
+    begin = time.monotonic()
+    result = cairn("restore", "-d", "--timeout", "1", spoilt(program, IO_URING, old))
+    check(result.status == TIMEOUT and time.monotonic() - begin < 20, f"--timeout 1: exit status {result.status}", result)
     refused(spoilt(program, IO_URING_FILE, lambda message: message.set(2, NOBODY)), "damaged", f"object {NOBODY}", "missing")
     for field, value in ((3, 0), (3, 1 << 30), (5, 1 << 30)):
         refused(spoilt(program, IO_URING_FILE, lambda message, at=field, to=value: message.set(at, to)), "damaged")

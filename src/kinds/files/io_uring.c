@@ -464,7 +464,7 @@ static int make(struct workshop *workshop, const ProtobufCMessage *base, struct 
 	if (!uring_layout_same(&here, &memory.layout))
 		return fault_set(fault, FAULT_UNSUPPORTED, ENOTSUP, "io_uring: its memory is laid out in another way by the kernel here; try on a host with the kernel that it "
 				 "was saved on");
-	int rc = uring_memory_write(fd, &parameters, &memory, message->taken, message->posted, fault);
+	int rc = uring_memory_write(fd, &parameters, &memory, message->taken, message->posted, workshop->deadline, fault);
 	if (rc == 0)
 		workshop_put(workshop, message->id, fd_steal(&fd));
 	return rc;

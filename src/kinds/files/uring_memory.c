@@ -170,6 +170,7 @@ struct counter {
 	struct io_uring_sqe *entries;
 	uint32_t requests;
 	bool no_array;
+	const struct deadline *deadline;
 };
 
 static uint32_t *word(const struct counter *counter, enum uring_word which)
@@ -177,50 +178,60 @@ static uint32_t *word(const struct counter *counter, enum uring_word which)
 	return (uint32_t *)(void *)(counter->rings + counter->layout->words[which]);
 }
 
-/* Empty requests until @count have been taken. @reads: their completions are read, as many as there are. */
-static int count_to(const struct counter *counter, uint32_t count, bool reads)
+/* Empty requests until @count have been taken, of which a million take a tenth of a second. @reads: their completions are read, as many as there are. */
+static int count_to(const struct counter *counter, uint32_t count, bool reads, struct fault *fault)
 {
+	enum { LOOK_AFTER = 1 << 16 };
 	uint32_t *taken = word(counter, URING_SQ_HEAD), *head = word(counter, URING_CQ_HEAD), *tail = word(counter, URING_CQ_TAIL);
 	__atomic_store_n(word(counter, URING_SQ_TAIL), count, __ATOMIC_RELEASE);
-	for (;;) {
+	for (uint32_t looked = count;;) {
 		uint32_t left = count - __atomic_load_n(taken, __ATOMIC_ACQUIRE);
 		if (!left)
 			return 0;
-		long rc = syscall(SYS_io_uring_enter, counter->fd, left < counter->requests ? left : counter->requests, 0, 0, NULL, 0);
-		if (rc <= 0 && errno != EINTR && errno != EAGAIN)
-			return rc < 0 ? -errno : -EIO;
+		if (looked - left > LOOK_AFTER) {
+			int rc = deadline_check(counter->deadline, fault);
+			if (rc < 0)
+				return rc;
+			looked = left;
+		}
+		long done = syscall(SYS_io_uring_enter, counter->fd, left < counter->requests ? left : counter->requests, 0, 0, NULL, 0);
+		int error = done < 0 ? errno : EIO;
+		if (done <= 0 && error != EINTR && error != EAGAIN)
+			return fault_set(fault, FAULT_FAILED, error, "io_uring: bring it to request %u: %s", count, strerror(error));
 		if (reads)
 			__atomic_store_n(head, __atomic_load_n(tail, __ATOMIC_ACQUIRE), __ATOMIC_RELEASE);
 	}
 }
 
-static int count(const struct counter *counter, uint32_t read, uint32_t posted, uint32_t taken)
+static int count(const struct counter *counter, uint32_t read, uint32_t posted, uint32_t taken, struct fault *fault)
 {
 	memset(counter->entries, 0, counter->requests * sizeof *counter->entries);
 	if (!counter->no_array)
 		fill_array(counter->rings + counter->layout->array, counter->requests);
-	int rc = count_to(counter, read, true);
+	int rc = count_to(counter, read, true, fault);
 	if (rc == 0)
-		rc = count_to(counter, posted, false);
+		rc = count_to(counter, posted, false, fault);
 	for (uint32_t i = 0; i < counter->requests; i++)
 		counter->entries[i].flags = IOSQE_CQE_SKIP_SUCCESS;
 	if (rc == 0)
-		rc = count_to(counter, taken, false);
+		rc = count_to(counter, taken, false, fault);
 	bool there = *word(counter, URING_CQ_TAIL) == posted && *word(counter, URING_CQ_OVERFLOW) == 0;
-	return rc < 0 ? rc : there ? 0 : -EIO;
+	if (rc == 0 && !there)
+		rc = fault_set(fault, FAULT_FAILED, EIO, "io_uring: bring it to request %u: its completions are others", taken);
+	return rc;
 }
 
 int uring_memory_write(int fd, const struct io_uring_params *parameters, const struct uring_memory *memory, uint32_t taken, uint32_t posted,
-		       struct fault *fault)
+		       const struct deadline *deadline, struct fault *fault)
 {
 	_mapping_ struct mapping rings = map(fd, PROT_READ | PROT_WRITE, memory->rings_size, IORING_OFF_SQ_RING);
 	_mapping_ struct mapping entries = map(fd, PROT_READ | PROT_WRITE, memory->entries_size, (off_t)IORING_OFF_SQES);
 	if (!rings.at || !entries.at)
 		return fault_set(fault, FAULT_FAILED, errno, "io_uring: map it: %s", strerror(errno));
-	const struct counter counter = { fd, rings.at, &memory->layout, (void *)entries.at, parameters->sq_entries, memory->no_array };
-	int rc = count(&counter, uring_word(memory->rings, &memory->layout, URING_CQ_HEAD), posted, taken);
+	const struct counter counter = { fd, rings.at, &memory->layout, (void *)entries.at, parameters->sq_entries, memory->no_array, deadline };
+	int rc = count(&counter, uring_word(memory->rings, &memory->layout, URING_CQ_HEAD), posted, taken, fault);
 	if (rc < 0)
-		return fault_set(fault, FAULT_FAILED, -rc, "io_uring: bring it to request %u: %s", taken, strerror(-rc));
+		return rc;
 	memcpy(rings.at, memory->rings, memory->rings_size);
 	memcpy(entries.at, memory->entries, memory->entries_size);
 	return 0;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 /* The memory that a ring shares with its program: heads, tails, completions, requests. Only rings with entries of the ordinary sizes, 64 and 16 bytes. */
+#include "base/clock.h"
 #include "base/fault.h"
 #include "kernel/uring.h"
 
@@ -17,4 +18,4 @@ void uring_memory_finish(struct uring_memory *memory);
 
 /* Newborn. A new ring @fd, made with @parameters, is brought to where it was: the kernel's positions by empty requests, then memory. @memory as it is to be. */
 int uring_memory_write(int fd, const struct io_uring_params *parameters, const struct uring_memory *memory, uint32_t taken, uint32_t posted,
-		       struct fault *fault);
+		       const struct deadline *deadline, struct fault *fault);
