@@ -44,7 +44,7 @@ static int find_holes(const struct rebuild_process *process, struct placement *p
 	struct arena arena = { 0 };
 	struct map_list list = { 0 };
 	uint64_t at = LOWEST;
-	int rc = maps_read(process->newborn.pid, false, &arena, &list, fault);
+	int rc = maps_read(process->newborn.pid, MAPS_PLACES, &arena, &list, fault);
 	for (size_t i = 0; rc == 0 && i < list.maps.count && list.maps.at[i].start < USER_END; i++) {
 		if (list.maps.at[i].start > at)
 			*vec_add(&placement->holes) = (struct range){ at, list.maps.at[i].start };

@@ -49,6 +49,7 @@ def begin(*words):
     if not os.access("/dev/shm", os.W_OK):
         raise Skip("no /dev/shm")
     name = pathlib.Path(f"/dev/shm/cairn-test-named-{os.stat('.').st_ino}")  # PIDs are the same in every test
+    name.unlink(missing_ok=True)
     write("job/program.py", PROGRAM)
     program = start([PYTHON, "program.py", name, *words], "job")
     program.wait_progress(5)

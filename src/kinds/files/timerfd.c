@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* timerfd_create(2): clock, expirations not yet read, time left and interval, from fdinfo. Goes on with the time that was left;
  * expirations are put back by TFD_IOC_SET_TICKS (fs/timerfd.c, CONFIG_CHECKPOINT_RESTORE). An absolute timer of the wall clock, or of
- * any clock that goes on, is armed for the moment that it was set for, and, if it was, canceled when that clock is set. */
+ * any clock that goes on, is armed for the moment that it was set for, and, if it was, canceled when that clock is set. One that expired unread is counted up first. */
 #include <errno.h>
 #include <poll.h>
 #include <stdio.h>

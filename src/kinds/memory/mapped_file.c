@@ -117,16 +117,16 @@ static int capture_living(struct harvest *harvest, const struct frozen_process *
 		return capture_hidden(harvest, process, map, message, fault);
 	if (fd < 0)
 		return fd;
+	if (map->deleted && mapped.st_nlink && map->shared && (map->flags & MAP_FLAG_MAY_WRITE))
+		return fault_set(fault, FAULT_UNSUPPORTED, ENOTSUP, "mapped file %s: this name means something else here, and of its %lu others none is in that "
+				 "directory: a copy would be another file; try to give the file its name again (ln)", map->name,
+				 (unsigned long)mapped.st_nlink);
 	message->identity = identity_capture(harvest, fd, &mapped);
 	message->deleted = map->deleted || stat(map->name, &named) < 0 || named.st_dev != mapped.st_dev ||
 			   named.st_ino != mapped.st_ino;
 	if (message->deleted)
 		harvest_contents(harvest, message->id, fd_steal(&fd), (uint64_t)mapped.st_size);
 	int rc = 0;
-	if (map->deleted && mapped.st_nlink && map->shared && (map->flags & MAP_FLAG_MAY_WRITE))
-		return fault_set(fault, FAULT_UNSUPPORTED, ENOTSUP, "mapped file %s: this name means something else here, and of its %lu others none is in that "
-				 "directory: a copy would be another file; try to give the file its name again (ln)", map->name,
-				 (unsigned long)mapped.st_nlink);
 	if (write && !message->deleted && (harvest->policy.save_files == SAVE_FILES_ALL || saved_file_is_memory(message->path, fd))) {
 		char link[64];
 		snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
@@ -140,7 +140,8 @@ static int capture_living(struct harvest *harvest, const struct frozen_process *
 static int capture_map(struct harvest *harvest, const struct frozen_process *process, const struct map *map,
 		       uint32_t *ret_object, struct fault *fault)
 {
-	const char *name = map->deleted ? living_name(harvest, process, map) : NULL;
+	/* Of what is only mapped privately, a library that was installed anew, a copy is as good, and no directory is searched for it while the program stands still. */
+	const char *name = map->deleted && map->shared ? living_name(harvest, process, map) : NULL;
 	struct map living = *map;
 	if (name) {
 		living.name = name;
