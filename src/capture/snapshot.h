@@ -80,6 +80,7 @@ struct snapshot {
 	struct snapshot_hold hold;
 	VEC(uint8_t *) buffers; /* of the worker threads, kept from round to round: memory that was touched once is warm */
 	VEC(struct snapshot_store) stores;
+	bool stands;       /* the tree stands still now, and waits for us */
 	bool unsettled;    /* of the last round, what stays of the rounds before has yet to be found (snapshot_give_out) */
 	bool asks_changed; /* the last round asks what has changed, and page by page only of that (feature_changed) */
 	VEC(struct snapshot_parent) parents; /* where to look for pages that are stored already (sink->known) */
