@@ -410,26 +410,15 @@ void track_doubt(const struct harvest *harvest, struct snapshot *snapshot)
 	}
 }
 
-static void each_step(int userfaultfd, const struct map *map, bool unregister)
-{
-	for (uint64_t at = map->start; at < map->end; at += RELEASE_STEP) {
-		uint64_t size = map->end - at < RELEASE_STEP ? map->end - at : RELEASE_STEP;
-		struct uffdio_range range = { at, size };
-		struct uffdio_writeprotect open_ = { .range = range, .mode = UFFDIO_WRITEPROTECT_MODE_DONTWAKE };
-		if (unregister)
-			ioctl(userfaultfd, UFFDIO_UNREGISTER, &range);
-		else
-			ioctl(userfaultfd, UFFDIO_WRITEPROTECT, &open_);
-	}
-}
-
-/* Ending a registration takes the protection from every page while nobody else may change the address space (mm/userfaultfd.c
- * userfaultfd_clear_vma, 6.18): 60 ms per GiB in one go, which closing the descriptor would be. Taking the protection off beforehand holds up
- * nobody (mwriteprotect_range only reads the mappings). */
+/* Ending a registration takes the protection from every page while nobody else may change the address space (mm/userfaultfd.c userfaultfd_clear_vma, 6.18): 23 ms
+ * per GiB, and in one go, which closing the descriptor would be, the program could map nothing for so long. Taking the protection off beforehand, which holds up nobody, does
+ * not make it shorter: every entry is exchanged again. So in steps, of some 0.4 ms. */
 static void release(int userfaultfd, const struct map *map)
 {
-	each_step(userfaultfd, map, false);
-	each_step(userfaultfd, map, true);
+	for (uint64_t at = map->start; at < map->end; at += RELEASE_STEP) {
+		struct uffdio_range range = { at, map->end - at < RELEASE_STEP ? map->end - at : RELEASE_STEP };
+		ioctl(userfaultfd, UFFDIO_UNREGISTER, &range);
+	}
 }
 
 static void release_space(struct tracked_space *space)
