@@ -420,6 +420,9 @@ static int save_tree(struct save *save, struct fault *fault)
 		rc = image_writer_new(image_file_fd(save->file), &compression, key, save->parent, &save->writer, fault);
 	if (rc < 0)
 		return rc;
+	/* Not where a program that runs on waits for all of it. */
+	if (save->is_live || options->after != CAIRN_RUN_ON)
+		image_writer_flush_early(save->writer);
 	image_writer_id(save->writer, id);
 	memory_hex(id, sizeof id, save->policy.image_id);
 	const struct page_sink sink = { put_pages, save->parent ? is_in_parent : NULL, parent_forget, save };

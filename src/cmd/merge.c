@@ -151,8 +151,10 @@ static int merge(const char *path, const char *output, const struct merge_keys *
 		rc = image_file_create(output, &file, fault);
 	if (rc == 0)
 		rc = image_writer_new(image_file_fd(file), &compression, (const struct image_key *)keys->new, NULL, &writer, fault);
-	if (rc == 0)
+	if (rc == 0) {
+		image_writer_flush_early(writer);
 		rc = copy_records(reader, writer, fault);
+	}
 	if (rc == 0)
 		rc = copy_pages(reader, writer, deadline, fault);
 	if (rc == 0)

@@ -7,6 +7,10 @@
 
 #include "base/memory.h"
 
+/* A seventh more speed (0.85 GB a second and processor for 0.73) for 0.54 of the size of memory such as interpreters have instead of 0.48; of a heap of Python's own
+ * objects 0.215 instead of 0.212. 16 would be 0.98 GB/s and 0.59. */
+enum { LZ4_HASTE = 8 };
+
 void codec_pool_init(struct codec_pool *pool)
 {
 	pthread_mutex_init(&pool->lock, NULL);
@@ -81,7 +85,7 @@ size_t codec_compress(struct codec_bench *bench, const struct image_compression 
 	if (compression->codec == CODEC_RAW || !is_compressible(from, size))
 		return 0;
 	if (compression->codec == CODEC_LZ4) {
-		int written = LZ4_compress_default(from, to, (int)size, (int)space);
+		int written = LZ4_compress_fast(from, to, (int)size, (int)space, LZ4_HASTE);
 		n = written > 0 ? (size_t)written : 0;
 	} else {
 		n = compress_zstd(bench, compression->level, from, size, to, space);

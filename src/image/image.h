@@ -63,6 +63,8 @@ void image_writer_places(struct image_writer *writer, uint32_t space, const stru
 /* Writes what is left, the index and the trailer. Does not sync: that is the owner's of the file. */
 int image_writer_finish(struct image_writer *writer, struct image_stats *ret_stats, struct fault *fault);
 void image_writer_id(const struct image_writer *writer, uint8_t ret_id[16]);
+/* From now on blocks are sent to the disk while others are written, and not all at once when the file is synced. */
+void image_writer_flush_early(struct image_writer *writer);
 void image_writer_free(struct image_writer *writer);
 
 /* A file that appears under @path only when it is complete: O_TMPFILE where the file system has it, else a

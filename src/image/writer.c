@@ -25,6 +25,7 @@
 #include "base/memory.h"
 #include "image/codec.h"
 #include "image/crypt.h"
+#include "image/flusher.h"
 #include "image/layout.h"
 #include "image/repeats.h"
 
@@ -39,6 +40,7 @@ struct image_writer {
 	struct repeats *repeats; /* NULL: what was written cannot be read */
 	struct image_compression compression;
 	struct codec_pool codecs;
+	struct flusher flusher;
 	struct image_stats stats; /* records: by the one thread of image_writer_record; the others: under the lock */
 
 	pthread_mutex_t lock;  /* of the index, and on a pipe of the pipe */
@@ -194,6 +196,8 @@ static int writer_block(struct image_writer *writer, struct layout_block *block,
 		pthread_mutex_lock(&writer->lock);
 	block->offset = atomic_fetch_add(&writer->end, block->length);
 	int rc = block_put(writer, block, iov, count, fault);
+	if (!rc)
+		flusher_note(&writer->flusher, block->offset + block->length);
 	if (!writer->stream)
 		pthread_mutex_lock(&writer->lock);
 	if (!rc && block->type != LAYOUT_INDEX)
@@ -548,6 +552,7 @@ int image_writer_new(int fd, const struct image_compression *compression, const 
 	writer->fd = fd;
 	writer->compression = *compression;
 	codec_pool_init(&writer->codecs);
+	flusher_init(&writer->flusher, fd);
 	writer->stream = !fd_is_seekable(fd);
 	pthread_mutex_init(&writer->lock, NULL);
 	atomic_init(&writer->end, IMAGE_PAGE);
@@ -571,6 +576,12 @@ int image_writer_new(int fd, const struct image_compression *compression, const 
 	}
 	*ret_writer = writer;
 	return 0;
+}
+
+void image_writer_flush_early(struct image_writer *writer)
+{
+	if (!writer->stream)
+		flusher_begin(&writer->flusher);
 }
 
 static int entry_compare(const void *a, const void *b)
@@ -665,6 +676,7 @@ void image_writer_free(struct image_writer *writer)
 {
 	if (!writer)
 		return;
+	flusher_finish(&writer->flusher);
 	pthread_mutex_destroy(&writer->lock);
 	codec_pool_finish(&writer->codecs);
 	vec_finish(&writer->index);
