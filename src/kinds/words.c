@@ -69,7 +69,7 @@ const struct kind_words kind_words[] = {
 	{ &kind_memfd, "Memory files, with contents, seals and huge pages.", "" },
 	{ &kind_regular_file, "Regular files and directories, by name, with offset, flags, locks and leases.", "A file that is gone or hidden, and no contents of it could be "
 			      "kept." },
-	{ &kind_pipe_end, "Ends of pipes and FIFOs.", "" },
+	{ &kind_pipe_end, "Ends of pipes and FIFOs, deleted ones too.", "" },
 	{ &kind_eventfd, "Event counters, also semaphores.", "" },
 	{ &kind_signalfd, "Masks of signalfd.", "" },
 	{ &kind_timerfd, "Timers of timerfd, also expired ones.", "" },

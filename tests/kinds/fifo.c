@@ -26,6 +26,14 @@ int main(void)
 	PROBE(close(gone));
 	PROBE(fcntl(early.fd, F_SETFL, 0));
 
+	/* Without a name. */
+	PROBE(mkfifo("deleted", 0600));
+	PROBE(chmod("deleted", 0620));
+	struct pollfd deleted = { PROBE(open("deleted", O_RDWR | O_NONBLOCK)), POLLIN, 0 };
+	int way_in = PROBE(open("deleted", O_WRONLY));
+	PROBE(unlink("deleted"));
+	PROBE(write(way_in, "xyz", 3));
+
 	probe_save();
 
 	PROBE_SAME(poll(&early, 1, 0), 0, "events of a FIFO before its first writer");
@@ -51,5 +59,20 @@ int main(void)
 	probe_same_bytes(seen, data, sizeof data, "contents");
 	PROBE_SAME(write(writer, "abc", 3), 3, "write after the restore");
 	PROBE_SAME(read(both, seen, sizeof seen), 3, "read after the restore");
+
+	PROBE_SAME(poll(&deleted, 1, 0), 1, "events of a deleted FIFO");
+	PROBE_SAME(read(deleted.fd, seen, sizeof seen), 3, "bytes in it");
+	PROBE_SAME(write(way_in, "z", 1), 1, "write to it");
+	PROBE_SAME(read(deleted.fd, seen, sizeof seen), 1, "read of that");
+	PROBE_SAME(fstat(way_in, &by_fd), 0, "fstat of it");
+	PROBE_SAME(by_fd.st_nlink, 0, "names of it");
+	PROBE_SAME(by_fd.st_mode, S_IFIFO | 0620, "its mode");
+	PROBE_SAME(stat("deleted", &by_name), -1, "its name");
+
+	/* Programs tidy up at their end: the next restore of the same image finds no FIFO. */
+	PROBE_SAME(stat("fifo", &by_name), 0, "the name again");
+	PROBE_SAME(by_name.st_mode, S_IFIFO | 0640, "its mode");
+	PROBE(unlink("fifo"));
+	PROBE(unlink("early"));
 	return probe_end();
 }

@@ -4,7 +4,8 @@
  * A pipe whose other end is closed comes back so; one whose other end is held outside the tree is refused, or
  * closed if the user says so. A FIFO that is open for reading before its first writer comes shows no POLLHUP, and has to come back without one.
  * A FIFO is opened again by its name, and so has its other end again; what was in it is there still if somebody has kept it open, and is put back if
- * nobody has. */
+ * nobody has. Where none has its name (a program that removes it at its end was restored before) one is made, as for a socket. A deleted one is made
+ * under its old name, if that is free, and loses it again. */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -12,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/fd.h"
@@ -72,7 +74,7 @@ static int refuse_file(const struct harvest *harvest, struct frozen_file *file, 
 {
 	int own;
 	/* A running tree makes and closes pipes while it is looked at: only a frozen one can be judged. */
-	bool is_named = file->link[0] == '/';
+	bool is_named = file->link[0] == '/' && !file->deleted;
 	if (!harvest->frozen || other_end_inside(harvest, file) || harvest->policy.outside == OUTSIDE_CLOSE ||
 	    (is_named && harvest->policy.outside == OUTSIDE_RECONNECT))
 		return 0;
@@ -148,7 +150,8 @@ static int add_pipe(struct harvest *harvest, uint32_t id, struct frozen_file *fi
 		message->path = (char *)file->link;
 		message->identity = identity_capture(harvest, -1, &file->stat);
 		message->unwritten = reader >= 0 && is_unwritten(reader);
-		message->outside = !other_end_inside(harvest, file) && !other_end_closed(own, access_mode(file));
+		message->deleted = file->deleted;
+		message->outside = !file->deleted && !other_end_inside(harvest, file) && !other_end_closed(own, access_mode(file));
 	}
 	if (reader >= 0)
 		rc = copy_contents(harvest, reader, message->capacity, message, fault);
@@ -171,6 +174,25 @@ static int capture_file(struct harvest *harvest, struct frozen_file *file, struc
 	return rc;
 }
 
+static int check_fifo(const Cairn__Pipe *message, struct fault *fault)
+{
+	struct stat stat;
+	if (!identity_path_valid(message->path) || !message->identity || !S_ISFIFO(message->identity->mode))
+		return fault_set(fault, FAULT_IMAGE, EINVAL, "FIFO %u has impossible values", message->pipe);
+	if (message->deleted)
+		return 0;
+	if (lstat(message->path, &stat) == 0 || errno != ENOENT)
+		return identity_check(message->path, message->identity, true, fault);
+	_free_ char *parent = memory_string(message->path);
+	char *slash = strrchr(parent, '/');
+	slash[slash == parent] = 0;
+	if (access(parent, W_OK | X_OK) == 0)
+		return 0;
+	return fault_set(fault, errno == EACCES ? FAULT_PERMISSION : FAULT_FAILED, errno,
+			 "%s: is missing, and no FIFO can be made in %s: %s; try to make that directory, or --map-path", message->path, parent,
+			 strerror(errno));
+}
+
 static int check_pipe(const ProtobufCMessage *base, struct fault *fault)
 {
 	const Cairn__Pipe *message = (const Cairn__Pipe *)base;
@@ -179,7 +201,7 @@ static int check_pipe(const ProtobufCMessage *base, struct fault *fault)
 		total += message->packets[i].len;
 	if (!message->pipe || message->capacity > 1u << 30 || total > message->capacity || (message->unwritten && total))
 		return fault_set(fault, FAULT_IMAGE, EINVAL, "pipe %u has impossible values", message->pipe);
-	return message->path[0] ? identity_check(message->path, message->identity, true, fault) : 0;
+	return message->path[0] ? check_fifo(message, fault) : 0;
 }
 
 /* How much room the contents take: a packet begins a page. */
@@ -230,19 +252,55 @@ static bool begins_so(int reader, const Cairn__Pipe *message)
 
 /* @ret_holds: somebody has kept it open, and it is in the kernel what was in it. The trial ends are closed when Cairn has its own, so that whoever waits for
  * one sees no other come and go. */
-static void open_fifo(const Cairn__Pipe *message, int ret_ends[2], bool *ret_holds)
+static void open_fifo(const Cairn__Pipe *message, const char *path, int ret_ends[2], bool *ret_holds)
 {
 	int held = 0, mode = message->unwritten ? O_RDONLY : O_RDWR;
-	_close_ int writer = message->unwritten ? -1 : open(message->path, O_WRONLY | O_CLOEXEC | O_NONBLOCK); /* only if somebody reads */
-	_close_ int reader = open(message->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	_close_ int writer = message->unwritten ? -1 : open(path, O_WRONLY | O_CLOEXEC | O_NONBLOCK); /* only if somebody reads */
+	_close_ int reader = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	if (reader >= 0)
 		ioctl(reader, FIONREAD, &held);
 	bool is_held = writer >= 0 || (reader >= 0 && !is_unwritten(reader));
 	*ret_holds = message->outside ? is_held : held && begins_so(reader, message);
 	if (*ret_holds && !held && message->n_packets)
-		log_warn("%s: somebody holds it, and it is empty: what was in it at the checkpoint was read meanwhile, or is lost", message->path);
-	ret_ends[0] = open(message->path, mode | O_CLOEXEC | O_NONBLOCK);
+		log_warn("%s: somebody holds it, and it is empty: what was in it at the checkpoint was read meanwhile, or is lost", path);
+	ret_ends[0] = open(path, mode | O_CLOEXEC | O_NONBLOCK);
 	ret_ends[1] = ret_ends[0] < 0 ? -1 : fcntl(ret_ends[0], F_DUPFD_CLOEXEC, 0);
+}
+
+/* What a failed restore made goes again. */
+static void remove_fifo(uint64_t path)
+{
+	unlink((const char *)(uintptr_t)path);
+}
+
+/* 1: it was made; 0: one is there. */
+static int make_name(const Cairn__Pipe *message, const char *path, struct fault *fault)
+{
+	mode_t mode = message->identity->mode & 07777;
+	if (mkfifo(path, mode) < 0)
+		return errno == EEXIST && !message->deleted ? 0 :
+		       fault_set(fault, fault_class_of(errno), errno, "cannot make the FIFO %s: %s", path, strerror(errno));
+	if (lchown(path, message->identity->uid, message->identity->gid) < 0 || chmod(path, mode) < 0) {
+		/* An ordinary user's own: the owner is right already. */
+	}
+	return 1;
+}
+
+static int make_fifo(struct workshop *workshop, const Cairn__Pipe *message, int ret_ends[2], bool *ret_holds, struct fault *fault)
+{
+	_free_ char *passing = message->deleted ? identity_deleted_name(message->path, "fifo", message->pipe) : NULL;
+	const char *path = passing ? passing : message->path;
+	int rc = make_name(message, path, fault);
+	if (rc < 0)
+		return rc;
+	if (rc == 1 && !passing)
+		workshop_on_failure(workshop, remove_fifo, (uint64_t)(uintptr_t)message->path);
+	open_fifo(message, path, ret_ends, ret_holds);
+	int error = errno;
+	if (passing)
+		unlink(passing);
+	errno = error;
+	return 0;
 }
 
 /* Both ends, for the ends' records to take from; they are closed with the workshop, so that an end that nobody had is closed then. */
@@ -250,19 +308,17 @@ static int make_pipe(struct workshop *workshop, const ProtobufCMessage *base, st
 {
 	const Cairn__Pipe *message = (const Cairn__Pipe *)base;
 	bool holds = false;
-	int ends[2];
-	if (message->path[0]) {
-		open_fifo(message, ends, &holds);
-	} else if (pipe2(ends, O_CLOEXEC) < 0) {
-		ends[0] = ends[1] = -1;
-	}
+	int ends[2] = { -1, -1 };
+	int rc = message->path[0] ? make_fifo(workshop, message, ends, &holds, fault) : pipe2(ends, O_CLOEXEC) < 0 ? -errno : 0;
+	if (rc < 0 && message->path[0])
+		return rc;
 	if (ends[1] < 0)
 		return fault_set(fault, fault_class_of(errno), errno, "pipe %u: %s", message->pipe, strerror(errno));
 	workshop_put(workshop, message->pipe, ends[0]);
 	workshop_put_second(workshop, message->pipe, ends[1]);
 	if (holds)
 		return 0;
-	int rc = set_capacity(ends[1], message, fault);
+	rc = set_capacity(ends[1], message, fault);
 	if (rc < 0)
 		return rc;
 	/* Packet mode makes packets of writes; a pipe that had none is filled the ordinary way. */
