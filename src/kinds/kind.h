@@ -240,6 +240,7 @@ struct newborn_thread {
 	struct newborn_process *process;
 	pid_t tid;
 	struct registers birth; /* registers that the stub can be started with */
+	uint8_t *processors;    /* those that it is to have when it leaves Cairn's seat, as many bytes as that has; NULL: Cairn's own */
 };
 
 struct newborn_process {
@@ -303,6 +304,13 @@ struct workshop_number {
 	pid_t new_id;
 };
 
+/* The one processor that Cairn and its newborns have while they work by turns (rebuild/seat.c). */
+struct workshop_seat {
+	long size; /* bytes of the masks below; 0: nobody is seated, newborns have the processors that they inherit */
+	uint8_t place[1024], allowed[1024]; /* that one; those that Cairn has otherwise */
+	uint8_t free[1024]; /* what has to be asked for to have those, as if nothing had ever been asked for where that is so */
+};
+
 struct workshop {
 	bool renumber; /* --pids any: every task has the number that came */
 	struct {
@@ -326,6 +334,7 @@ struct workshop {
 	const ProtobufCMessage *const *files; /* records of open files by id; NULL: none with that id */
 	uint32_t file_space;  /* ids below this */
 	struct newborn_flight flight;
+	struct workshop_seat seat;
 	VEC(struct scoped_end) at_births, at_end;
 	char image_id[33];    /* hexadecimal */
 	bool close_connections; /* --tcp close */

@@ -418,6 +418,7 @@ static int fill(struct filler *filler, const struct rebuild_process *only, struc
 {
 	struct rebuild *rebuild = filler->rebuild;
 	bool lazy = filler->lazy = rebuild->options.lazy && !only;
+	seat_leave(&rebuild->workshop);
 	int rc = begin_faults(filler, only, fault);
 	if (rc == 0 && lazy)
 		skip_blocks(filler);
@@ -437,6 +438,8 @@ static int fill(struct filler *filler, const struct rebuild_process *only, struc
 	vec_finish(&filler->faults);
 	free(filler->targets);
 	free(filler->skipped);
+	if (only) /* newborns are still being borne */
+		seat_take(&rebuild->workshop);
 	return rc;
 }
 

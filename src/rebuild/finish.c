@@ -2,6 +2,7 @@
 /* The last steps of a newborn: its state as a task, then the registers with which it runs. */
 #include <errno.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/ptrace.h>
@@ -87,13 +88,17 @@ static int end_leader(struct rebuild_process *process, struct fault *fault)
 	struct newborn_thread *leader = newborn_leader(process);
 	const struct rebuild_thread *thread = process->threads.at[0];
 	struct proc_stat stat = { 0 };
-	int rc = exec_begin(leader, __NR_exit, BATCH_ARGS(thread->plan->thread->exit_status), fault);
+	int rc = seat_let_go(leader, fault);
+	if (rc == 0)
+		rc = exec_begin(leader, __NR_exit, BATCH_ARGS(thread->plan->thread->exit_status), fault);
 	if (rc == 0)
 		rc = ptrace_release(leader->tid, fault);
 	while (rc == 0 && stat.state != 'Z') {
 		clock_sleep_ns(20000);
 		rc = proc_stat_read(leader->tid, 0, &stat, fault);
 	}
+	free(leader->processors);
+	leader->processors = NULL;
 	memmove(process->threads.at, process->threads.at + 1, --process->threads.count * sizeof *process->threads.at);
 	return rc;
 }
@@ -226,6 +231,8 @@ static int finish_thread(struct rebuild_thread *thread, struct fault *fault)
 		rc = ptrace_set_registers(thread->newborn.tid, &thread->final, fault);
 	if (rc == 0)
 		rc = ptrace_set_mask(thread->newborn.tid, blocked_of(thread), fault);
+	if (rc == 0)
+		rc = seat_let_go(&thread->newborn, fault);
 	return rc < 0 ? rc : set_dispatch(thread, fault);
 }
 

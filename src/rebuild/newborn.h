@@ -117,6 +117,12 @@ int newborn_run_exec(struct newborn_thread *thread, struct batch *batch, bool *r
 /* A freshly born task: waits for its first stop and takes its registers. */
 int newborn_arrive(struct newborn_thread *thread, struct fault *fault);
 
+/* seat.c: the processor that Cairn and its newborns share while they work by turns. find: and takes it. What many threads do is done between leave and take. */
+void seat_find(struct workshop *workshop);
+void seat_take(const struct workshop *workshop);
+void seat_leave(const struct workshop *workshop);
+int seat_let_go(const struct newborn_thread *thread, struct fault *fault); /* for ever, with the processors that it is to have */
+
 /* spawn.c */
 int spawn_tree(struct rebuild *rebuild, struct fault *fault);
 int spawn_terminals(struct rebuild *rebuild, struct rebuild_process *process, struct fault *fault);

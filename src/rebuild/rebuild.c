@@ -348,35 +348,40 @@ static int phase_threads(struct rebuild *rebuild, struct rebuild_process *proces
 
 struct phase {
 	const char *name;
+	bool seated; /* Cairn and newborns work by turns */
 	int (*whole)(struct rebuild *, struct fault *);
 	int (*each)(struct rebuild *, struct rebuild_process *, struct fault *);
 };
 
 static const struct phase phases[] = {
-	{ "births", spawn_tree, NULL },         /* first: while newborns have almost no memory to copy */
-	{ "groups", spawn_groups, NULL },       /* all processes exist, zombies still live */
-	{ "terminals", NULL, spawn_terminals }, /* groups exist, and no descriptors yet */
-	{ "mappings", NULL, space_map },
-	{ "pages", fill_pages, NULL },
-	{ "seals", settle_objects, NULL },      /* when contents are there */
-	{ "open files", make_files, NULL },
-	{ "memory settled", NULL, space_settle },
-	{ "loans", NULL, space_return },
-	{ "threads", NULL, phase_threads },     /* before credentials, which forbid choosing TIDs */
-	{ "numbers", NULL, numbers_settle },    /* all are born, and nobody has looked at his own yet */
-	{ "first threads", NULL, finish_ended }, /* that had ended before others; before their children have parent-death signals */
-	{ "owners", set_owners, NULL },         /* when all tasks exist; before leases, which would make their holder the owner */
-	{ "descriptors", NULL, descriptors_place },
-	{ "task state", NULL, finish_thread_state }, /* ends with credentials */
-	{ "last calls", NULL, finish_prepare },
-	{ "stub", NULL, finish_unmap },         /* nothing is called in a space after this, by whichever of its processes */
-	{ "registers", NULL, finish_process },  /* nothing runs in it after this */
+	{ "births", true, spawn_tree, NULL },         /* first: while newborns have almost no memory to copy */
+	{ "groups", true, spawn_groups, NULL },       /* all processes exist, zombies still live */
+	{ "terminals", true, NULL, spawn_terminals }, /* groups exist, and no descriptors yet */
+	{ "mappings", true, NULL, space_map },
+	{ "pages", false, fill_pages, NULL },
+	{ "seals", false, settle_objects, NULL },      /* when contents are there */
+	{ "open files", false, make_files, NULL },
+	{ "memory settled", true, NULL, space_settle },
+	{ "loans", true, NULL, space_return },
+	{ "threads", true, NULL, phase_threads },     /* before credentials, which forbid choosing TIDs */
+	{ "numbers", true, NULL, numbers_settle },    /* all are born, and nobody has looked at his own yet */
+	{ "first threads", true, NULL, finish_ended }, /* that had ended before others; before their children have parent-death signals */
+	{ "owners", false, set_owners, NULL },         /* when all tasks exist; before leases, which would make their holder the owner */
+	{ "descriptors", true, NULL, descriptors_place },
+	{ "task state", true, NULL, finish_thread_state }, /* ends with credentials */
+	{ "last calls", true, NULL, finish_prepare },
+	{ "stub", true, NULL, finish_unmap },         /* nothing is called in a space after this, by whichever of its processes */
+	{ "registers", true, NULL, finish_process },  /* nothing runs in it after this */
 };
 
 static int run_phases(struct rebuild *rebuild, struct fault *fault)
 {
 	for (size_t i = 0; i < sizeof phases / sizeof *phases; i++) {
 		uint64_t begin = clock_now_ns();
+		if (phases[i].seated)
+			seat_take(&rebuild->workshop);
+		else
+			seat_leave(&rebuild->workshop);
 		int rc = phases[i].whole ? phases[i].whole(rebuild, fault) : each_process(rebuild, phases[i].each, fault);
 		if (rc < 0)
 			return rc;
@@ -444,8 +449,11 @@ int rebuild_prepare(const struct plan *plan, const struct image_reader *reader, 
 		rc = map_stub(rebuild, fault);
 	if (rc == 0)
 		rc = open_inbox(rebuild, fault);
-	if (rc == 0)
+	if (rc == 0) {
+		seat_find(&rebuild->workshop);
 		rc = run_phases(rebuild, fault);
+		seat_leave(&rebuild->workshop);
+	}
 	if (rc < 0) {
 		unmap_stub_here(rebuild);
 		rebuild_free(rebuild);
@@ -555,6 +563,8 @@ void rebuild_free(struct rebuild *rebuild)
 		batch_finish(&rebuild->workshop.flight.batch);
 	workshop_finish(&rebuild->workshop);
 	for (size_t i = 0; i < rebuild->processes.count; i++) {
+		for (size_t t = 0; t < rebuild->processes.at[i]->threads.count; t++)
+			free(rebuild->processes.at[i]->threads.at[t]->newborn.processors);
 		vec_finish(&rebuild->processes.at[i]->threads);
 		vec_finish(&rebuild->processes.at[i]->newborn.loans);
 		heritage_finish(&rebuild->processes.at[i]->heritage);

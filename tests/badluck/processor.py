@@ -10,7 +10,7 @@ import os
 
 from cairn_image import BYTES, FIXED32, Image, Message
 from cairn_test import (BUILD, IMAGE, OK, UNSUPPORTED, Skip, cairn, check, children_of, equal, fault_line, main, need_cairn,
-                        start, test)
+                        start, test, until)
 
 WORKER = BUILD / "tests" / "badluck" / "worker"
 REGISTERS = BUILD / "tests" / "kinds" / "registers"
@@ -213,6 +213,34 @@ def affinity():
     equal(os.sched_getaffinity(program.pid), os.sched_getaffinity(0), "affinity when none is left")
     program.checkpoint()
     check(warning not in restored_with(here), "a warning without a reason")
+
+
+THREADS = """import os, threading
+if os.fork() == 0:
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+for _ in range(3):
+    threading.Thread(target=threading.Event().wait).start()
+print("ready", flush=True)
+"""
+
+
+@test("the processor that newborns share with Cairn is theirs only until they run: each thread has those that it had", quick=True)
+def seat():
+    need_cairn()
+    if len(os.sched_getaffinity(0)) < 2:
+        raise Skip("there is one processor only")
+    program = start([sys.executable, "-c", THREADS], "job")
+    until(lambda: program.text().count("ready") == 2, "both processes")
+
+    def processors():
+        pids = [program.pid, *children_of(program.pid)]
+        return [{int(tid): os.sched_getaffinity(int(tid)) for tid in os.listdir(f"/proc/{pid}/task")} for pid in pids]
+    before = processors()
+    equal(len(before), 2, "processes")
+    for pids in ("same", "private"):
+        program.checkpoint()
+        program.restore("--pids", pids)
+        equal([list(one.values()) for one in processors()], [list(one.values()) for one in before], f"processors of the threads, --pids {pids}")
 
 
 if __name__ == "__main__":

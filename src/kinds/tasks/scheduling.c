@@ -137,22 +137,43 @@ static void add_clamps(const Cairn__Scheduling *message, const struct attributes
 	batch_call(batch, sched_setattr, 0, batch_data(batch, &want, sizeof want).address, 0);
 }
 
+static void add_affinity(const uint8_t *affinity, long size, struct batch *batch)
+{
+	struct batch_place place = batch_data(batch, affinity, (size_t)size);
+	batch_call(batch, sched_setaffinity, 0, (uint64_t)size, place.address);
+}
+
+/* Who sits where Cairn does gets his processors when he leaves; but under SCHED_DEADLINE only who has all of them may come (kernel/sched/syscalls.c
+ * __sched_setscheduler, 6.18). */
+static void set_processors(struct newborn_thread *thread, const Cairn__Scheduling *message, uint8_t *own, long own_size, struct batch *batch)
+{
+	enum { POLICY_DEADLINE = 6 };
+	const struct workshop_seat *seat = &thread->process->workshop->seat;
+	uint8_t affinity[AFFINITY_SIZE];
+	if (seat->size)
+		memcpy(own, seat->allowed, (size_t)(own_size = seat->size));
+	bool differs = message->affinity.len && mask_affinity(message, own, own_size, affinity) && memcmp(affinity, own, (size_t)own_size);
+	if (differs && seat->size && !thread->processors)
+		thread->processors = memory_new((size_t)own_size);
+	if (differs && seat->size)
+		memcpy(thread->processors, affinity, (size_t)own_size);
+	if (seat->size && message->policy == POLICY_DEADLINE)
+		add_affinity(differs ? affinity : seat->free, own_size, batch);
+	else if (differs && !seat->size)
+		add_affinity(affinity, own_size, batch);
+}
+
 static int rebuild(struct newborn_thread *thread, const ProtobufCMessage *base, struct batch *batch,
 		   struct fault *fault)
 {
 	const Cairn__Scheduling *message = (const Cairn__Scheduling *)base;
 	struct attributes own = { 0 };
-	uint8_t own_affinity[AFFINITY_SIZE], affinity[AFFINITY_SIZE];
+	uint8_t own_affinity[AFFINITY_SIZE];
 	long own_size, own_io;
-	(void)thread;
 	int rc = read_outside(0, &own, own_affinity, &own_size, &own_io, fault);
 	if (rc < 0)
 		return rc;
-	if (message->affinity.len && mask_affinity(message, own_affinity, own_size, affinity) &&
-	    memcmp(affinity, own_affinity, (size_t)own_size)) {
-		struct batch_place place = batch_data(batch, affinity, (size_t)own_size);
-		batch_call(batch, sched_setaffinity, 0, (uint64_t)own_size, place.address);
-	}
+	set_processors(thread, message, own_affinity, own_size, batch);
 	if (own.nice != message->nice)
 		batch_call(batch, setpriority, PRIO_PROCESS, 0, (uint64_t)(int64_t)message->nice);
 	if (own.policy != message->policy || own.nice != message->nice || own.priority != message->priority ||
