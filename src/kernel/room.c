@@ -117,12 +117,21 @@ static bool read_number(const char *directory, const char *name, const char *key
 	return found;
 }
 
+/* Above memory.high programs are slowed down, to a standstill in the end: as bad as a limit, for somebody who only wanted to be saved. */
+static uint64_t limit_of(const char *directory, bool unified)
+{
+	uint64_t limit = UINT64_MAX, high = UINT64_MAX;
+	read_number(directory, unified ? "memory.max" : "memory.limit_in_bytes", "", &limit);
+	if (unified)
+		read_number(directory, "memory.high", "", &high);
+	return high < limit ? high : limit;
+}
+
 /* Of one group; pages of files that nobody used lately cost nobody anything. */
 static uint64_t left_in(const char *directory, bool unified)
 {
-	uint64_t limit, used, idle = 0;
-	if (!read_number(directory, unified ? "memory.max" : "memory.limit_in_bytes", "", &limit) ||
-	    !read_number(directory, unified ? "memory.current" : "memory.usage_in_bytes", "", &used))
+	uint64_t limit = limit_of(directory, unified), used, idle = 0;
+	if (limit == UINT64_MAX || !read_number(directory, unified ? "memory.current" : "memory.usage_in_bytes", "", &used))
 		return UINT64_MAX;
 	read_number(directory, "memory.stat", unified ? "inactive_file " : "total_inactive_file ", &idle);
 	used -= idle < used ? idle : used;
