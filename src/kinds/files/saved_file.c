@@ -140,17 +140,18 @@ static int open_target(struct workshop *workshop, const Cairn__SavedFile *messag
 }
 
 /* A lease for writing is only had of a file that nobody else has open or mapped (kernel fs/locks.c check_conflicting_open, 6.18). By who does not own the
- * file it takes CAP_LEASE: then it is not known. */
-static bool is_in_use(const char *path)
+ * file it takes CAP_LEASE: then it is not known. NULL: nobody has it; otherwise why it is left alone. */
+static const char *why_in_use(const char *path)
 {
 	_close_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK | O_NOFOLLOW);
 	if (fd < 0)
-		return errno != ENOENT;
+		return errno != ENOENT ? "this shared memory cannot be opened" : NULL;
 	fcntl(fd, F_SETSIG, SIGURG); /* whoever opens it in this moment would end Cairn by a SIGIO */
-	bool in_use = fcntl(fd, F_SETLEASE, F_WRLCK) < 0;
-	if (!in_use)
-		fcntl(fd, F_SETLEASE, F_UNLCK);
-	return in_use;
+	if (fcntl(fd, F_SETLEASE, F_WRLCK) < 0)
+		return errno == EACCES ? "whether somebody else has this shared memory of another user open cannot be told without CAP_LEASE" :
+					 "somebody else has this shared memory open";
+	fcntl(fd, F_SETLEASE, F_UNLCK);
+	return NULL;
 }
 
 static bool puts_back(const ProtobufCMessage *base, bool roll_back)
@@ -172,10 +173,9 @@ static int make(struct workshop *workshop, const ProtobufCMessage *base, struct 
 {
 	const Cairn__SavedFile *message = (const Cairn__SavedFile *)base;
 	int fd;
-	bool in_use = !workshop->roll_back && message->memory && is_in_use(message->path);
+	const char *in_use = !workshop->roll_back && message->memory ? why_in_use(message->path) : NULL;
 	if (in_use)
-		log_warn("%s: somebody else has this shared memory open, so it stays as it is now; --file-changed rollback gives it back what it held at the "
-			 "checkpoint", message->path);
+		log_warn("%s: %s, so it stays as it is now; --file-changed rollback gives it back what it held at the checkpoint", message->path, in_use);
 	if (in_use || !puts_back(base, workshop->roll_back)) {
 		workshop_discard(workshop, message->id);
 		return 0;
