@@ -107,14 +107,19 @@ int sysv_make(struct workshop *workshop, enum sysv_type type, const Cairn__SysvO
 	return 0;
 }
 
+static uint64_t boot_s(void)
+{
+	struct timespec now, up;
+	clock_gettime(CLOCK_REALTIME, &now);
+	clock_gettime(CLOCK_BOOTTIME, &up);
+	return (uint64_t)(now.tv_sec - up.tv_sec);
+}
+
 static bool made_by(const struct harvest *harvest, const struct sysv_object *object)
 {
 	enum { SLACK_S = 2 }; /* all of these times are cut to seconds; and after a restore its objects are a little older than the root */
 	const struct frozen_process *root = harvest->processes.at[0];
-	struct timespec now, up;
-	clock_gettime(CLOCK_REALTIME, &now);
-	clock_gettime(CLOCK_BOOTTIME, &up);
-	uint64_t started_s = (uint64_t)(now.tv_sec - up.tv_sec) + root->stat.start_time / (uint64_t)sysconf(_SC_CLK_TCK);
+	uint64_t started_s = boot_s() + root->stat.start_time / (uint64_t)sysconf(_SC_CLK_TCK);
 	return object->creator_uid == root->status.uid[1] && object->changed_s + SLACK_S >= started_s;
 }
 
@@ -137,6 +142,15 @@ bool sysv_is_used_by_tree(const struct harvest *harvest, const pid_t *users, siz
 	for (size_t i = 0; i < count; i++)
 		found |= is_ours(harvest, users[i]);
 	return found;
+}
+
+bool sysv_is_outsider(const struct harvest *harvest, pid_t pid, time_t used_s)
+{
+	enum { SLACK_S = 2 }; /* times are cut to seconds */
+	struct proc_stat stat;
+	if (!lives(pid) || pid == harvest->policy.adopter || pid == getpid() || is_ours(harvest, pid) || proc_stat_read(pid, 0, &stat, NULL) < 0)
+		return false;
+	return boot_s() + stat.start_time / (uint64_t)sysconf(_SC_CLK_TCK) <= (uint64_t)used_s + SLACK_S;
 }
 
 bool sysv_is_of_tree(const struct harvest *harvest, const struct sysv_object *object, const pid_t *users, size_t count)

@@ -2,6 +2,8 @@
 #pragma once
 /* What System V IPC objects have in common: identity, owner, and how one with the same identity is made again. They outlive processes, so
  * at a restore on the same host the object may still be there. */
+#include <time.h>
+
 #include "kernel/sysvipc.h"
 #include "kinds/kind.h"
 #include "memory.pb-c.h"
@@ -19,5 +21,7 @@ int sysv_make(struct workshop *workshop, enum sysv_type type, const Cairn__SysvO
 bool sysv_is_of_tree(const struct harvest *harvest, const struct sysv_object *object, const pid_t *users, size_t count);
 /* Is one of them of the tree? */
 bool sysv_is_used_by_tree(const struct harvest *harvest, const pid_t *users, size_t count);
+/* Does @pid live, is not of the tree, and could have used an object at @used_s (seconds since the Epoch)? */
+bool sysv_is_outsider(const struct harvest *harvest, pid_t pid, time_t used_s);
 /* Does @pid live, and is not of the tree that is to be? */
 bool sysv_is_others(const struct workshop *workshop, pid_t pid);

@@ -54,7 +54,7 @@ const struct kind_words kind_words[] = {
 			    "(/dev/shm: shm_open(3), sem_open(3)) that is mapped for writing in any case; put back unless somebody else has it open.",
 	  "A file that may not be read; files of hugetlbfs." },
 	{ &kind_sysv_semaphores, "System V semaphore sets.", "" },
-	{ &kind_sysv_queue, "System V message queues, with their messages.", "" },
+	{ &kind_sysv_queue, "System V message queues, with their messages.", "One that a process outside uses as well, by --outside." },
 	{ &kind_pipe, "Pipes, with contents, size and packets.", "A pipe whose other end lies outside of the tree, by --outside." },
 	{ &kind_bpf_map, "bpf maps of the types array and hash, with their entries.", "Maps of other types, with BTF, or that a loaded program uses." },
 	{ &kind_bpf_map_file, "Descriptors of bpf maps.", "bpf programs, links and type information, which are the kernel's." },

@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
-"""Pipes whose other end is held outside the tree (of sockets: sockets.py)."""
+"""Pipes and message queues whose other end is outside the tree (of sockets: sockets.py)."""
+import ctypes
 import os
 import pathlib
 import sys
@@ -25,6 +26,18 @@ try:
     print("written", os.write(w, b"answer"), flush=True)
 except BrokenPipeError:
     print("EPIPE", flush=True)
+"""
+
+QUEUE = """
+import ctypes, os, sys, time
+PACE = 0.002
+libc = ctypes.CDLL(None, use_errno=True)
+queue = int(sys.argv[1])
+print("asked", libc.msgsnd(queue, b"\\x07" + bytes(7) + b"what", 4, 0), flush=True)
+while not os.path.exists("go"):
+    time.sleep(PACE)
+answer = ctypes.create_string_buffer(108)
+print("answered", libc.msgrcv(queue, answer, 100, 9, 0), answer.raw[8:12], flush=True)
 """
 
 
@@ -102,6 +115,30 @@ def fifos_left():
     program.path("go").touch()
     program.succeed()
     check("rest b'of it' b''" in program.text() and "EPIPE" in program.text(), "wrong output", program.text())
+
+
+@test("a message queue that somebody outside uses as well is refused with his PID; --outside reconnect: the same queue is used again")
+def queue():
+    need_cairn()
+    libc = ctypes.CDLL(None, use_errno=True)
+    here = libc.msgget(0, 0o600)
+    check(here >= 0, "msgget")
+    write("queue.py", QUEUE)
+    program = start([PYTHON, "queue.py", str(here)])
+    program.wait_text("asked 0")
+    program.checkpoint(kill=False, image=program.path("alone.cairn"))
+    asked = ctypes.create_string_buffer(108)
+    equal(libc.msgrcv(here, asked, 100, 7, 0), 4, "bytes of the question")
+    line = fault_line(program.checkpoint(status=None, kill=False), UNSUPPORTED, f"message queue {here}", os.getpid(), "--outside reconnect")
+    check("outside the tree" in line, "what is wrong", line)
+    unharmed(program.pid)
+    program.checkpoint("--outside", "reconnect")
+    program.restore()
+    equal(libc.msgsnd(here, b"\x09" + bytes(7) + b"that", 4, 0), 0, "msgsnd")
+    program.path("go").touch()
+    program.succeed()
+    check("answered 4 b'that'" in program.text(), "wrong output", program.text())
+    libc.msgctl(here, 0, None)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,9 @@
  * of bytes, and the messages, which MSG_COPY shows without taking them (3.8, CONFIG_CHECKPOINT_RESTORE). Times, and who sent and
  * received last, are not put back.
  *
+ * Who is asked through a queue, or answers, and is not of the tree, will know nothing of the restore: a request under way would be lost, or answered twice.
+ * That is refused, as with sockets, as far as the two processes tell that the kernel remembers.
+ *
  * A queue outlives the program. One that is still there is taken if it holds what it held, or if nobody else has used it since, and then
  * gets its old messages in the very last step. In a private PID namespace queues lie in an IPC namespace of its own. */
 #include <errno.h>
@@ -45,12 +48,37 @@ static ssize_t peek(uint32_t id, size_t index, struct buffer *buffer, size_t mos
 	return size < 0 ? -errno : size;
 }
 
+/* The process outside that was the last to send or to receive, or 0. A number that was given to a later process is not it. */
+static pid_t find_outsider(const struct harvest *harvest, const struct sysv_object *object, const struct msqid_ds *status)
+{
+	const pid_t users[] = { object->sender, object->receiver };
+	const time_t times[] = { status->msg_stime, status->msg_rtime };
+	for (size_t i = 0; i < 2; i++)
+		if (sysv_is_outsider(harvest, users[i], times[i]))
+			return users[i];
+	return 0;
+}
+
+static int check_outside(const struct harvest *harvest, const struct sysv_object *object, const struct msqid_ds *status, struct fault *fault)
+{
+	pid_t other = harvest->policy.outside == OUTSIDE_REFUSE ? find_outsider(harvest, object, status) : 0;
+	struct proc_stat stat;
+	if (!other || proc_stat_read(other, 0, &stat, NULL) < 0)
+		return 0;
+	return fault_set(fault, FAULT_UNSUPPORTED, ENOTSUP,
+			 "message queue %u (key 0x%x): process %d (%s), outside the tree, uses it as well; try to checkpoint a common parent, to start "
+			 "both with cairn run, or --outside reconnect", object->id, (unsigned)object->key, other, stat.command);
+}
+
 static int capture_queue(struct harvest *harvest, const struct sysv_object *object, struct buffer *buffer, size_t most,
 			 struct fault *fault)
 {
 	Cairn__SysvQueue *message = HARVEST_MESSAGE(harvest, Cairn__SysvQueue, cairn__sysv_queue__init);
 	struct msqid_ds status;
 	ssize_t size = msgctl((int)object->id, IPC_STAT, &status) < 0 ? -errno : 0;
+	int rc = size < 0 ? 0 : check_outside(harvest, object, &status, fault);
+	if (rc < 0)
+		return rc;
 	message->id = harvest_new_id(harvest);
 	message->object = sysv_capture(harvest, object);
 	message->most_bytes = size < 0 ? 0 : status.msg_qbytes;
