@@ -2,6 +2,7 @@
 /* Deals out the work of a round in slices. */
 #include "capture/round.h"
 
+#include <errno.h>
 #include <unistd.h>
 
 static int open_pagemap(struct round *round, pid_t pid)
@@ -36,16 +37,17 @@ static int next_of_view(const struct round *round, const struct snapshot_source 
 	return 1;
 }
 
-/* Large mappings may be mostly holes: slices begin where something is. */
+/* Large mappings may be mostly holes: slices begin where something is. Of a program that runs and has just ended, they begin anywhere: who takes them sees it. */
 static int next_of_memory(struct round *round, const struct snapshot_source *source, struct slice *slice)
 {
 	uint64_t start = round->at;
 	if (source->end - start > SLICE_BYTES && start <= INT64_MAX && !source->map->image_inode) {
 		int rc = open_pagemap(round, source->pid);
 		if (rc == 0)
-			rc = pagemap_next(&round->pagemap, start, source->end, &start, &round->fault);
-		if (rc < 0)
+			rc = pagemap_next(&round->pagemap, round->at, source->end, &start, &round->fault);
+		if (rc < 0 && !has_ended(source, rc))
 			return rc;
+		start = rc < 0 ? round->at : start;
 	}
 	slice->start = start;
 	slice->end = source->end;

@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-from cairn_test import BUILD, CAIRN, LONG, cairn, check, main, need, need_cairn, start, test, unharmed, until, write
+from cairn_test import BUILD, CAIRN, LONG, PYTHON, cairn, check, main, need, need_cairn, start, test, unharmed, until, write
 
 INSTANT = BUILD / "tests" / "badluck" / "instant"
 
@@ -76,6 +76,37 @@ def forked_shared():
 @test("what is held back in memory is bounded, and more than that changes nothing")
 def bounded():
     instant("chaos", "--max-extra-memory", "1M")
+
+
+ENDERS = """
+import os
+while not os.path.exists("go"):
+    children = []
+    for size in (20, 50):
+        child = os.fork()
+        if child == 0:
+            memory = b"x" * (size << 20)
+            os._exit(len(memory) & 0xff)
+        children.append(child)
+    for child in children:
+        os.waitpid(child, 0)
+    print("round", flush=True)
+"""
+
+
+def enders(program):
+    program.wait_lines(1)
+    for _ in range(15):
+        program.checkpoint(kill=False, image=program.path("image.cairn"))
+    write(program.path("go"), "")
+    program.succeed()
+
+
+@test("large processes that come and end while the tree is copied end no save", quick=True)
+def ends():
+    need_cairn()
+    write("enders.py", ENDERS)
+    enders(start([PYTHON, "enders.py"]))
 
 
 @test("without --no-live most of the memory is copied while the program runs", quick=True)
