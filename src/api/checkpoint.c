@@ -361,7 +361,11 @@ static int collect(struct save *save, struct fault *fault)
 	track_drop(save->tracking, &save->survey);
 	if (!save->is_live)
 		return take(save, NULL, fault);
-	rc = track_begin(&save->track, &save->survey, save->pid, &save->deadline, fault);
+	/* Before gigabytes are copied for nothing. */
+	if (save->survey.doubts.count && save->track.spaces.count)
+		rc = capture_rehearse(save->pid, &save->survey, &save->deadline, &save->refusals, fault);
+	if (rc == 0)
+		rc = track_begin(&save->track, &save->survey, save->pid, &save->deadline, fault);
 	uint64_t left = 0;
 	if (rc == 0)
 		rc = track_copy(&save->track, &save->snapshot, &left, fault);
@@ -581,6 +585,38 @@ enum cairn_status operation_checkpoint(pid_t pid, const struct cairn_checkpoint_
 	return status;
 }
 
+/* Of the doubts of one look those that another, a moment later, has as well: they are no accident of a tree that changes while it is looked at. */
+static void keep_lasting(struct fault_list *doubts, const struct fault_list *later)
+{
+	size_t kept = 0;
+	for (size_t i = 0; i < doubts->count; i++) {
+		bool lasts = false;
+		for (size_t l = 0; l < later->count && !lasts; l++)
+			lasts = !strcmp(doubts->at[i].text, later->at[l].text);
+		if (lasts)
+			doubts->at[kept++] = doubts->at[i];
+	}
+	doubts->count = kept;
+}
+
+static int add_lasting_doubts(pid_t pid, struct harvest *survey, struct fault_list *refusals, struct fault *fault)
+{
+	enum { LOOKS = 3, PAUSE_NS = 20000000 };
+	int rc = 0;
+	for (int i = 0; rc == 0 && i < LOOKS && survey->doubts.count; i++) {
+		struct harvest later = { 0 };
+		struct fault_list others = { 0 };
+		clock_sleep_ns(PAUSE_NS);
+		rc = capture_survey(&later, pid, &survey->policy, &others, NULL, fault);
+		keep_lasting(&survey->doubts, &later.doubts);
+		fault_list_finish(&others);
+		harvest_finish(&later);
+	}
+	for (size_t i = 0; rc == 0 && i < survey->doubts.count; i++)
+		fault_list_add(refusals, &survey->doubts.at[i]);
+	return rc;
+}
+
 enum cairn_status operation_check(pid_t pid, const struct operation_job *job, const struct tracking *tracking, struct cairn_error *error)
 {
 	struct fault_list refusals = { 0 };
@@ -593,6 +629,8 @@ enum cairn_status operation_check(pid_t pid, const struct operation_job *job, co
 	struct harvest survey = { 0 };
 	if (rc == 0)
 		rc = capture_survey(&survey, pid, &policy, &refusals, NULL, &fault);
+	if (rc == 0)
+		rc = add_lasting_doubts(pid, &survey, &refusals, &fault);
 	harvest_finish(&survey);
 	enum cairn_status status = rc < 0 || refusals.count ? operation_failed(&refusals, &fault, NULL, error) : CAIRN_DONE;
 	fault_list_finish(&refusals);

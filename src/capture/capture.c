@@ -318,8 +318,8 @@ static int gather_spaces(struct harvest *harvest, const struct capture_live *liv
 	return rc;
 }
 
-static int gather(struct harvest *harvest, const struct capture_live *live, const struct deadline *deadline, struct fault_list *refusals,
-		  struct fault *fault)
+/* Is there anything against it? All is known then but what the threads have to be asked. */
+static int judge(struct harvest *harvest, const struct capture_live *live, struct fault_list *refusals, struct fault *fault)
 {
 	sharing_find(harvest);
 	int rc = gather_spaces(harvest, live, fault);
@@ -332,6 +332,29 @@ static int gather(struct harvest *harvest, const struct capture_live *live, cons
 			fault->transient &= refusals->at[i].transient;
 		return fault->error ? -fault->error : -ENOTSUP;
 	}
+	return rc;
+}
+
+int capture_rehearse(pid_t target, const struct harvest *survey, const struct deadline *deadline, struct fault_list *refusals, struct fault *fault)
+{
+	struct harvest harvest = { .policy = survey->policy };
+	const struct capture_live live = { .known = survey };
+	int rc = freeze_tree(&harvest, target, deadline, fault);
+	if (rc == 0)
+		rc = judge(&harvest, &live, refusals, fault);
+	freeze_thaw(&harvest, FREEZE_RUN);
+	log_debug("rehearsal, as there was a doubt: %s: %s", survey->doubts.at[0].text, rc < 0 ? fault->text : "nothing stands against it");
+	harvest_finish(&harvest);
+	if (rc == 0 || !fault->transient)
+		return rc;
+	fault_list_finish(refusals);
+	return 0;
+}
+
+static int gather(struct harvest *harvest, const struct capture_live *live, const struct deadline *deadline, struct fault_list *refusals,
+		  struct fault *fault)
+{
+	int rc = judge(harvest, live, refusals, fault);
 	for (size_t i = 0; rc == 0 && i < harvest->processes.count; i++) {
 		rc = capture_process(harvest, harvest->processes.at[i], deadline, fault);
 		if (rc < 0)

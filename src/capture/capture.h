@@ -29,6 +29,9 @@ struct capture_live {
 	const struct track *track;    /* whose writes were tracked, NULL: nobody's */
 	struct twins *twins;          /* what of it is to be read when the program runs on, NULL: nothing */
 };
+/* Freezes a running tree for a moment, to see what a @survey of it could only suspect (harvest.doubts). What stands against a capture is in @refusals, with
+ * FAULT_UNSUPPORTED returned; what passes by itself is nothing. */
+int capture_rehearse(pid_t target, const struct harvest *survey, const struct deadline *deadline, struct fault_list *refusals, struct fault *fault);
 /* Freezes the tree and gathers its records in @harvest. Transient states are tried again until the deadline.
  * On success the tree stands still, since *ret_frozen_at_ns (clock_now_ns), until freeze_thaw; on failure it runs. Refusals that only the frozen tree showed are in @refusals, with
  * FAULT_UNSUPPORTED returned. */

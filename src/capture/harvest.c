@@ -138,5 +138,6 @@ void harvest_finish(struct harvest *harvest)
 	vec_finish(&harvest->objects);
 	vec_finish(&harvest->hidden);
 	vec_finish(&harvest->records);
+	fault_list_finish(&harvest->doubts);
 	arena_finish(&harvest->arena);
 }

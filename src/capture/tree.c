@@ -400,6 +400,12 @@ static void refuse_in_flight(const struct harvest *harvest, struct fault_list *r
 	}
 }
 
+/* What passes by itself is no refusal of a running tree. */
+static void refuse_or_doubt(struct harvest *harvest, const struct fault *fault, struct fault_list *refusals)
+{
+	fault_list_add(harvest->frozen || !fault->transient ? refusals : &harvest->doubts, fault);
+}
+
 static void refuse_files(struct harvest *harvest, struct frozen_process *process, struct fault_list *refusals)
 {
 	for (size_t d = 0; d < process->descriptors.count; d++) {
@@ -408,10 +414,10 @@ static void refuse_files(struct harvest *harvest, struct frozen_process *process
 		if (file->pid != process->view || file->fd != process->descriptors.at[d].fd)
 			continue; /* said once, where it was first met */
 		int rc = refuse_file(harvest, file, &fault);
-		if (rc < 0 && rc != -ESRCH && (harvest->frozen || !fault.transient)) {
+		if (rc < 0 && rc != -ESRCH) {
 			fault_at(&fault, rc, "fd %d", file->fd);
 			tree_at_process(process, rc, &fault);
-			fault_list_add(refusals, &fault);
+			refuse_or_doubt(harvest, &fault, refusals);
 		}
 	}
 }
@@ -435,10 +441,9 @@ size_t tree_refusals(struct harvest *harvest, struct fault_list *refusals)
 		for (const struct kind *const *kind = kinds; *kind; kind++) {
 			struct fault fault;
 			int rc = (*kind)->refuse ? (*kind)->refuse(harvest, process, &fault) : 0;
-			/* What passes by itself is no refusal of a running tree. */
-			if (rc < 0 && rc != -ESRCH && (harvest->frozen || !fault.transient)) {
+			if (rc < 0 && rc != -ESRCH) {
 				tree_at_process(process, rc, &fault);
-				fault_list_add(refusals, &fault);
+				refuse_or_doubt(harvest, &fault, refusals);
 			}
 		}
 		refuse_files(harvest, process, refusals);

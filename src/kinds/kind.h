@@ -110,6 +110,7 @@ struct harvest {
 	uint64_t own_namespaces[NS_COUNT]; /* Cairn's; and how many seccomp filters it lives under */
 	uint32_t own_filters;
 	bool frozen; /* the tree stands still: what is seen is so */
+	struct fault_list doubts; /* what may stand against a capture of a running tree: only the frozen one shows it */
 };
 
 void harvest_add(struct harvest *harvest, const struct kind *kind, ProtobufCMessage *message);

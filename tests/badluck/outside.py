@@ -7,7 +7,7 @@ import pathlib
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-from cairn_test import PYTHON, UNSUPPORTED, check, equal, fault_line, main, need_cairn, start, test, unharmed, write
+from cairn_test import OK, PYTHON, UNSUPPORTED, cairn, check, equal, fault_line, main, need_cairn, start, test, unharmed, write
 
 PROGRAM = """
 import os, signal, sys, time
@@ -45,6 +45,7 @@ def refused_then_closed(program, reader, writer, named):
     """Our ends, by which it is fed and heard."""
     line = fault_line(program.checkpoint(status=None, kill=False), UNSUPPORTED, program.pid, named, "--outside close", several=True)
     check("outside the tree" in line, "what is wrong", line)
+    fault_line(cairn("check", program.pid), UNSUPPORTED, program.pid, named, several=True)
     unharmed(program.pid)
     program.checkpoint("--outside", "close", image="image.cairn")
     os.close(writer)
@@ -73,6 +74,28 @@ def pipes():
     os.close(speak)
     program.wait_text("first b'one'")
     refused_then_closed(program, hear, feed, "pipe:")
+
+
+@test("what a look at a running program could only suspect is found out before its memory is copied, and no pipe of its own is taken for one", quick=True)
+def early():
+    need_cairn()
+    code = ("import os, time\nPACE = 0.002\ndata = bytearray(os.urandom(64 << 20))\nends = os.pipe()\nr, w = os.pipe()\nos.close(w)\n"
+            "print('ready', flush=True)\nwhile not os.path.exists('go'): time.sleep(PACE)\n")
+    hear, speak = os.pipe()
+    end = f"/proc/{os.getpid()}/fd/{speak}"
+    for outside in (True, False):
+        program = start([PYTHON, "-c", code], f"job{outside}", prepare=lambda: outside and os.dup2(os.open(end, os.O_WRONLY), 71))
+        program.wait_text("ready")
+        options = ("checkpoint", program.pid, "-o", f"{outside}.cairn", "-vv")
+        result = cairn(*options, status=UNSUPPORTED if outside else OK)
+        check(("pages copied while the program runs" in result.err) != outside, "copied first, or never", result)
+        check(("rehearsal" in result.err) == outside, "frozen for nothing", result)
+        unharmed(program.pid)
+        cairn("check", program.pid, status=UNSUPPORTED if outside else OK)
+        write(program.path("go"), "")
+        program.succeed()
+    os.close(hear)
+    os.close(speak)
 
 
 def fifo_program():

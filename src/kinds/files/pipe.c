@@ -73,19 +73,21 @@ static bool other_end_closed(int own, int mode)
 static int refuse_file(const struct harvest *harvest, struct frozen_file *file, struct fault *fault)
 {
 	int own;
-	/* A running tree makes and closes pipes while it is looked at: only a frozen one can be judged. */
 	bool is_named = file->link[0] == '/' && !file->deleted;
-	if (!harvest->frozen || other_end_inside(harvest, file) || harvest->policy.outside == OUTSIDE_CLOSE ||
+	if (other_end_inside(harvest, file) || harvest->policy.outside == OUTSIDE_CLOSE ||
 	    (is_named && harvest->policy.outside == OUTSIDE_RECONNECT))
 		return 0;
 	int rc = frozen_file_own(file, &own, fault);
 	if (rc < 0 || other_end_closed(own, access_mode(file)))
 		return rc;
-	return fault_set(fault, FAULT_UNSUPPORTED, ENOTSUP,
-			 "%s: its %s end is held outside the tree; try to checkpoint a common parent, to send the "
-			 "program's %s a file, or --outside %s", file->link,
-			 access_mode(file) == O_RDONLY ? "write" : "read",
-			 access_mode(file) == O_RDONLY ? "input from" : "output to", is_named ? "reconnect" : "close");
+	rc = fault_set(fault, FAULT_UNSUPPORTED, ENOTSUP,
+		       "%s: its %s end is held outside the tree; try to checkpoint a common parent, to send the "
+		       "program's %s a file, or --outside %s", file->link,
+		       access_mode(file) == O_RDONLY ? "write" : "read",
+		       access_mode(file) == O_RDONLY ? "input from" : "output to", is_named ? "reconnect" : "close");
+	/* A running tree makes and closes pipes while it is looked at: only a frozen one can be judged. */
+	fault->transient = !harvest->frozen;
+	return rc;
 }
 
 /* Everything that the pipe holds, as a copy in a pipe of Cairn's own. */
