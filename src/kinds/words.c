@@ -51,7 +51,8 @@ const struct kind_words kind_words[] = {
 	{ &kind_mapped_file, "Files that are mapped, by name.", "A file that has changed, by --file-changed." },
 	{ &kind_deleted_file, "Contents of deleted files.", "A deleted file that has other names which cannot be found." },
 	{ &kind_saved_file, "Contents of files that have a name and are open for writing, by --save-files; put back by --file-changed rollback. Of named shared memory "
-			    "(/dev/shm: shm_open(3), sem_open(3)) that is mapped for writing in any case; put back unless somebody else has it open.",
+			    "(/dev/shm: shm_open(3), sem_open(3)) that is mapped for writing in any case; put back unless somebody else has it open. Of small files in /tmp, /var/tmp "
+			    "and /run that are mapped for writing, too; made again where they are missing.",
 	  "A file that may not be read; files of hugetlbfs." },
 	{ &kind_sysv_semaphores, "System V semaphore sets.", "" },
 	{ &kind_sysv_queue, "System V message queues, with their messages.", "One that a process outside uses as well, by --outside." },

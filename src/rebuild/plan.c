@@ -407,8 +407,8 @@ void plan_check_host(const struct plan *plan, const struct plan_policy *policy, 
 			fault_list_add(refusals, &fault);
 		}
 		if (policy->is_clone && record->kind->puts_back && record->kind->puts_back(record->message, false)) {
-			fault_set(&fault, FAULT_UNSUPPORTED, ENOTSUP, "%s: is shared memory with a name, which all clones would have together; try without --clones",
-				  path_of(record));
+			fault_set(&fault, FAULT_UNSUPPORTED, ENOTSUP, "%s: is shared memory with a name, or a file that is to be made again, which all "
+				  "clones would have together; try without --clones, or put the file there", path_of(record));
 			fault_list_add(refusals, &fault);
 		}
 		if (record->redirect || !record->kind->check || record->kind->check(record->message, &fault) == 0)

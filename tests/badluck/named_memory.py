@@ -77,6 +77,42 @@ def older(*words):
     check(not name.exists(), "its name was not the one that it had")
 
 
+PASSING = """
+import mmap, os, sys, threading
+fd = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o640)
+os.ftruncate(fd, 32768)
+memory = mmap.mmap(fd, 32768)
+os.close(fd)
+memory[20000:20007] = b"passing"
+print("mapped", flush=True)
+while not os.path.exists("go"):
+    threading.Event().wait(0.005)
+print("whole" if memory[20000:20007] == b"passing" and os.stat(sys.argv[1]).st_mode == 0o100640 else "differs", flush=True)
+os.unlink(sys.argv[1])
+os.rmdir(os.path.dirname(sys.argv[1]))
+"""
+
+
+@test("a small file in /tmp that a program has mapped and removes at its end (Java's hsperfdata) is made again for the next restore, with its directory", quick=True)
+def passing():
+    need_cairn()
+    directory = pathlib.Path(tempfile.mkdtemp(dir="/tmp", prefix="cairn-test-passing-"))
+    write("job/program.py", PASSING)
+    program = start([PYTHON, "program.py", directory / "file"], "job")
+    program.wait_text("mapped")
+    program.checkpoint()
+    for count in (1, 2, 3):
+        write(program.path("go"), "")
+        program.restore("--file-changed", "ignore")
+        program.succeed()
+        check("differs" not in program.text() and program.text().count("whole") == count, "its file is not what was saved", program.text())
+        check(not directory.exists(), "it has not removed its directory")
+    program.path("go").unlink()
+    refused = cairn("restore", "--clones", 2, "--file-changed", "ignore", program.image, status=125)
+    check(f"{directory}/file" in refused.err and "without --clones" in refused.err, "what is refused", refused)
+    check(not directory.exists(), "what is left of a refused restore")
+
+
 @test("named shared memory that is also mapped for reading, privately, and locked, comes back likewise")
 def ways():
     older("ways")

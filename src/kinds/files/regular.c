@@ -172,7 +172,7 @@ static int capture_saved(struct harvest *harvest, const struct frozen_file *file
 	if (!saved_file_is_wanted(harvest, file) || is_made_up(path))
 		return 0;
 	snprintf(link, sizeof link, "/proc/%d/fd/%d", file->pid, file->fd);
-	return saved_file_capture(harvest, link, path, fault);
+	return saved_file_capture(harvest, link, path, false, fault);
 }
 
 static int capture_file(struct harvest *harvest, struct frozen_file *file, struct fault *fault)

@@ -8,16 +8,22 @@
  * open are not Cairn's to change. Killed in that step, a restore leaves a file between old and new, and no program on it: the same restore once more
  * puts it right. A file that is gone is made again.
  *
+ * A small file in a place for temporary ones that the tree has mapped for writing is a *passing* one (Java's hsperfdata, valgrind's for vgdb): its maker
+ * removes it at its end, and no second restore, nor one on another host, would find it. It goes along without being asked for, and is made again where it
+ * is missing, and its directory; where there is one it stays as it is.
+ *
  * Not carried: what the tree made after the save stays; a name that is a symbolic link by now is not followed. */
 #include "kinds/files/saved_file.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/magic.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
@@ -44,6 +50,24 @@ bool saved_file_is_memory(const char *path, int fd)
 	return !strncmp(path, directory, sizeof directory - 1) && !strchr(path + sizeof directory - 1, '/') && fstatfs(fd, &fs) == 0 && fs.f_type == TMPFS_MAGIC;
 }
 
+/* Those of file-hierarchy(7). */
+static const char *const passing_places[] = { "/tmp/", "/var/tmp/", "/run/", "/dev/shm/" };
+
+/* What of @path comes behind such a place, NULL: it lies in none. */
+static const char *within_place(const char *path)
+{
+	for (size_t i = 0; i < sizeof passing_places / sizeof *passing_places; i++)
+		if (!strncmp(path, passing_places[i], strlen(passing_places[i])))
+			return path + strlen(passing_places[i]);
+	return NULL;
+}
+
+bool saved_file_is_passing(const char *path, const struct stat *stat)
+{
+	enum { MOST_BYTES = 1 << 20 };
+	return S_ISREG(stat->st_mode) && stat->st_size <= MOST_BYTES && within_place(path);
+}
+
 int saved_file_refuse(const struct frozen_file *file, struct fault *fault)
 {
 	char link[64];
@@ -65,7 +89,7 @@ static uint32_t copy_of(struct harvest *harvest, const struct stat *stat, bool *
 	return harvest_object(harvest, stat->st_dev | UINT64_C(1) << 63, stat->st_ino, ret_new);
 }
 
-int saved_file_capture(struct harvest *harvest, const char *link, const char *path, struct fault *fault)
+int saved_file_capture(struct harvest *harvest, const char *link, const char *path, bool mapped, struct fault *fault)
 {
 	struct stat stat_;
 	bool is_new;
@@ -80,6 +104,7 @@ int saved_file_capture(struct harvest *harvest, const char *link, const char *pa
 	message->path = arena_string(&harvest->arena, path);
 	message->identity = identity_capture(harvest, -1, &stat_);
 	message->memory = saved_file_is_memory(path, fd);
+	message->passing = mapped && saved_file_is_passing(path, &stat_);
 	harvest_contents(harvest, id, fd_steal(&fd), (uint64_t)stat_.st_size);
 	harvest_add(harvest, &kind_saved_file, &message->base);
 	return 0;
@@ -97,6 +122,35 @@ static int check(const ProtobufCMessage *base, struct fault *fault)
 static void unmake(uint64_t what)
 {
 	unlink((const char *)(uintptr_t)what);
+}
+
+/* The directory of @path, if it lies in a place for temporary files itself: in there nobody can put another in its stead. */
+static bool passing_directory(const char *path, char directory[PATH_MAX])
+{
+	const char *within = within_place(path), *slash = within ? strchr(within, '/') : NULL;
+	if (!slash || strchr(slash + 1, '/'))
+		return false;
+	snprintf(directory, PATH_MAX, "%.*s", (int)(slash - path), path);
+	return true;
+}
+
+/* The janitor may call this: nothing is allocated. */
+static void unmake_directory(uint64_t path)
+{
+	char directory[PATH_MAX];
+	if (passing_directory((const char *)(uintptr_t)path, directory))
+		rmdir(directory);
+}
+
+static void make_directory(struct workshop *workshop, const Cairn__SavedFile *message)
+{
+	char directory[PATH_MAX];
+	if (!message->passing || !passing_directory(message->path, directory) || mkdir(directory, 0755) < 0)
+		return;
+	workshop_on_failure(workshop, unmake_directory, (uint64_t)(uintptr_t)message->path);
+	if (lchown(directory, message->identity->uid, message->identity->gid) < 0) {
+		/* An ordinary user's own: the owner is right already. */
+	}
 }
 
 /* With its size, as mappings of it are locked and filled before it is written to. It is no more if the restore fails. */
@@ -123,8 +177,10 @@ static int open_target(struct workshop *workshop, const Cairn__SavedFile *messag
 	const int flags = O_RDWR | O_CLOEXEC | O_NOCTTY | O_NONBLOCK | O_NOFOLLOW;
 	struct stat now;
 	int fd = open(message->path, flags);
-	if (fd < 0 && errno == ENOENT)
+	if (fd < 0 && errno == ENOENT) {
+		make_directory(workshop, message);
 		fd = make_target(workshop, message, flags);
+	}
 	if (fd < 0 && errno == ELOOP)
 		return fault_set(fault, FAULT_FAILED, ELOOP, "%s: is a symbolic link now, and is not rolled back through it; try to put the file "
 				 "there, or --map-path", message->path);
@@ -156,7 +212,9 @@ static const char *why_in_use(const char *path)
 
 static bool puts_back(const ProtobufCMessage *base, bool roll_back)
 {
-	return roll_back || ((const Cairn__SavedFile *)base)->memory;
+	const Cairn__SavedFile *message = (const Cairn__SavedFile *)base;
+	struct stat now;
+	return roll_back || message->memory || (message->passing && lstat(message->path, &now) < 0 && errno == ENOENT);
 }
 
 /* Not in the file system of shared memory, which may have no room for it twice (64 MB in a container). */

@@ -127,10 +127,11 @@ static int capture_living(struct harvest *harvest, const struct frozen_process *
 	if (message->deleted)
 		harvest_contents(harvest, message->id, fd_steal(&fd), (uint64_t)mapped.st_size);
 	int rc = 0;
-	if (write && !message->deleted && (harvest->policy.save_files == SAVE_FILES_ALL || saved_file_is_memory(message->path, fd))) {
+	if (write && !message->deleted && (harvest->policy.save_files == SAVE_FILES_ALL || saved_file_is_memory(message->path, fd) ||
+					   saved_file_is_passing(message->path, &mapped))) {
 		char link[64];
 		snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-		rc = saved_file_capture(harvest, link, message->path, fault);
+		rc = saved_file_capture(harvest, link, message->path, true, fault);
 	}
 	if (rc == 0)
 		harvest_add(harvest, &kind_mapped_file, &message->base);
