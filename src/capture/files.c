@@ -199,16 +199,84 @@ static int read_process(struct harvest *harvest, struct frozen_process *process,
 	return is_gone(harvest, rc) ? 0 : rc;
 }
 
+/* ---- all of them ---- */
+
+/* What was seen of a process with few descriptors. */
+struct glance {
+	struct look *at;
+	size_t count;
+	bool is_whole; /* there are no more, and nothing is left to say of them */
+};
+
+struct glances {
+	struct harvest *harvest;
+	struct looks *looks;
+	struct glance *of; /* by process */
+};
+
+static bool has_table(const struct frozen_process *process)
+{
+	return !process->zombie && frozen_owns(process, SHARE_FILES);
+}
+
+static bool look_at_few(const struct harvest *harvest, const struct proc_descriptors *descriptors, const struct pid_list *list, struct arena *arena,
+			struct text *text, struct glance *glance)
+{
+	enum { FEW = 32 }; /* of more each is an item of its own */
+	if (list->pids.count > FEW)
+		return false;
+	glance->at = ARENA_ARRAY(arena, struct look, list->pids.count + 1);
+	for (glance->count = 0; glance->count < list->pids.count; glance->count++) {
+		struct look *look = &glance->at[glance->count];
+		look->fd = list->pids.at[glance->count];
+		look->rc = read_file(descriptors, arena, look->fd, text, &look->seen, NULL);
+		if (look->rc < 0 && !is_gone(harvest, look->rc))
+			return false;
+	}
+	return true;
+}
+
+static void glance_at(void *context, unsigned worker, size_t item)
+{
+	const struct glances *glances = context;
+	const struct frozen_process *process = glances->harvest->processes.at[item];
+	struct proc_descriptors descriptors;
+	struct pid_list list = { 0 };
+	if (!has_table(process) || proc_descriptors_open(process->view, &descriptors, NULL) < 0)
+		return;
+	struct glance *glance = &glances->of[item];
+	glance->is_whole = proc_descriptors_list(&descriptors, &list, NULL) == 0 &&
+			   look_at_few(glances->harvest, &descriptors, &list, &glances->looks->arenas[worker], &glances->looks->texts[worker], glance);
+	vec_finish(&list.pids);
+	proc_descriptors_close(&descriptors);
+}
+
+static int meet_glance(struct harvest *harvest, struct frozen_process *process, const struct glance *glance, struct fault *fault)
+{
+	int rc = 0;
+	for (size_t i = 0; rc == 0 && i < glance->count; i++)
+		if (!is_gone(harvest, glance->at[i].rc))
+			rc = meet_descriptor(harvest, process, &glance->at[i], fault);
+	return rc;
+}
+
+/* Several processes at a time; those with many descriptors, and those of which there is a fault to be told, one after the other. */
 static int read_all(struct harvest *harvest, struct fault *fault)
 {
+	enum { GRAIN = 4 };
 	struct looks looks = { .frozen = harvest->frozen };
+	struct glances glances = { harvest, &looks, memory_new((harvest->processes.count + 1) * sizeof *glances.of) };
 	int rc = 0;
+	crew_run(harvest->processes.count, GRAIN, glance_at, &glances);
 	for (size_t i = 0; rc == 0 && i < harvest->processes.count; i++) {
 		struct frozen_process *process = harvest->processes.at[i];
-		rc = process->zombie || !frozen_owns(process, SHARE_FILES) ? 0 : read_process(harvest, process, &looks, fault);
+		if (has_table(process))
+			rc = glances.of[i].is_whole ? meet_glance(harvest, process, &glances.of[i], fault) :
+						      read_process(harvest, process, &looks, fault);
 		if (rc < 0)
 			tree_at_process(process, rc, fault);
 	}
+	free(glances.of);
 	for (size_t i = 0; i < CREW_MOST; i++) {
 		arena_join(&harvest->arena, &looks.arenas[i]);
 		text_finish(&looks.texts[i]);
