@@ -141,14 +141,13 @@ static int freeze_one(struct freezing *freezing, struct frozen_process *process,
 {
 	struct harvest *harvest = freezing->harvest;
 	bool target = harvest->processes.at[0] == process;
-	int rc;
-	process->zombie = look_for_zombie(process, &rc, fault);
+	int rc = 0;
+	/* One that was seized and has ended since says so by its threads. */
+	process->zombie = !process->threads.count && look_for_zombie(process, &rc, fault);
 	if (rc == 0 && process->zombie && target)
 		rc = fault_set(fault, FAULT_VANISHED, ESRCH, "ended before it could be frozen");
 	if (rc == 0 && !process->zombie)
 		rc = halt_process(harvest, process, freezing->deadline, fault);
-	else if (rc == 0 && process->threads.count) /* seized, and ended since */
-		rc = -ESRCH;
 	if (rc == -ESRCH && !target) {
 		rc = bury(freezing, process);
 		if (rc < 0)
@@ -227,6 +226,8 @@ static int read_frozen(struct frozen_process *process, const void *context, stru
 {
 	(void)context;
 	int rc = tree_read_process(process, arena, fault);
+	if (rc == 0 && process->threads.count && process->threads.at[0]->tid == process->pid)
+		process->threads.at[0]->stat = process->stat;
 	process->vanished = process->zombie && (rc == -ESRCH || rc == -ENOENT);
 	return process->vanished ? 0 : rc;
 }

@@ -72,13 +72,24 @@ static void leader_first(pid_t leader, struct pid_list *list)
 		}
 }
 
+/* Of a process that has only one nothing has to be listed: whatever it makes until it stands still is missed later (knows_all). */
+static int list_threads(const struct frozen_process *process, struct pid_list *ret_list, struct fault *fault)
+{
+	if (process->stat.threads == 1 && process->stat.state != 'Z' && !process->threads.count) {
+		*vec_add(&ret_list->pids) = process->pid;
+		return 0;
+	}
+	int rc = proc_threads(process->pid, ret_list, fault);
+	if (rc == 0)
+		leader_first(process->pid, ret_list);
+	return rc;
+}
+
 int halt_seize(struct harvest *harvest, struct frozen_process *process, bool *ret_new,
 			     struct fault *fault)
 {
 	struct pid_list list = { 0 };
-	int rc = proc_threads(process->pid, &list, fault);
-	if (rc == 0)
-		leader_first(process->pid, &list);
+	int rc = list_threads(process, &list, fault);
 	for (size_t i = 0; rc == 0 && i < list.pids.count; i++) {
 		if (knows_thread(process, list.pids.at[i]) || (process->stat.state == 'Z' && list.pids.at[i] == process->pid))
 			continue;
@@ -237,7 +248,7 @@ static int examine_thread(struct harvest *harvest, struct frozen_thread *thread,
 	 * Until then its switches do not count the stop, and its sleep would look like another one. */
 	if (rc == 0)
 		rc = proc_status_read(thread->process->pid, thread->tid, &harvest->arena, &thread->status, fault);
-	if (rc == 0)
+	if (rc == 0 && thread->tid != thread->process->pid) /* else it is the process's, which is read later */
 		rc = proc_stat_read(thread->process->pid, thread->tid, &thread->stat, fault);
 	if (rc == 0)
 		rc = ptrace_get_mask(thread->tid, &thread->guest.blocked, fault);
@@ -276,13 +287,19 @@ static int examine_thread(struct harvest *harvest, struct frozen_thread *thread,
 	return rc < 0 ? rc : suspend_filters(harvest, thread, fault);
 }
 
-/* Stops all threads of one process: new ones may appear until the last is stopped. */
+/* All that are known stand still: are they as many as the process has? */
+static bool knows_all(struct frozen_process *process)
+{
+	return process->threads.count && proc_stat_read(process->pid, 0, &process->stat, NULL) == 0 && process->stat.threads == process->threads.count;
+}
+
+/* Stops all threads of one process: new ones may appear until the last is stopped. Some may have been asked to already. */
 int halt_process(struct harvest *harvest, struct frozen_process *process, const struct deadline *deadline, struct fault *fault)
 {
 	size_t stopped = 0;
 	for (bool found = true; found;) {
-		found = false;
-		int rc = halt_seize(harvest, process, &found, fault);
+		found = stopped < process->threads.count;
+		int rc = found || (stopped && knows_all(process)) ? 0 : halt_seize(harvest, process, &found, fault);
 		for (; rc == 0 && stopped < process->threads.count; stopped++) {
 			rc = wait_thread(process->threads.at[stopped], deadline, fault);
 			/* A thread that ended is no part of the process any more, unless it was the leader. */
