@@ -193,7 +193,7 @@ static void thaw(struct save *save, enum freeze_end end)
  * just before. On success the tree stands still. */
 static int take(struct save *save, const struct harvest *known, struct fault *fault)
 {
-	const struct capture_live live = { known, &save->track, save->is_live ? &save->twins : NULL };
+	const struct capture_live live = { known, &save->track, save->is_live ? &save->twins : NULL, &save->survey };
 	/* Copying while the program runs may have taken longer than any patience. */
 	if (save->options->timeout_s <= 0)
 		save->bound.at_ns = operation_deadline(PATIENCE_S, -1).at_ns;

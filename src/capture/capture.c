@@ -321,7 +321,7 @@ static int gather_spaces(struct harvest *harvest, const struct capture_live *liv
 /* Is there anything against it? All is known then but what the threads have to be asked. */
 static int judge(struct harvest *harvest, const struct capture_live *live, struct fault_list *refusals, struct fault *fault)
 {
-	sharing_find(harvest);
+	sharing_find(harvest, live->survey);
 	int rc = gather_spaces(harvest, live, fault);
 	harvest->frozen = true;
 	if (rc == 0)

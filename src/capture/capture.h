@@ -28,6 +28,7 @@ struct capture_live {
 	const struct harvest *known;  /* a look at its mappings just before; NULL: take the time while it stands still */
 	const struct track *track;    /* whose writes were tracked, NULL: nobody's */
 	struct twins *twins;          /* what of it is to be read when the program runs on, NULL: nothing */
+	const struct harvest *survey; /* when it was first looked at */
 };
 /* Freezes a running tree for a moment, to see what a @survey of it could only suspect (harvest.doubts). What stands against a capture is in @refusals, with
  * FAULT_UNSUPPORTED returned; what passes by itself is nothing. */

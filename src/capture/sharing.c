@@ -12,8 +12,9 @@
 
 struct member {
 	struct frozen_process *process;
-	size_t index;
+	size_t index, place; /* in the tree; in the order that is expected */
 	enum kcmp_what what;
+	bool is_same; /* as the one before has */
 };
 typedef VEC(struct member) members;
 
@@ -28,14 +29,45 @@ static int compare(const void *a, const void *b)
 	return order ? order : x->index < y->index ? -1 : 1;
 }
 
+static int compare_places(const void *a, const void *b)
+{
+	const struct member *x = a, *y = b;
+	return x->place != y->place ? (x->place > y->place) - (x->place < y->place) : x->index < y->index ? -1 : 1;
+}
+
+/* False: it is not sorted. */
+static bool compare_neighbours(members *list)
+{
+	list->at[0].is_same = false;
+	for (size_t i = 1; i < list->count; i++) {
+		const struct member *before = &list->at[i - 1];
+		int order = kcmp_order(before->what, before->process->view, 0, list->at[i].process->view, 0, NULL);
+		list->at[i].is_same = order == 0;
+		if (order > 0 || (order == 0 && before->index > list->at[i].index))
+			return false;
+	}
+	return true;
+}
+
+/* A sort asks the kernel some ten times for each of a thousand. In an order that is the right one already neighbours tell that. */
+static void sort(members *list)
+{
+	if (list->count < 2)
+		return;
+	qsort(list->at, list->count, sizeof *list->at, compare_places);
+	if (compare_neighbours(list))
+		return;
+	qsort(list->at, list->count, sizeof *list->at, compare);
+	compare_neighbours(list);
+}
+
 static void group(members *list, enum share share)
 {
 	struct frozen_process *first = NULL;
-	if (list->count > 1)
-		qsort(list->at, list->count, sizeof *list->at, compare);
+	sort(list);
 	for (size_t i = 0; i < list->count; i++) {
 		struct member *member = &list->at[i];
-		if (!first || kcmp_order(member->what, first->view, 0, member->process->view, 0, NULL) != 0)
+		if (!member->is_same)
 			first = member->process;
 		member->process->shares[share] = first;
 		if (share == SHARE_VM && first != member->process)
@@ -63,38 +95,58 @@ void sharing_note_adjustments(struct harvest *harvest)
 	semundo_finish(&semundo);
 }
 
-static void find_one(struct harvest *harvest, enum share share)
+static int compare_pids(const void *a, const void *b)
+{
+	pid_t x = *(const pid_t *)a, y = *(const pid_t *)b;
+	return (x > y) - (x < y);
+}
+
+struct known_place {
+	pid_t pid; /* first, for compare_pids */
+	size_t place;
+};
+
+static void expect_order(members *list, const struct harvest *survey, enum share share)
+{
+	const size_t count = survey ? survey->orders[share].count : 0;
+	_free_ struct known_place *places = memory_new((count + 1) * sizeof *places);
+	for (size_t i = 0; i < count; i++)
+		places[i] = (struct known_place){ survey->orders[share].pids[i], i };
+	if (count)
+		qsort(places, count, sizeof *places, compare_pids);
+	for (size_t i = 0; count && i < list->count; i++) {
+		const struct known_place *known = bsearch(&list->at[i].process->view, places, count, sizeof *places, compare_pids);
+		list->at[i].place = known ? known->place : count;
+	}
+}
+
+static void find_one(struct harvest *harvest, const struct harvest *survey, enum share share)
 {
 	members list = { 0 };
 	for (size_t i = 0; i < harvest->processes.count; i++) {
 		struct frozen_process *process = harvest->processes.at[i];
 		process->shares[share] = process;
 		if (may_share(process, share))
-			*vec_add(&list) = (struct member){ process, i, compared[share] };
+			*vec_add(&list) = (struct member){ .process = process, .index = i, .what = compared[share] };
 	}
+	expect_order(&list, survey, share);
 	group(&list, share);
 	vec_finish(&list);
 }
 
 void sharing_find_memory(struct harvest *harvest)
 {
-	find_one(harvest, SHARE_VM);
+	find_one(harvest, NULL, SHARE_VM);
 }
 
-void sharing_find(struct harvest *harvest)
+void sharing_find(struct harvest *harvest, const struct harvest *survey)
 {
 	sharing_note_adjustments(harvest);
 	for (enum share share = 0; share < SHARE_COUNT; share++)
-		find_one(harvest, share);
+		find_one(harvest, survey, share);
 }
 
 /* ---- with others ---- */
-
-static int compare_pids(const void *a, const void *b)
-{
-	pid_t x = *(const pid_t *)a, y = *(const pid_t *)b;
-	return (x > y) - (x < y);
-}
 
 /* Who of @list, in the order of kcmp, has the same as @pid; NULL: none, or nobody who may be asked about. */
 static const struct member *find_sharer(const members *list, pid_t pid)
@@ -146,7 +198,15 @@ static void refuse_sharer(const struct member *member, enum share share, pid_t o
 	fault_list_add(refusals, &fault);
 }
 
-void sharing_refuse_outside(const struct harvest *harvest, struct fault_list *refusals)
+static void note_order(struct harvest *harvest, const members *list, enum share share)
+{
+	harvest->orders[share].pids = ARENA_ARRAY(&harvest->arena, pid_t, list->count + 1);
+	harvest->orders[share].count = list->count;
+	for (size_t i = 0; i < list->count; i++)
+		harvest->orders[share].pids[i] = list->at[i].process->view;
+}
+
+void sharing_refuse_outside(struct harvest *harvest, struct fault_list *refusals)
 {
 	static const enum share shares[] = { SHARE_VM, SHARE_FILES, SHARE_FS };
 	struct pid_list all = { 0 }, own = { 0 };
@@ -161,9 +221,9 @@ void sharing_refuse_outside(const struct harvest *harvest, struct fault_list *re
 		members list = { 0 };
 		for (size_t i = 0; i < harvest->processes.count; i++)
 			if (may_share(harvest->processes.at[i], shares[s]))
-				*vec_add(&list) = (struct member){ harvest->processes.at[i], i, compared[shares[s]] };
-		if (list.count > 1)
-			qsort(list.at, list.count, sizeof *list.at, compare);
+				*vec_add(&list) = (struct member){ .process = harvest->processes.at[i], .index = i, .what = compared[shares[s]] };
+		sort(&list);
+		note_order(harvest, &list, shares[s]);
 		for (size_t i = 0; i < all.pids.count; i++) {
 			pid_t pid = all.pids.at[i];
 			const struct member *member = bsearch(&pid, own.pids.at, own.pids.count, sizeof pid, compare_pids) ? NULL :

@@ -91,6 +91,9 @@ struct scoped_end {
 	void *thing;
 };
 
+/* What processes can share without being threads of one (clone(2)). */
+enum share { SHARE_VM, SHARE_FILES, SHARE_FS, SHARE_SIGHAND, SHARE_SYSVSEM, SHARE_COUNT };
+
 /* All that a capture has gathered. Records are in the order in which they were added. */
 struct harvest {
 	struct arena arena;
@@ -109,6 +112,7 @@ struct harvest {
 	uint32_t last_id, thread_count;
 	uint64_t own_namespaces[NS_COUNT]; /* Cairn's; and how many seccomp filters it lives under */
 	uint32_t own_filters;
+	struct { pid_t *pids; size_t count; } orders[SHARE_COUNT]; /* in which kcmp(2) put the processes of a running tree (capture/sharing.c); in the arena */
 	bool frozen; /* the tree stands still: what is seen is so */
 	struct fault_list doubts; /* what may stand against a capture of a running tree: only the frozen one shows it */
 };
@@ -171,9 +175,6 @@ struct frozen_descriptor {
 	bool close_on_exec;
 	struct frozen_file *file;
 };
-
-/* What processes can share without being threads of one (clone(2)). */
-enum share { SHARE_VM, SHARE_FILES, SHARE_FS, SHARE_SIGHAND, SHARE_SYSVSEM, SHARE_COUNT };
 
 struct frozen_process {
 	pid_t pid;
