@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "tracee/restart.h"
@@ -170,9 +171,24 @@ static int check_time(const struct foothold *foothold, const struct guest *guest
 					    "try again when its files answer and no freezer holds it, or a longer --timeout", guest->tid) : rc;
 }
 
+static int poke(struct foothold *foothold, const struct guest *guest, uint64_t address, const void *data, size_t size, struct fault *fault)
+{
+	if (!foothold->memory)
+		foothold->memory = ptrace_open_memory(guest->tid) + 1;
+	return ptrace_poke(guest->tid, foothold->memory - 1, address, data, size, fault);
+}
+
+static void close_memory(struct foothold *foothold)
+{
+	if (foothold->memory)
+		close(foothold->memory - 1);
+	foothold->memory = 0;
+}
+
 /* From here on the thread needs the stub, and takes away what was borrowed. */
 static void leave_alone(struct foothold *foothold, struct guest *guest)
 {
+	close_memory(foothold);
 	guest->adrift = true;
 	foothold->area = foothold->code = 0;
 }
@@ -260,22 +276,41 @@ static int to_interrupt_stop(struct foothold *foothold, struct guest *guest, str
 	return rc < 0 ? rc : go_on_to_interrupt_stop(foothold, guest, fault);
 }
 
-static int write_home(const struct foothold *foothold, const struct guest *guest, struct fault *fault)
+static void home_of(const struct guest *guest, struct stub_home_data *ret_home)
 {
 	struct registers walking = guest->home;
 	restart_walk_home(&walking);
+	registers_home(&walking, ret_home);
+	ret_home->area_size = BATCH_AREA;
+	ret_home->blocked = guest->blocked;
+}
+
+static int write_home(struct foothold *foothold, const struct guest *guest, struct fault *fault)
+{
 	struct stub_home_data home;
-	registers_home(&walking, &home);
-	home.area_size = BATCH_AREA;
-	home.blocked = guest->blocked;
-	return ptrace_poke(guest->tid, at(foothold, stub_data), &home, sizeof home, fault);
+	home_of(guest, &home);
+	return poke(foothold, guest, at(foothold, stub_data), &home, sizeof home, fault);
+}
+
+/* The stub, with the way home at its end. */
+static int write_stub(struct foothold *foothold, const struct guest *guest, struct fault *fault)
+{
+	unsigned char stub[1024] = { 0 };
+	struct stub_home_data home;
+	home_of(guest, &home);
+	memcpy(stub, stub_begin, stub_size());
+	memcpy(stub + (stub_data - stub_begin), &home, sizeof home);
+	return poke(foothold, guest, foothold->code, stub, (stub_size() + 7) & ~(size_t)7, fault);
 }
 
 /* Order matters for a death in between: registers first, then the mask, which only the stub's way home undoes. */
-static int set_off(const struct guest *guest, const struct registers *registers, struct fault *fault)
+static int set_off(struct guest *guest, const struct registers *registers, struct fault *fault)
 {
 	int rc = ptrace_set_registers(guest->tid, registers, fault);
-	return rc < 0 ? rc : ptrace_set_mask(guest->tid, UINT64_MAX, fault);
+	if (rc == 0 && !guest->masked)
+		rc = ptrace_set_mask(guest->tid, UINT64_MAX, fault);
+	guest->masked |= rc == 0;
+	return rc;
 }
 
 static const uint64_t map_area_args[6] = {
@@ -371,25 +406,18 @@ static int map_area_in_window(struct foothold *foothold, struct guest *guest, st
 	if (rc < 0)
 		return rc;
 	foothold->code = area + BATCH_AREA;
-	return ptrace_poke(guest->tid, foothold->code, stub_begin, (stub_size() + 7) & ~(size_t)7, fault);
+	return write_stub(foothold, guest, fault);
 }
 
 int foothold_enter(struct foothold *foothold, struct guest *guest, struct fault *fault)
 {
-	int rc = 0;
 	guest->inside = guest->standing = true;
-	if (foothold->window) {
-		if (!foothold->area)
-			rc = map_area_in_window(foothold, guest, fault);
-		return rc < 0 ? rc : write_home(foothold, guest, fault);
-	}
-	if (!foothold->area)
-		rc = ptrace_poke(guest->tid, foothold->code, stub_begin, (stub_size() + 7) & ~(size_t)7, fault);
-	if (rc == 0)
-		rc = write_home(foothold, guest, fault);
-	if (rc == 0 && !foothold->area)
-		rc = map_area(foothold, guest, fault);
-	return rc;
+	if (foothold->area)
+		return write_home(foothold, guest, fault);
+	if (foothold->window)
+		return map_area_in_window(foothold, guest, fault);
+	int rc = write_stub(foothold, guest, fault);
+	return rc < 0 ? rc : map_area(foothold, guest, fault);
 }
 
 int foothold_go_on(struct guest *guest, struct fault *fault)
@@ -578,10 +606,10 @@ static int unmap_area(struct foothold *foothold, struct guest *guest, struct fau
 	return rc;
 }
 
-static int zero_slack(const struct foothold *foothold, const struct guest *guest, struct fault *fault)
+static int zero_slack(struct foothold *foothold, const struct guest *guest, struct fault *fault)
 {
 	static const unsigned char zeros[1024];
-	return ptrace_poke(guest->tid, foothold->code, zeros, (stub_size() + 7) & ~(size_t)7, fault);
+	return poke(foothold, guest, foothold->code, zeros, (stub_size() + 7) & ~(size_t)7, fault);
 }
 
 int foothold_leave(struct foothold *foothold, struct guest *guest, bool last, struct fault *fault)
@@ -596,10 +624,13 @@ int foothold_leave(struct foothold *foothold, struct guest *guest, bool last, st
 		rc = to_interrupt_stop(foothold, guest, fault);
 	if (rc == 0)
 		rc = ptrace_set_mask(guest->tid, guest->blocked, fault);
+	guest->masked &= rc < 0;
 	if (rc == 0)
 		rc = ptrace_set_registers(guest->tid, &guest->home, fault);
 	if (rc == 0 && last && foothold->code && !foothold->window)
 		rc = zero_slack(foothold, guest, fault);
+	if (last)
+		close_memory(foothold);
 	foothold->grace_until_ns = 0;
 	guest->inside = false;
 	return rc;

@@ -26,6 +26,7 @@ struct foothold {
 	uint64_t instruction; /* a system call instruction of the program: only when there is no slack */
 	bool window;
 	const struct deadline *deadline; /* bounds each call; NULL: threads are waited for as long as they take */
+	int memory; /* one more than a descriptor of its /proc/PID/mem, from the first that enters to the last that leaves; 0: none */
 	uint64_t grace_until_ns; /* before which no deadline counts: on the way home */
 };
 
@@ -35,6 +36,7 @@ struct guest {
 	struct registers home; /* with which it was stopped; restarts are still pending in them */
 	uint64_t blocked;      /* its signal mask */
 	bool inside;
+	bool masked;           /* all its signals are blocked, until it is put back or goes home */
 	bool standing;         /* at an interrupt stop, whatever its registers say */
 	bool adrift;           /* did not stop in time, or its rest was over: it goes home by itself, and on; what is known of it is not true any more */
 	bool held_stop;        /* a SIGSTOP came, which nobody can block: it was held back, and its process has to get it when it is let go */

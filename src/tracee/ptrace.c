@@ -315,17 +315,16 @@ int memory_write(pid_t pid, uint64_t address, const void *data, size_t size, str
 
 /* /proc/PID/mem writes through protections as PTRACE_POKEDATA does, in one call, unless the kernel was built or booted to
  * forbid it (proc_mem.force_override=, 6.12). */
-static bool poke_at_once(pid_t tid, uint64_t address, const void *data, size_t size)
+int ptrace_open_memory(pid_t tid)
 {
 	char path[64];
 	snprintf(path, sizeof path, "/proc/%d/mem", tid);
-	_close_ int fd = open(path, O_WRONLY | O_CLOEXEC);
-	return fd >= 0 && pwrite(fd, data, size, (off_t)address) == (ssize_t)size;
+	return open(path, O_WRONLY | O_CLOEXEC);
 }
 
-int ptrace_poke(pid_t tid, uint64_t address, const void *data, size_t size, struct fault *fault)
+int ptrace_poke(pid_t tid, int memory, uint64_t address, const void *data, size_t size, struct fault *fault)
 {
-	if (poke_at_once(tid, address, data, size))
+	if (memory >= 0 && pwrite(memory, data, size, (off_t)address) == (ssize_t)size)
 		return 0;
 	for (size_t done = 0; done < size; done += sizeof(long)) {
 		long word;

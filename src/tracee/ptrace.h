@@ -77,7 +77,8 @@ struct rseq_place {
 int ptrace_get_rseq(pid_t tid, struct rseq_place *ret_place, struct fault *fault);
 
 /* Memory of the stopped thread's address space; all or nothing. ptrace_poke writes through page protections, a copy is made of a
- * private page (PTRACE_POKEDATA): @size is a multiple of 8. */
+ * private page: by @memory, a descriptor of ptrace_open_memory (-1: there is none), or PTRACE_POKEDATA: @size is a multiple of 8. */
 int memory_read(pid_t pid, uint64_t address, void *data, size_t size, struct fault *fault);
 int memory_write(pid_t pid, uint64_t address, const void *data, size_t size, struct fault *fault);
-int ptrace_poke(pid_t tid, uint64_t address, const void *data, size_t size, struct fault *fault);
+int ptrace_open_memory(pid_t tid);
+int ptrace_poke(pid_t tid, int memory, uint64_t address, const void *data, size_t size, struct fault *fault);
