@@ -68,6 +68,9 @@ static void find_bulletins(const struct harvest *harvest, struct bulletin_list *
 bool capture_needs_deputy(const struct harvest *survey)
 {
 	bool needs = false;
+	for (size_t i = 0; i < survey->spaces.count; i++)
+		for (const struct kind *const *kind = kinds; *kind; kind++)
+			needs |= (*kind)->by_deputy && tree_has_map(survey->spaces.at[i], *kind);
 	for (size_t i = 0; i < survey->processes.count && !survey->policy.filtered; i++)
 		needs |= survey->processes.at[i]->status.seccomp != 0;
 	for (size_t i = 0; i < survey->files.count; i++)

@@ -15,7 +15,7 @@ int capture_check_target(pid_t target, struct fault *fault);
  * what it has. */
 int capture_survey(struct harvest *harvest, pid_t target, const struct capture_policy *policy, struct fault_list *refusals,
 		   struct bulletin_list *ret_bulletins, struct fault *fault);
-/* Has the tree seccomp filters that Cairn has not, or files whose kind wants it? Only its processes' first threads are looked at; capture_begin gives -EXDEV where the freeze
+/* Has the tree seccomp filters that Cairn has not, or files or mappings whose kind wants it? Only its processes' first threads are looked at; capture_begin gives -EXDEV where the freeze
  * finds others and policy.by_deputy is not set. */
 bool capture_needs_deputy(const struct harvest *survey);
 /* The image is safe and the tree will not run on: what its end must not do to the outside (@ends: it is killed next). */

@@ -47,7 +47,10 @@ static bool misses_writes(const struct frozen_process *process)
 		if ((file->info.flags & O_DIRECT) || (file->kind && file->kind->writes_behind))
 			return true;
 	}
-	return false;
+	bool behind = false;
+	for (const struct kind *const *kind = kinds; *kind; kind++)
+		behind |= (*kind)->writes_behind && tree_has_map(process->space, *kind);
+	return behind;
 }
 
 /* Is the address space still there? After an exec it is another one. */
@@ -85,7 +88,7 @@ static void choose_process(struct track *track, const struct frozen_process *pro
 	if (bytes < LEAST_SPACE && !is_known)
 		return;
 	if (misses_writes(process)) {
-		log_debug("process %d: has an O_DIRECT descriptor, or an io_uring; its writes cannot be tracked", process->pid);
+		log_debug("process %d: has an O_DIRECT descriptor, an io_uring or asynchronous I/O; its writes cannot be tracked", process->pid);
 		return;
 	}
 	if (!is_known && !track->is_kept && twins_pay(maps, others)) {
@@ -162,22 +165,6 @@ static int mailbox_take(const struct mailbox *mailbox, pid_t pid)
 	return sender.pid == pid ? fd_steal(&fd) : -1;
 }
 
-/* The two numbers that descriptors of the process will get next. */
-static int next_numbers(const struct frozen_process *process, int ret_numbers[2], struct fault *fault)
-{
-	struct pid_list list = { 0 };
-	int rc = proc_descriptors(process->view, &list, fault);
-	for (int n = 0, number = 0; rc == 0 && n < 2; number++) {
-		bool used = false;
-		for (size_t i = 0; i < list.pids.count; i++)
-			used |= list.pids.at[i] == number;
-		if (!used)
-			ret_numbers[n++] = number;
-	}
-	vec_finish(&list.pids);
-	return rc;
-}
-
 /* A group that runs to its end whatever fails, and without Cairn too: the process never keeps what it makes for Cairn. */
 static void ask_for_userfaultfd(struct batch *batch, const struct mailbox *mailbox, const int numbers[2])
 {
@@ -209,7 +196,7 @@ static int exchange(struct frozen_process *process, int *ret_fd, struct fault *f
 {
 	struct mailbox mailbox = { .fd = -1 };
 	struct batch batch;
-	int numbers[2], rc = next_numbers(process, numbers, fault);
+	int numbers[2], rc = proc_descriptors_next(process->view, numbers, 2, fault);
 	if (rc < 0)
 		return rc;
 	rc = mailbox_open(&mailbox);

@@ -51,6 +51,14 @@ struct frozen_thread *tree_add_thread(struct harvest *harvest, struct frozen_pro
 	return thread;
 }
 
+bool tree_has_map(const struct frozen_space *space, const struct kind *kind)
+{
+	bool has = false;
+	for (size_t i = 0; kind->probe_map && i < space->maps.maps.count && !has; i++)
+		has = space->maps.maps.at[i].inode && kind->probe_map(&space->maps.maps.at[i]);
+	return has;
+}
+
 int tree_at_process(const struct frozen_process *process, int rc, struct fault *fault)
 {
 	return fault_at(fault, rc, "process %d (%s)", process->pid, process->stat.command);

@@ -15,6 +15,8 @@ int tree_read_maps(struct frozen_process *process, enum maps_detail detail, stru
  * as the harvest. The fault is that of the first in their order. */
 typedef int tree_worker(struct frozen_process *process, const void *context, struct arena *arena, struct fault *fault);
 int tree_work(struct harvest *harvest, size_t first, tree_worker *work, const void *context, struct fault *fault);
+/* Is one of its mappings of that kind? */
+bool tree_has_map(const struct frozen_space *space, const struct kind *kind);
 /* Takes what only smaps says from a look at the running tree just before. false: the mappings are not the same any more. */
 bool tree_adopt_flags(struct frozen_process *process, const struct harvest *known);
 bool tree_adopt_all(struct harvest *harvest, const struct harvest *known);

@@ -212,6 +212,11 @@ bool map_is_placed(const struct map *map)
 	return map->inode && !strcmp(map->name, "anon_inode:[io_uring]");
 }
 
+bool map_is_aio(const struct map *map)
+{
+	return map->inode && map->deleted && major(map->device) == 0 && !strcmp(map->name, "/[aio]");
+}
+
 int maps_parse(const char *text, struct arena *arena, struct map_list *ret_list, struct fault *fault)
 {
 	struct map_list list = { 0 };

@@ -68,6 +68,8 @@ bool map_is_program(const struct map *map);
 bool map_is_huge_anonymous(const struct map *map);
 /* No address may be chosen for it: mmap(2) and mremap(2) refuse that (io_uring). */
 bool map_is_placed(const struct map *map);
+/* The ring of a context of asynchronous I/O (io_setup(2)). */
+bool map_is_aio(const struct map *map);
 /* Takes the text of maps or of smaps. Names go into the arena. */
 int maps_parse(const char *text, struct arena *arena, struct map_list *ret_list, struct fault *fault);
 /* What is to be known of mappings. The kernel walks all page tables for smaps: some 10 ms per GiB, and 3.5 us per mapping. */

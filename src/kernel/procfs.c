@@ -277,6 +277,20 @@ int proc_descriptors(pid_t pid, struct pid_list *ret_list, struct fault *fault)
 	return process_numbers(pid, "fd", ret_list, fault);
 }
 
+int proc_descriptors_next(pid_t pid, int *ret_numbers, size_t count, struct fault *fault)
+{
+	struct pid_list list = { 0 };
+	int rc = proc_descriptors(pid, &list, fault);
+	size_t at = 0, found = 0;
+	for (int number = 0; rc == 0 && found < count; number++)
+		if (at < list.pids.count && list.pids.at[at] == number)
+			at++;
+		else
+			ret_numbers[found++] = number;
+	vec_finish(&list.pids);
+	return rc;
+}
+
 /* Children */
 
 /* Takes "12 34 " in; fs/proc/array.c children_seq_show. */

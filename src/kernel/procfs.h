@@ -99,6 +99,8 @@ int proc_processes(struct pid_list *ret_list, struct fault *fault);
 int proc_list_open(int fd, struct pid_list *ret_list);
 /* Open descriptors, ascending. */
 int proc_descriptors(pid_t pid, struct pid_list *ret_list, struct fault *fault);
+/* The @count numbers that descriptors of a process which stands still will get next. */
+int proc_descriptors_next(pid_t pid, int *ret_numbers, size_t count, struct fault *fault);
 
 /* /proc/PID/limits by RLIMIT number (16 of them). RLIM_INFINITY for "unlimited". */
 struct proc_limits {

@@ -425,7 +425,7 @@ struct kind {
 	void (*census)(struct harvest *harvest); /* before any file is probed: what is asked of many at once */
 	bool (*probe)(const struct frozen_file *file);
 	int (*refuse_file)(const struct harvest *harvest, struct frozen_file *file, struct fault *fault);
-	bool by_deputy; /* its capture puts the file into a state that the program must not meet, even if Cairn is killed just then */
+	bool by_deputy; /* its capture puts the file, or what is behind the mapping, into a state that the program must not meet, even if Cairn is killed just then */
 	bool writes_behind; /* through it, memory of the program may be written to without its page tables being asked: not tracked in a live save */
 	int (*capture_file)(struct harvest *harvest, struct frozen_file *file, struct fault *fault);
 
@@ -461,6 +461,8 @@ struct kind {
 	int (*settle)(struct workshop *workshop, const ProtobufCMessage *message, struct fault *fault);
 	int (*connect)(struct newborn_thread *thread, int fd, const ProtobufCMessage *message, struct batch *batch,
 		       struct fault *fault);
+	/* Memory that the kernel maps where it likes, when all else is mapped: by newborn_run. */
+	int (*place)(struct newborn_thread *thread, const ProtobufCMessage *message, struct fault *fault);
 	/* When no batch follows in the whole tree: what the trap at the end of one would disturb. By newborn_call. */
 	int (*last)(struct newborn_thread *thread, const ProtobufCMessage *message, struct fault *fault);
 	/* The last step: everything is made and nothing runs yet. What cannot be undone belongs here. */
@@ -478,8 +480,8 @@ bool kind_is_asynchronous(const struct kind *kind, const ProtobufCMessage *messa
 void kind_set_asynchronous(int fd, const struct kind *kind, const ProtobufCMessage *message, struct batch *batch);
 
 /* Vma.kind. ATTACHED: the mapping is there already, by somebody else, and only gets its protection, flags and name. PLACED: likewise, as it can be mapped only where the
- * kernel wants it (rebuild/placement.c). */
-enum vma_kind { VMA_MAPPED, VMA_ATTACHED, VMA_PLACED };
+ * kernel wants it (rebuild/placement.c). MADE: likewise, by a kind's `place`. */
+enum vma_kind { VMA_MAPPED, VMA_ATTACHED, VMA_PLACED, VMA_MADE };
 
 /* Every kind, in the order in which they are put back. Ends with NULL. */
 extern const struct kind *const kinds[];

@@ -12,6 +12,7 @@ const struct kind *const kinds[] = {
 	&kind_protection_keys, /* before the mappings, which have them */
 	&kind_space_modes,     /* before the mappings, which merging is a flag of */
 	&kind_attachment, /* before the mappings, which may lie in its gaps, and say how it is protected */
+	&kind_aio_ring, /* before all that looks at memory: what is under way may write there */
 	&kind_vma,
 	&kind_space, /* after the mappings: the vdso is not counted against vm.max_map_count when it is mapped, only those after it are (mm/vma.c insert_vm_struct) */
 	&kind_memory_policies, /* after the mappings */

@@ -15,8 +15,9 @@ const struct kind_words kind_words[] = {
 	{ &kind_space_modes, "MCL_FUTURE, MCL_ONFAULT, PR_SET_MDWE, PR_SET_MEMORY_MERGE.", "" },
 	{ &kind_attachment, "System V shared memory where it is attached.", "" },
 	{ &kind_vma, "Mappings with protection, advice, locks, names and growth; their private pages.",
-	  "Secret memory, shadow stacks, device memory: the kernel shows them to nobody, or they belong to a device. AIO rings (io_setup), also idle ones: that nothing "
-	  "is under way could only be found out by filling them." },
+	  "Secret memory, shadow stacks, device memory: the kernel shows them to nobody, or they belong to a device." },
+	{ &kind_aio_ring, "Asynchronous I/O (io_setup, libaio), with nothing under way: its rings, where they are in them, and events that were not read.",
+	  "Requests under way (it is tried again until --timeout); a ring in parts; one that a child has from its parent." },
 	{ &kind_memory_policies, "NUMA policies of mappings.", "" },
 	{ &kind_guards, "Guard regions (MADV_GUARD_INSTALL).", "" },
 	{ &kind_seals, "Sealed mappings (mseal).", "" },

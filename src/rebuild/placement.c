@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Mappings whose place only the kernel may choose: those of an io_uring, for which mmap(2) and mremap(2) refuse every address (io_uring/memmap.c
- * io_uring_get_unmapped_area, 6.18; tests/kernel/uring_has_no_address.c). It chooses a hole that is large enough. So when all else is mapped, every hole is filled, and then
+/* Mappings whose place the kernel chooses. What can be moved then is made and moved by its kind (`place`). Nothing of an io_uring can: mmap(2) and mremap(2) refuse every address for it (io_uring/memmap.c
+ * io_uring_get_unmapped_area, 6.18; tests/kernel/uring_has_no_address.c). The kernel chooses a hole that is large enough. So when all else is mapped, every hole is filled, and then
  * there is but one: the place where the mapping was. The filling goes again in the same batch. */
 #include <errno.h>
 #include <string.h>
@@ -34,9 +34,14 @@ static const Cairn__Vma *vma_of(const struct plan_record *record)
 	return (const Cairn__Vma *)record->message;
 }
 
+static bool is_of(const struct plan_record *record, enum vma_kind kind)
+{
+	return record->message->descriptor == &cairn__vma__descriptor && vma_of(record)->kind == kind;
+}
+
 bool placement_is_wanted(const struct plan_record *record)
 {
-	return record->message->descriptor == &cairn__vma__descriptor && vma_of(record)->kind == VMA_PLACED;
+	return is_of(record, VMA_PLACED) || is_of(record, VMA_MADE);
 }
 
 static int find_holes(const struct rebuild_process *process, struct placement *placement, struct fault *fault)
@@ -115,24 +120,49 @@ static int place(struct rebuild_process *process, const struct placement *placem
 	return rc;
 }
 
-int placement_map(struct rebuild *rebuild, struct rebuild_process *process, struct batch *batch, struct fault *fault)
+/* What is placed by its kind. */
+static int make(struct rebuild_process *process, struct fault *fault)
+{
+	const struct plan_space *space = process->plan->space;
+	int rc = 0;
+	for (size_t i = 0; rc == 0 && i < space->records.count; i++) {
+		const struct plan_record *record = &space->records.at[i];
+		rc = record->kind->place ? record->kind->place(newborn_leader(process), record->message, fault) : 0;
+	}
+	return rc;
+}
+
+/* What the holes decide. */
+static int fill_and_place(struct rebuild *rebuild, struct rebuild_process *process, struct fault *fault)
 {
 	__attribute__((cleanup(placement_finish))) struct placement placement = { 0 };
 	const struct plan_space *space = process->plan->space;
+	struct batch batch;
 	for (size_t i = 0; i < space->records.count; i++)
-		if (placement_is_wanted(&space->records.at[i]))
+		if (is_of(&space->records.at[i], VMA_PLACED))
 			*vec_add(&placement.records) = &space->records.at[i];
 	if (!placement.records.count)
 		return 0;
-	struct batch placing;
-	newborn_batch(&process->newborn, &placing);
+	newborn_batch(&process->newborn, &batch);
 	int rc = newborn_land(&rebuild->workshop, fault);
 	if (rc == 0)
 		rc = find_holes(process, &placement, fault);
 	if (rc == 0)
-		rc = place(process, &placement, &placing, fault);
-	batch_finish(&placing);
-	for (size_t i = 0; rc == 0 && i < placement.records.count; i++)
-		rc = placement.records.at[i]->kind->rebuild(newborn_leader(process), placement.records.at[i]->message, batch, fault);
+		rc = place(process, &placement, &batch, fault);
+	batch_finish(&batch);
+	return rc;
+}
+
+int placement_map(struct rebuild *rebuild, struct rebuild_process *process, struct batch *batch, struct fault *fault)
+{
+	const struct plan_space *space = process->plan->space;
+	int rc = make(process, fault);
+	if (rc == 0)
+		rc = fill_and_place(rebuild, process, fault);
+	for (size_t i = 0; rc == 0 && i < space->records.count; i++) {
+		const struct plan_record *record = &space->records.at[i];
+		if (placement_is_wanted(record))
+			rc = record->kind->rebuild(newborn_leader(process), record->message, batch, fault);
+	}
 	return rc;
 }

@@ -84,6 +84,11 @@ size_t batch_call_raw(struct batch *batch, const char *name, bool may_fail, long
 	return (batch->pieces.count - 1) * BATCH_CALLS + piece->call_count++;
 }
 
+uint64_t batch_result_address(const struct batch *batch, size_t call)
+{
+	return batch->area + call % BATCH_CALLS * sizeof(struct stub_call) + offsetof(struct stub_call, result);
+}
+
 int64_t batch_result(const struct batch *batch, size_t call)
 {
 	return batch->pieces.at[call / BATCH_CALLS].calls[call % BATCH_CALLS].result;

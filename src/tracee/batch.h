@@ -50,6 +50,9 @@ size_t batch_call_raw(struct batch *batch, const char *name, bool may_fail, long
 	batch_call_raw((batch), #call, false, __NR_##call, BATCH_ARGS(__VA_ARGS__))
 #define batch_try(batch, call, ...) batch_call_raw((batch), #call, true, __NR_##call, BATCH_ARGS(__VA_ARGS__))
 
+/* Where its result will be for the one who makes the calls: a later one of the same group may use it. */
+uint64_t batch_result_address(const struct batch *batch, size_t call);
+
 /* After the run. */
 int64_t batch_result(const struct batch *batch, size_t call);
 const void *batch_bytes(const struct batch *batch, struct batch_place place);

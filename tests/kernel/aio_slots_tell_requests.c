@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The free slots of an AIO ring, taken on each processor in turn, tell exactly how many requests are under way: a whole number of what a processor takes at
- * once is free when none is (fs/aio.c get_reqs_available), and one less for each that is. Why this is nothing to do to a program: ARCHITECTURE.md. */
+ * once is free when none is (fs/aio.c get_reqs_available), and one less for each that is. */
 #include <limits.h>
 #include <linux/aio_abi.h>
 #include <poll.h>

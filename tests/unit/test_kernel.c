@@ -22,6 +22,7 @@
 #include <cmocka.h>
 
 #include "base/fd.h"
+#include "kernel/aio.h"
 #include "kernel/fdinfo.h"
 #include "kernel/features.h"
 #include "kernel/host.h"
@@ -531,6 +532,43 @@ static void a_ring_that_is_locked_or_odd_is_not_taken_for_whole(void **state)
 	}
 }
 
+/* fs/aio.c ioctx_alloc, aio_setup_ring */
+static uint64_t size_made_for(uint64_t requests, uint32_t processors)
+{
+	uint64_t events = 2 * (requests > processors * UINT64_C(4) ? requests : processors * UINT64_C(4)) + 2;
+	return (32 + 32 * events + 4095) & ~UINT64_C(4095);
+}
+
+static void a_ring_of_asynchronous_io_is_made_again_in_its_size(void **state)
+{
+	(void)state;
+	for (uint32_t processors = 1; processors < 600; processors += 33)
+		for (uint64_t requests = 1; requests < 20000; requests += 61) {
+			uint64_t size = size_made_for(requests, processors);
+			uint32_t again = aio_requests(size, processors);
+			assert_true(again && again <= requests && size_made_for(again, processors) == size);
+			assert_true(aio_usable(aio_slots(size), processors) >= requests);
+			assert_true(aio_usable(aio_slots(size), processors) < aio_slots(size));
+		}
+	assert_int_equal(aio_requests(4096, 16), 0);
+	assert_int_equal(aio_requests(4096, 15), 1);
+	assert_int_equal(aio_slots(3 * 4096), 383);
+	assert_true(aio_distance(380, 3, 383) == 6 && aio_distance(3, 380, 383) == 377 && aio_distance(7, 7, 383) == 0);
+}
+
+static void possible_processors_are_counted(void **state)
+{
+	(void)state;
+	uint32_t count = 0;
+	struct fault fault;
+	assert_true(aio_processors_parse("0\n", &count, &fault) == 0 && count == 1);
+	assert_true(aio_processors_parse("0-1\n", &count, &fault) == 0 && count == 2);
+	assert_true(aio_processors_parse("0,2-5,64-127\n", &count, &fault) == 0 && count == 69);
+	static const char *const malformed[] = { "", "\n", "0-\n", "5-2\n", "0,\n", "0-1 2\n", "0-99999999\n", "x\n" };
+	for (size_t i = 0; i < sizeof malformed / sizeof *malformed; i++)
+		assert_int_equal(aio_processors_parse(malformed[i], &count, &fault), -EBADMSG);
+}
+
 static void fdinfo_of_an_own_file_is_true(void **state)
 {
 	(void)state;
@@ -931,6 +969,8 @@ int main(void)
 		cmocka_unit_test(a_memory_cgroup_is_found_in_both_versions),
 		cmocka_unit_test(an_old_vdso_leads_into_the_new_one),
 		cmocka_unit_test(a_damaged_vdso_is_not_used),
+		cmocka_unit_test(a_ring_of_asynchronous_io_is_made_again_in_its_size),
+		cmocka_unit_test(possible_processors_are_counted),
 		cmocka_unit_test(kcmp_knows_what_is_the_same),
 		cmocka_unit_test(probes_explain_themselves_and_leave_nothing),
 	};

@@ -3,7 +3,7 @@
  * mmap(2) and madvise(2) with the protection it had; contents are written from outside, through protections
  * where need be. Private memory of hugetlbfs has no object: it is anonymous memory with larger pages. What may be dropped at any time
  * (MAP_DROPPABLE) comes back dropped. What the kernel made by itself ([vdso], [vvar]) belongs to space.c. Refused: memory of devices, userfaultfd
- * ranges, AIO rings, flags that this version does not know. Segments of System V shared memory are mapped by sysv_shm.c. */
+ * ranges, flags that this version does not know. Segments of System V shared memory are mapped by sysv_shm.c, rings of asynchronous I/O by aio.c. */
 #include <errno.h>
 #include <linux/mman.h>
 #include <linux/prctl.h>
@@ -26,7 +26,6 @@ static const struct refusal {
 	const char *prefix;
 	const char *why;
 } refusals[] = {
-	{ 0, "/[aio]", "of asynchronous I/O (io_setup), of which nobody can see whether requests are under way" },
 	{ 0, "/secretmem", "secret memory, which the kernel shows to nobody" },
 	{ 0, "[uprobes]", "under a probe (uprobes)" },
 	{ MAP_FLAG_UFFD_WP | MAP_FLAG_UFFD_MINOR, NULL,
@@ -114,7 +113,7 @@ static int capture(struct harvest *harvest, struct frozen_thread *thread, const 
 		message->shared = map->shared;
 		message->offset = map->inode ? map->offset : 0;
 		message->file = space->objects[i];
-		message->kind = map->sysv ? VMA_ATTACHED : map_is_placed(map) ? VMA_PLACED : VMA_MAPPED;
+		message->kind = map->sysv ? VMA_ATTACHED : map_is_placed(map) ? VMA_PLACED : map_is_aio(map) ? VMA_MADE : VMA_MAPPED;
 		message->flags = map->flags;
 		message->protection_key = (uint32_t)map->protection_key;
 		message->huge_page_size = map->flags & MAP_FLAG_HUGETLB ? map->page_size : 0;
@@ -152,8 +151,8 @@ static int check(const ProtobufCMessage *base, struct fault *fault)
 	const Cairn__Vma *message = (const Cairn__Vma *)base;
 	const uint64_t user_end = UINT64_C(1) << 47;
 	if (message->protection_key > 15 || message->start >= message->end || message->end > user_end || (message->start | message->end) & 4095 ||
-	    message->offset & 4095 || message->protection > 7 || message->kind > VMA_PLACED || (message->shared && !message->file) ||
-	    (message->kind == VMA_PLACED && (!message->shared || is_huge(message) || message->start < 65536)))
+	    message->offset & 4095 || message->protection > 7 || message->kind > VMA_MADE || (message->shared && !message->file) ||
+	    (message->kind >= VMA_PLACED && (!message->shared || is_huge(message) || message->start < 65536)))
 		return fault_set(fault, FAULT_IMAGE, EINVAL, "mapping 0x%llx-0x%llx has impossible values",
 				 (unsigned long long)message->start, (unsigned long long)message->end);
 	if ((message->flags & MAP_FLAG_DROPPABLE) && !droppable_works())
@@ -166,7 +165,7 @@ static int check(const ProtobufCMessage *base, struct fault *fault)
 static uint32_t needs(const ProtobufCMessage *base)
 {
 	const Cairn__Vma *message = (const Cairn__Vma *)base;
-	return message->kind == VMA_ATTACHED ? 0 : message->file;
+	return message->kind == VMA_ATTACHED || message->kind == VMA_MADE ? 0 : message->file;
 }
 
 static const struct advice {
