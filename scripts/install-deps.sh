@@ -9,7 +9,7 @@ build="gcc libc6-dev meson ninja-build pkg-config libprotobuf-c-dev protobuf-c-c
 	libjansson-dev libcmocka-dev"
 tests="python3 musl-tools busybox-static golang-go nodejs default-jdk-headless perl make xz-utils stress-ng gdb strace libcap2-bin
 	sqlite3 util-linux inotify-tools rsync git zstd tmux vim-tiny less procps slurmctld slurmd slurm-client munge systemd dbus passt
-	nftables iproute2 python3-seccomp redis-server nginx-light memcached curl postgresql redis-tools wrk openssh-server openssh-client mariadb-server"
+	nftables iproute2 python3-seccomp redis-server nginx-light memcached curl postgresql redis-tools wrk openssh-server openssh-client mariadb-server fio"
 ci="clang clang-tidy"
 
 bench="python3 gnuplot-nox"

@@ -26,7 +26,7 @@ STRESSORS = """af-alg affinity aio aiol alarm atomic bad-altstack bigheap branch
     vforkmany vm vm-addr vm-rw vm-segv vm-splice wait waitcpu watchdog wcs x86cpuid yield zero zlib zombie""".split()
 
 # Quick ones of each sort, also in the ordinary run.
-QUICK = "context daemon nanosleep sigq timerfd mutex futex".split()
+QUICK = "aiol context daemon nanosleep sigq timerfd mutex futex".split()
 
 # Why a stressor is not tried: what it does to the machine, or counts of the kernel that nobody can set.
 EXCLUDED = {
@@ -50,7 +50,6 @@ IN_JOB = ["daemon"]
 
 # What may be refused by name at some moments: the word that says so.
 REFUSED = {
-    "aiol": "AIO",
     "clone": "namespace",
     "fanotify": "fanotify",
     "mlock": "ulimit -Hn",  # pages of shared memory, each an object of its own, until there are no more
