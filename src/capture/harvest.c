@@ -70,6 +70,9 @@ int frozen_file_own(struct frozen_file *file, int *ret_fd, struct fault *fault)
 		file->own = (int)syscall(SYS_pidfd_getfd, pidfd - 1, file->fd, 0);
 	if (file->own < 0) {
 		int error = errno;
+		/* A running program may have closed it since its link was read. */
+		if (error == EBADF)
+			return fault_set_transient(fault, FAULT_VANISHED, ESRCH, "was closed meanwhile");
 		return fault_set(fault, fault_class_of(error), error, "cannot look into it: %s", strerror(error));
 	}
 	*ret_fd = file->own;

@@ -70,6 +70,42 @@ def outside_refused():
     check("got still there!" in program.text(), "wrong output", program.text())
 
 
+COMING = r'''
+import os, socket
+count = 0
+while not os.path.exists("go"):
+    pairs = [socket.socketpair() for _ in range(3)]
+    children = []
+    for ours, theirs in pairs:
+        child = os.fork()
+        if child == 0:
+            for other, _ in pairs:
+                other.close()
+            theirs.recv(1)
+            os._exit(0)
+        theirs.close()
+        children.append(child)
+    for ours, _ in pairs:
+        ours.close()
+    for child in children:
+        os.waitpid(child, 0)
+    count += 1
+    print(count, flush=True)
+'''
+
+
+@test("the peers of a running tree's sockets may be children that came since it was looked at: they are not outside")
+def coming():
+    need_cairn()
+    write("coming.py", COMING)
+    program = start([PYTHON, "coming.py"])
+    program.wait_progress(3)
+    for _ in range(25):
+        program.checkpoint(kill=False, image=program.path("image.cairn"))
+    program.path("go").touch()
+    program.succeed()
+
+
 @test("--outside close: what had arrived is read, then the stream ends", quick=True)
 def outside_closed():
     server = listener()

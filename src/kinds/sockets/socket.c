@@ -161,6 +161,25 @@ const char *socket_holder(struct harvest *harvest, uint64_t inode, pid_t *ret_pi
 	return text ? text : "a process that cannot be seen from here";
 }
 
+static bool is_of_tree(const struct harvest *harvest, pid_t pid)
+{
+	for (size_t i = 0; i < harvest->processes.count; i++)
+		if (harvest->processes.at[i]->pid == pid)
+			return true;
+	return pid == harvest->policy.adopter;
+}
+
+bool socket_is_outsider(const struct harvest *harvest, pid_t pid)
+{
+	struct proc_stat stat;
+	if (harvest->frozen || !pid)
+		return harvest->frozen;
+	for (; pid > 0; pid = stat.parent)
+		if (is_of_tree(harvest, pid) || proc_stat_read(pid, 0, &stat, NULL) < 0)
+			return false;
+	return true;
+}
+
 int socket_check(const Cairn__OpenFile *open_, const Cairn__Socket *socket, int domain, struct fault *fault)
 {
 	if (!open_ || !open_->file || !socket || (int)socket->domain != domain)

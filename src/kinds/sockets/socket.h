@@ -87,6 +87,8 @@ Cairn__Socket *socket_capture(struct harvest *harvest, const struct frozen_file 
 
 /* "process 12 (sshd)" that has the socket with that inode, as text in the arena; "a process that cannot be seen". @ret_pid may be NULL. */
 const char *socket_holder(struct harvest *harvest, uint64_t inode, pid_t *ret_pid);
+/* Is the holder of a socket that was not found in the tree certainly outside? A running tree may have made it since it was looked at. */
+bool socket_is_outsider(const struct harvest *harvest, pid_t pid);
 
 /* ---- image, newborn ---- */
 

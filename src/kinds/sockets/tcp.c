@@ -297,10 +297,13 @@ static int refuse_outside(struct harvest *harvest, const struct tcp_look *look, 
 		return fault_set(fault, FAULT_PERMISSION, EPERM, "%s: cannot be kept without CAP_NET_ADMIN; try as root, in a network "
 				 "namespace of its own (cairn run --net), or --tcp close", text);
 	const struct tcp_end *end = tcp_other_end(harvest, look);
-	const char *holder = end ? socket_holder(harvest, end->inode, NULL) : "another host or network namespace";
+	pid_t pid = 0;
+	const char *holder = end ? socket_holder(harvest, end->inode, &pid) : "another host or network namespace";
 	const char *remedy = can_repair(harvest) ? "--tcp established (with --kill or --stop)" : "it in a network namespace of its own (cairn run --net)";
-	return fault_set(fault, FAULT_UNSUPPORTED, ENOTSUP, "%s: its other end is held by %s, outside the tree; try %s, or --tcp close", text,
-			 holder, remedy);
+	int rc = fault_set(fault, FAULT_UNSUPPORTED, ENOTSUP, "%s: its other end is held by %s, outside the tree; try %s, or --tcp close", text,
+			   holder, remedy);
+	fault->transient = end && !socket_is_outsider(harvest, pid);
+	return rc;
 }
 
 static int passing(const struct harvest *harvest, struct fault *fault, const char *what, const char *remedy)

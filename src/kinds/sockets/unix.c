@@ -188,15 +188,17 @@ static int refuse_outside(struct harvest *harvest, const struct unix_look *found
 	/* A running tree makes and closes connections while it is looked at; only who is found is certain. */
 	if (!harvest->frozen && !pid)
 		return 0;
-	if (harvest->policy.outside == OUTSIDE_RECONNECT)
-		return fault_set(fault, FAULT_UNSUPPORTED, ENOTSUP,
-				 "Unix socket: its other end is held by %s, outside the tree, and has no name to connect to again; "
-				 "try to checkpoint a common parent, or --outside close", holder);
-	return fault_set(fault, FAULT_UNSUPPORTED, ENOTSUP,
-			 "Unix %s socket: its other end (%s) is held by %s, outside the tree; try to checkpoint a common parent, "
-			 "--outside close%s", is_stream(found) ? "stream" : found->identity.type == SOCK_DGRAM ? "datagram" :
-			 "seqpacket", name_text(harvest, other), holder,
-			 other && other->name_size ? ", or --outside reconnect" : "");
+	int rc = harvest->policy.outside == OUTSIDE_RECONNECT ?
+		fault_set(fault, FAULT_UNSUPPORTED, ENOTSUP,
+			  "Unix socket: its other end is held by %s, outside the tree, and has no name to connect to again; "
+			  "try to checkpoint a common parent, or --outside close", holder) :
+		fault_set(fault, FAULT_UNSUPPORTED, ENOTSUP,
+			  "Unix %s socket: its other end (%s) is held by %s, outside the tree; try to checkpoint a common parent, "
+			  "--outside close%s", is_stream(found) ? "stream" : found->identity.type == SOCK_DGRAM ? "datagram" :
+			  "seqpacket", name_text(harvest, other), holder,
+			  other && other->name_size ? ", or --outside reconnect" : "");
+	fault->transient = !socket_is_outsider(harvest, pid);
+	return rc;
 }
 
 static int refuse_errors(const struct harvest *harvest, const struct unix_look *found, struct fault *fault)
