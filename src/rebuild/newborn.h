@@ -46,6 +46,7 @@ struct rebuild_process {
 	struct rebuild_process *parent, *first_child, *last_child, *next_sibling;
 	VEC(struct rebuild_thread *) threads; /* those that live; the leader first */
 	bool made, ended; /* ended: a zombie */
+	bool killed;      /* by one that was let go before it */
 	bool is_heir, bears_heirs;
 	bool is_loaded; /* it has its mappings and pages before the others */
 	struct heritage heritage;

@@ -499,6 +499,27 @@ static int commit_turn(struct rebuild *rebuild, enum commit_turn turn, struct fa
 	return rc;
 }
 
+/* One that runs already may have ended this one: no fault. */
+static int release_process(struct rebuild_process *process, struct fault *fault)
+{
+	int rc = 0;
+	for (size_t t = 0; !process->ended && t < process->threads.count; t++) {
+		int one = ptrace_release(process->threads.at[t]->newborn.tid, fault);
+		process->killed |= one == -ESRCH;
+		rc = one < 0 && one != -ESRCH ? one : rc;
+	}
+	return rc;
+}
+
+/* Of a traced thread's end its tracer is told first, and its parent only when the tracer has asked (kernel/exit.c wait_task_zombie, 6.18); so is whoever waits for
+ * the other threads in execve(2). Leaders last, as they end last. Cairn's own children end for whoever waits for the program. */
+static void bury_killed(const struct rebuild_process *process)
+{
+	for (size_t t = process->threads.count; t-- > (process->parent ? 0 : 1);)
+		while (waitpid(process->threads.at[t]->newborn.tid, NULL, __WALL) < 0 && errno == EINTR)
+			;
+}
+
 int rebuild_release(struct rebuild *rebuild, struct rebuild_result *ret_result, struct fault *fault)
 {
 	int rc = 0;
@@ -511,12 +532,12 @@ int rebuild_release(struct rebuild *rebuild, struct rebuild_result *ret_result, 
 	if (rebuild->pager)
 		pager_commit(rebuild->pager);
 	for (size_t i = 0; i < rebuild->processes.count; i++) {
-		struct rebuild_process *process = rebuild->processes.at[i];
-		for (size_t t = 0; !process->ended && t < process->threads.count; t++) {
-			int one = ptrace_release(process->threads.at[t]->newborn.tid, fault);
-			rc = one < 0 ? one : rc;
-		}
+		int one = release_process(rebuild->processes.at[i], fault);
+		rc = one < 0 ? one : rc;
 	}
+	for (size_t i = 0; i < rebuild->processes.count; i++)
+		if (rebuild->processes.at[i]->killed)
+			bury_killed(rebuild->processes.at[i]);
 	*ret_result = (struct rebuild_result){
 		.root_pid = rebuild_root(rebuild),
 		.pages = rebuild->pages,

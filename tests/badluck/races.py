@@ -7,7 +7,7 @@ import sys
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-from cairn_test import (BUILD, LONG, OK, PYTHON, VANISHED, cairn, check, fault_line, main, need_cairn, start, state, test, until)
+from cairn_test import (BUILD, LONG, OK, PYTHON, VANISHED, cairn, check, fault_line, main, need_cairn, start, state, test, until, write)
 
 STORM = BUILD / "tests" / "badluck" / "storm"
 
@@ -55,6 +55,38 @@ def ended():
     for one in (program, zombie):
         one.path("go").touch()
         one.succeed()
+
+
+CRONUS = """
+import os, signal
+children = []
+for _ in range(150):
+    child = os.fork()
+    if child == 0:
+        while True:
+            signal.pause()
+    children.append(child)
+print("ready", flush=True)
+while not os.path.exists("go"):
+    pass
+for child in reversed(children):
+    os.kill(child, signal.SIGKILL)
+print(sum(os.waitpid(child, 0)[1] == signal.SIGKILL for child in children), "killed", flush=True)
+"""
+
+
+@test("a program that ends its children as soon as it runs again, before the last of them is let go, is restored all the same")
+def cronus():
+    need_cairn()
+    write("cronus.py", CRONUS)
+    program = start([PYTHON, "cronus.py"])
+    program.wait_text("ready")
+    program.checkpoint()
+    program.path("go").touch()
+    for count in range(1, 6):
+        result = cairn("restore", "--file-changed", "ignore", program.image, timeout=30)
+        check(result.status == OK, "the status of the program", result)
+        check(program.text().count("150 killed") == count, "what it has seen", program.text(), result)
 
 
 @test("a program that spawns by vfork all the time is saved, runs on, and is restored")
