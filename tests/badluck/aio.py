@@ -10,7 +10,7 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 from cairn_test import (BUILD, CAIRN, FAILED, LONG, PYTHON, TIMEOUT, UNSUPPORTED, Failure, Skip, cairn, check, fault_line, main, need, need_cairn, need_root, start, test, tree_of,
-                        unharmed, write)
+                        unharmed, until, write)
 
 PROGRAM = BUILD / "tests" / "badluck" / "aio_at_work"
 STEPS = 300 if LONG else 40
@@ -149,6 +149,26 @@ def inherited():
     refused("setup(3)\nif os.fork() == 0:\n    while os.getppid() > 1 and not os.path.exists('finish'): time.sleep(PAUSE)\n    os._exit(0)\n", "asynchronous I/O", "without a context")
 
 
+@test("asynchronous I/O that begins when the program has been looked at, but does not stand still yet, is carried all the same")
+def late():
+    need_cairn()
+    need("strace")
+    write("holder.py", HEAD + "while not os.path.exists('begin'): time.sleep(PAUSE)\nsetup(5)\nprint('begun', flush=True)" + TAIL)
+    program = start([PYTHON, "holder.py"])
+    until(lambda: "holder.py" in pathlib.Path(f"/proc/{program.pid}/cmdline").read_text(), "the program")
+    saving = subprocess.Popen(["strace", "-f", "-qq", "-o", "trace", "-e", "trace=ptrace,openat", "-e", "inject=ptrace:delay_enter=1000000:when=1", CAIRN, "checkpoint", "--no-live",
+                               str(program.pid), "-o", "image.cairn"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    until(lambda: pathlib.Path("trace").exists() and "ptrace(PTRACE_SEIZE" in pathlib.Path("trace").read_text(), "the end of the look")
+    program.path("begin").touch()
+    _, err = saving.communicate(timeout=60)
+    check(saving.returncode == 0, "the save", err)
+    check("begun" in program.text(), "it began too late", program.text())
+    goes_on(program)
+    check("/[aio]" in str(cairn("inspect", "--json", "image.cairn", status=0).out) or "asynchronous" in str(cairn("inspect", "--json", "image.cairn").out), "what is in the image")
+    program.path("finish").touch()
+    program.succeed()
+
+
 @test("a program that has no descriptor left is told that counting its asynchronous I/O takes two")
 def no_descriptors():
     refused("import resource\nsetup(3)\nsys.stdout.flush()\nn = len(os.listdir('/proc/self/fd')) - 1\nresource.setrlimit(resource.RLIMIT_NOFILE, (n + 1, 1000))\n", "descriptors", "ulimit -n")
@@ -233,6 +253,49 @@ def killed_both():
         except Failure as failure:
             raise Failure(f"killed at ptrace call {number} of {calls} (status {status}): {failure}") from None
     end(program)
+
+
+def failing(mode, *options):
+    """Every call by which Cairn reads and writes the program's memory fails once."""
+    need("strace")
+    program = begin(mode)
+    command = [CAIRN, "checkpoint", *options, str(program.pid), "-o", "image.cairn"]
+
+    def traced(call, *inject):
+        done = subprocess.run(["strace", "-f", "-qq", "-o", "trace", "-e", f"trace={call}", *inject, *command], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                              stderr=subprocess.PIPE, text=True, timeout=100)
+        return done.returncode, done.stderr
+    for call in ("process_vm_readv", "process_vm_writev"):
+        status, text = traced(call)
+        check(status in (0, TIMEOUT), "the save in which nothing fails", text)
+        count = pathlib.Path("trace").read_text().count(call + "(")
+        for number in range(1, count + 1, 1 if LONG else 1 + count // 40):
+            status, text = traced(call, "-e", f"inject={call}:error=ENOMEM:when={number}")
+            try:
+                goes_on(program)
+            except Failure as failure:
+                raise Failure(f"{call} number {number} of {count} failed (status {status}): {failure}", text) from None
+    program.path("release").touch()
+    end(program)
+
+
+@test("a save that fails because Cairn cannot read or write memory leaves asynchronous I/O with nothing under way as it was, in all that counts", timeout=900)
+def failing_still():
+    pathlib.Path("still").mkdir(exist_ok=True)
+    pathlib.Path("still/restored").touch()
+    failing("still", "--no-live")
+
+
+@test("a save that fails because Cairn cannot read or write memory leaves asynchronous I/O with a request under way as it was, in all that counts", timeout=900)
+def failing_stuck():
+    pathlib.Path("stuck").mkdir(exist_ok=True)
+    pathlib.Path("stuck/restored").touch()
+    failing("stuck", "--timeout", "0.05")
+
+
+@test("a save that fails because Cairn cannot read or write memory does not disturb a program that does asynchronous I/O all the time", timeout=900)
+def failing_work():
+    failing("work", "--no-live")
 
 
 if __name__ == "__main__":

@@ -99,11 +99,13 @@ int main(void)
 		fact_need(submit(ready, 1, 1) == 1 ? 0 : -1, "io_submit");
 		fact_need(syscall(SYS_io_getevents, ring, 1, 1, &event, NULL), "io_getevents");
 	}
-	bool holds = rename_by_moving() & sums();
+	bool holds = rename_by_moving();
+	holds &= sums();
 	uint32_t there = 0;
 	for (size_t i = 0; i < sizeof unread / sizeof *unread; i++) {
 		there += (uint32_t)submit(ready, 2, unread[i] - there);
-		holds &= go_round(ready, there) & go_round(ready, there);
+		holds &= go_round(ready, there);
+		holds &= go_round(ready, there);
 	}
 	/* No slot was lost, and none won. */
 	for (; there; there--)

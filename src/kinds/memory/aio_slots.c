@@ -36,8 +36,9 @@
 enum {
 	AFFINITY_SIZE = 1024,
 	COUNT_FROM = 4096, /* of the eventfd that adds: an errno that is added would be more than it can have, and is left out */
-	UNREAD_IN_GROUP = 256,
+	UNREAD_IN_GROUP = 1024,
 	LOOP_CALLS = 8,
+	MOST_FAILURES = 20, /* of Cairn's own calls while it puts things back */
 };
 #define PATIENCE_NS UINT64_C(20000000) /* how long requests are waited for while the program stands still */
 
@@ -55,9 +56,11 @@ struct count {
 	size_t processor;            /* by which Cairn's requests are submitted */
 	int adder;                   /* eventfd */
 	VEC(size_t) posts;           /* numbers of the calls that submit */
-	uint32_t posted;             /* requests of Cairn's own */
+	uint32_t posted;             /* requests of Cairn's own that are done */
 	uint32_t moved, seen;        /* by how many places the tail has moved, and how many of those were looked at */
 	VEC(struct io_event) events; /* not read by the program, in order */
+	bool is_blind;               /* something was done to the ring, and it could not be looked at since */
+	unsigned failures;
 };
 
 static void count_finish(struct count *count)
@@ -346,6 +349,13 @@ static int end(const struct count *count, struct fault *fault)
 	return rc;
 }
 
+/* Of the eventfds, which the group takes away at its end. */
+static bool is_left_open(const struct count *count)
+{
+	int next;
+	return proc_descriptors_next(count->thread->process->view, &next, 1, NULL) < 0 || next != count->caller.eventfd;
+}
+
 enum outcome { OUTCOME_IDLE, OUTCOME_BUSY, OUTCOME_BROKEN_OFF };
 
 /* BUSY: not as many requests were taken as there would be slots. BROKEN_OFF: as many were, but then something else was not as expected. */
@@ -363,10 +373,13 @@ static int count_quickly(struct count *count, enum outcome *ret_outcome, struct 
 	int64_t verdict = batch_result(&quick.batch, quick.verdict);
 	batch_finish(&quick.batch);
 	*ret_outcome = rc == 0 ? OUTCOME_IDLE : verdict == -EAGAIN ? OUTCOME_BUSY : OUTCOME_BROKEN_OFF;
-	log_debug("asynchronous I/O at 0x%llx: %u requests of Cairn's own, %u events unread, %u slots of use", (unsigned long long)count->caller.ring, count->posted, count->unread,
-		  count->usable);
 	if (verdict != STUB_NOT_RUN)
 		return 0;
+	/* What it has done was not to be seen. */
+	if (first == STUB_NOT_RUN && is_left_open(count)) {
+		*ret_outcome = OUTCOME_BUSY;
+		return 0;
+	}
 	if (first >= 0)
 		end(count, NULL);
 	return first != -EMFILE && second != -EMFILE ? rc :
@@ -375,10 +388,17 @@ static int count_quickly(struct count *count, enum outcome *ret_outcome, struct 
 
 /* ---- step by step ---- */
 
+/* Once begun it has to come to its end: a call of Cairn's that failed is made again. */
+static bool goes_on(struct count *count, int rc)
+{
+	return rc < 0 && rc != -ESRCH && count->failures++ < MOST_FAILURES;
+}
+
 /* How far the tail is now, and what has come. */
 static int look_on(struct count *count, struct fault *fault)
 {
 	uint32_t tail;
+	count->is_blind = true;
 	int rc = aio_read_tail(&count->caller, count->slots, &tail, fault);
 	if (rc < 0)
 		return rc;
@@ -387,10 +407,15 @@ static int look_on(struct count *count, struct fault *fault)
 	_free_ struct io_event *events = memory_new((fresh + 1) * sizeof *events);
 	rc = aio_read_events(&count->caller, count->slots, place_of(count, count->seen), events, fresh, fault);
 	for (uint32_t i = 0; rc == 0 && i < fresh; i++)
-		if (!aio_is_own(&count->caller, &events[i]))
+		if (aio_is_own(&count->caller, &events[i]))
+			count->posted++;
+		else
 			*vec_add(&count->events) = events[i];
-	count->seen = rc == 0 ? count->moved : count->seen;
-	return rc;
+	if (rc < 0)
+		return rc;
+	count->seen = count->moved;
+	count->is_blind = false;
+	return 0;
 }
 
 static int release(const struct count *count, struct fault *fault)
@@ -403,6 +428,21 @@ static int release(const struct count *count, struct fault *fault)
 	return rc;
 }
 
+/* All of Cairn's requests are done then. */
+static int release_and_look(struct count *count, struct fault *fault)
+{
+	int rc;
+	do
+		rc = release(count, fault);
+	while (goes_on(count, rc));
+	if (rc < 0)
+		return rc;
+	do
+		rc = look_on(count, fault);
+	while (goes_on(count, rc));
+	return rc;
+}
+
 static uint32_t arrived(const struct count *count)
 {
 	return (uint32_t)count->events.count - count->unread;
@@ -411,10 +451,11 @@ static uint32_t arrived(const struct count *count)
 static int await_arrivals(struct count *count, uint32_t missing, struct fault *fault)
 {
 	const uint64_t nap_ns = 200000, until_ns = clock_now_ns() + PATIENCE_NS;
-	int rc = look_on(count, fault);
+	int rc = 0;
 	while (rc == 0 && arrived(count) < missing && clock_now_ns() < until_ns) {
 		clock_sleep_ns(nap_ns);
 		rc = look_on(count, fault);
+		rc = goes_on(count, rc) ? 0 : rc;
 	}
 	return rc;
 }
@@ -427,7 +468,6 @@ static int post(struct count *count, uint32_t requests, struct fault *fault)
 		uint32_t taken = 0;
 		mask_of(count, count->processor, mask);
 		int rc = may_use(count, count->processor) ? aio_post(&count->caller, requests, mask, count->mask_size, &taken, fault) : 0;
-		count->posted += taken;
 		if (rc < 0 || taken)
 			return rc;
 		count->processor = (count->processor + 1) % (8 * count->mask_size);
@@ -435,24 +475,30 @@ static int post(struct count *count, uint32_t requests, struct fault *fault)
 	return fault_set(fault, FAULT_FAILED, EAGAIN, "asynchronous I/O at 0x%llx: has no slots left for what was there", (unsigned long long)count->caller.ring);
 }
 
+/* How many were taken is counted by their events: a call whose end was not seen may have been made. */
+static int post_and_look(struct count *count, uint32_t head, uint32_t requests, struct fault *fault)
+{
+	int rc = aio_write_head(&count->caller, head, fault);
+	if (rc < 0)
+		return rc;
+	rc = post(count, requests, fault);
+	int looked = look_on(count, rc == 0 ? fault : NULL);
+	return rc < 0 ? rc : looked;
+}
+
 /* Once around. Places that were passed before the head is back were taken for read; from then on what comes is not read. */
 static int go_round(struct count *count, struct fault *fault)
 {
 	const uint32_t back = count->slots - count->unread;
 	int rc = 0;
-	while (rc == 0 && count->moved < back) {
-		rc = aio_write_head(&count->caller, place_of(count, count->moved), fault);
-		if (rc == 0)
-			rc = post(count, back - count->moved, fault);
-		if (rc == 0)
+	while (rc == 0 && (count->moved < back || count->posted < count->slots)) {
+		if (count->is_blind)
 			rc = look_on(count, fault);
-	}
-	if (rc == 0)
-		rc = aio_write_head(&count->caller, count->head, fault);
-	while (rc == 0 && count->posted < count->slots) {
-		rc = post(count, count->slots - count->posted, fault);
-		if (rc == 0)
-			rc = look_on(count, fault);
+		else if (count->moved < back)
+			rc = post_and_look(count, place_of(count, count->moved), back - count->moved, fault);
+		else
+			rc = post_and_look(count, count->head, count->slots - count->posted, fault);
+		rc = goes_on(count, rc) ? 0 : rc;
 	}
 	return rc;
 }
@@ -463,12 +509,15 @@ static bool is_as_expected(const struct count *count)
 }
 
 /* What was not read. If that is not what it should be nobody can say more than what was there. */
-static int put_events_back(const struct count *count, struct fault *fault)
+static int put_events_back(struct count *count, bool is_expected, struct fault *fault)
 {
-	const struct io_event *events = count->ring->events;
-	int rc = is_as_expected(count) ? aio_write_events(&count->caller, count->slots, count->head, count->events.at, (uint32_t)count->events.count, fault) :
-					 aio_write_events(&count->caller, count->slots, 0, events, count->slots, fault);
-	return rc == 0 ? aio_write_head(&count->caller, count->ring->head, fault) : rc;
+	int rc;
+	do {
+		rc = is_expected ? aio_write_events(&count->caller, count->slots, count->head, count->events.at, (uint32_t)count->events.count, fault) :
+				   aio_write_events(&count->caller, count->slots, 0, count->ring->events, count->slots, fault);
+		rc = rc == 0 ? aio_write_head(&count->caller, count->ring->head, fault) : rc;
+	} while (goes_on(count, rc));
+	return rc;
 }
 
 static int say_odd(const struct count *count, struct fault *fault)
@@ -505,25 +554,29 @@ static int put_rest_back(const struct count *count, uint32_t left, struct fault 
 /* All of it, and nothing that would end it early: it is Cairn's own doing. */
 static int mend(struct count *count, bool is_busy, struct fault *fault)
 {
-	const uint32_t expected = count->usable - count->unread, missing = is_busy && count->posted < expected ? expected - count->posted : 0;
-	int rc = release(count, fault);
-	if (!is_busy) /* nothing but its own requests has moved it */
-		count->moved = count->seen = count->posted;
+	const uint32_t expected = count->usable - count->unread;
+	/* Nothing but its own requests has moved the tail, maybe almost around; or only those that were taken are to be seen. */
+	count->moved = count->seen = is_busy ? 0 : count->posted;
+	count->posted = count->moved;
+	int rc = release_and_look(count, fault);
+	const uint32_t missing = is_busy && count->posted < expected ? expected - count->posted : 0;
 	if (rc == 0)
 		rc = await_arrivals(count, missing, fault);
 	if (rc == 0 && count->moved)
 		rc = go_round(count, fault);
+	bool is_expected = is_as_expected(count);
 	if (rc == 0)
-		rc = put_events_back(count, fault);
-	if (rc == 0)
-		rc = end(count, fault);
+		rc = put_events_back(count, is_expected, fault);
 	if (rc < 0)
 		return rc;
-	if (!is_as_expected(count))
-		return say_odd(count, fault);
+	do
+		rc = end(count, fault);
+	while (goes_on(count, rc));
+	if (rc < 0)
+		return rc;
 	const uint32_t left = arrived(count) < missing ? missing - arrived(count) : 0;
 	log_debug("asynchronous I/O at 0x%llx: of %u requests that were under way %u are done", (unsigned long long)count->caller.ring, missing, missing - left);
-	rc = put_rest_back(count, left, fault);
+	rc = is_expected ? put_rest_back(count, left, fault) : say_odd(count, fault);
 	return rc == 0 && left ? say_busy(count, left, fault) : rc;
 }
 
@@ -535,13 +588,13 @@ static int count_open(struct count *count, struct fault *fault)
 	if (rc < 0 || count->unread >= count->usable)
 		return rc;
 	rc = count_quickly(count, &outcome, fault);
-	if (rc < 0)
-		return rc;
-	if (outcome != OUTCOME_IDLE)
+	if (rc == 0 && outcome != OUTCOME_IDLE)
 		return mend(count, outcome == OUTCOME_BUSY, fault);
-	/* More of them than the calls had room for. */
-	rc = aio_write_events(&count->caller, count->slots, count->head, count->events.at, count->unread, fault);
-	return rc == 0 ? put_rest_back(count, 0, fault) : rc;
+	/* More of them than the calls had room for, also if they were made and their end was not seen. */
+	int put = put_events_back(count, true, rc == 0 ? fault : NULL);
+	if (rc == 0 && put == 0)
+		rc = put_rest_back(count, 0, fault);
+	return rc < 0 ? rc : put;
 }
 
 static int run(void *thread, struct batch *batch, struct fault *fault)
