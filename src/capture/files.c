@@ -118,6 +118,32 @@ static int read_file(const struct proc_descriptors *descriptors, struct arena *a
 	return 0;
 }
 
+static enum file_change compare_looks(const struct frozen_file *seen, const struct frozen_file *now)
+{
+	const struct stat *a = &seen->stat, *b = &now->stat;
+	if (a->st_dev != b->st_dev || a->st_ino != b->st_ino || seen->deleted != now->deleted || strcmp(seen->link, now->link))
+		return FILE_ANOTHER;
+	/* A number of an inode is given again at once by some file systems. */
+	bool same = a->st_nlink == b->st_nlink && a->st_ctim.tv_sec == b->st_ctim.tv_sec && a->st_ctim.tv_nsec == b->st_ctim.tv_nsec;
+	return same ? FILE_SAME : FILE_TOUCHED;
+}
+
+enum file_change files_look_again(const struct frozen_file *seen)
+{
+	struct proc_descriptors descriptors;
+	struct arena arena = { 0 };
+	struct text text = { 0 };
+	struct frozen_file now = { 0 };
+	if (proc_descriptors_open(seen->pid, &descriptors, NULL) < 0)
+		return FILE_ANOTHER;
+	int rc = read_file(&descriptors, &arena, seen->fd, &text, &now, NULL);
+	enum file_change change = rc == 0 ? compare_looks(seen, &now) : rc == -ESRCH || rc == -ENOENT ? FILE_ANOTHER : FILE_SAME;
+	proc_descriptors_close(&descriptors);
+	text_finish(&text);
+	arena_finish(&arena);
+	return change;
+}
+
 /* ---- a process ---- */
 
 struct look {

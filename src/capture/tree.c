@@ -414,6 +414,15 @@ static void refuse_or_doubt(struct harvest *harvest, const struct fault *fault, 
 	fault_list_add(harvest->frozen || !fault->transient ? refusals : &harvest->doubts, fault);
 }
 
+/* Nothing is known of what has come in the place of a descriptor, or while it was looked at: the frozen tree will show it. */
+static bool is_certain(const struct harvest *harvest, const struct frozen_file *file, struct fault *fault)
+{
+	enum file_change change = harvest->frozen ? FILE_SAME : files_look_again(file);
+	if (change == FILE_TOUCHED)
+		fault->transient = true;
+	return change != FILE_ANOTHER;
+}
+
 static void refuse_files(struct harvest *harvest, struct frozen_process *process, struct fault_list *refusals)
 {
 	for (size_t d = 0; d < process->descriptors.count; d++) {
@@ -422,7 +431,7 @@ static void refuse_files(struct harvest *harvest, struct frozen_process *process
 		if (file->pid != process->view || file->fd != process->descriptors.at[d].fd)
 			continue; /* said once, where it was first met */
 		int rc = refuse_file(harvest, file, &fault);
-		if (rc < 0 && rc != -ESRCH) {
+		if (rc < 0 && rc != -ESRCH && is_certain(harvest, file, &fault)) {
 			fault_at(&fault, rc, "fd %d", file->fd);
 			tree_at_process(process, rc, &fault);
 			refuse_or_doubt(harvest, &fault, refusals);

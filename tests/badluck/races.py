@@ -99,6 +99,11 @@ def threads():
     storm("threads")
 
 
+@test("a program that makes and closes descriptors of all kinds all the time is saved, runs on, and is restored")
+def descriptors():
+    storm("descriptors")
+
+
 @test("a program of two processes that is saved again and again and runs on notices nothing", timeout=900 if LONG else 180)
 def often():
     need_cairn()

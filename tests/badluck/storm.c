@@ -1,9 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* storm fork|vfork|threads|exit [MICROSECONDS]: a program that never stands still: it forks, makes threads, or ends. */
+/* storm fork|vfork|threads|descriptors|exit [MICROSECONDS]: a program that never stands still: it forks, makes threads or descriptors, or ends. */
 #include "probe.h"
 
 #include <pthread.h>
 #include <spawn.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/inotify.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/timerfd.h>
 
 extern char **environ;
 
@@ -58,6 +64,44 @@ static void storm_threads(long round)
 	}
 }
 
+static int open_some(long kind, int ends[2])
+{
+	ends[1] = -1;
+	switch (kind) {
+	case 0: return pipe(ends);
+	case 1: return socketpair(AF_UNIX, SOCK_STREAM, 0, ends);
+	case 2: return ends[0] = eventfd(3, 0);
+	case 3: return ends[0] = epoll_create1(0);
+	case 4: return ends[0] = timerfd_create(CLOCK_MONOTONIC, 0);
+	case 5: return ends[0] = inotify_init1(0);
+	case 6: return ends[0] = memfd_create("storm", 0);
+	case 7: return ends[0] = open("/etc/passwd", O_RDONLY);
+	case 8: return ends[0] = open("/dev/null", O_RDWR);
+	case 9: return ends[0] = open(".", O_RDONLY | O_DIRECTORY);
+	case 10: return ends[0] = socket(AF_INET, SOCK_DGRAM, 0);
+	case 11: return ends[0] = open(".", O_TMPFILE | O_RDWR, 0600);
+	case 12: return ends[0] = posix_openpt(O_RDWR | O_NOCTTY);
+	default:
+		ends[0] = open("passing", O_CREAT | O_RDWR, 0600);
+		return unlink("passing");
+	}
+}
+
+/* What has a number is something else a moment later. */
+static void storm_descriptors(long round)
+{
+	enum { SLOTS = 12, KINDS = 14 };
+	static int ends[SLOTS][2];
+	static uint64_t state = 1;
+	for (int i = 0; i < SLOTS; i++) {
+		state = state * 6364136223846793005u + (uint64_t)round;
+		for (int e = 0; round && e < 2; e++)
+			if (ends[i][e] >= 0)
+				PROBE(close(ends[i][e]));
+		PROBE(open_some((long)(state >> 33) % KINDS, ends[i]));
+	}
+}
+
 int main(int argc, char **argv)
 {
 	const char *what = argc > 1 ? argv[1] : "fork";
@@ -73,6 +117,8 @@ int main(int argc, char **argv)
 			storm_fork(round);
 		else if (!strcmp(what, "vfork"))
 			storm_vfork(round);
+		else if (!strcmp(what, "descriptors"))
+			storm_descriptors(round);
 		else
 			storm_threads(round);
 		if (round % 20 == 0)
