@@ -137,23 +137,71 @@ int frozen_run(struct frozen_thread *thread, struct batch *batch, struct fault *
 	return foothold_run(&thread->process->space->foothold, &thread->guest, batch, fault);
 }
 
-/* One thread answers for itself and, if it leads, for its process. */
-static int ask_thread(struct harvest *harvest, struct frozen_thread *thread, bool leader, bool last,
-		      struct fault *fault)
-{
-	enum { MOST_KINDS = 64 };
-	void *notes[MOST_KINDS] = { 0 };
-	struct foothold *foothold = &thread->process->space->foothold;
+/* What a thread has answered for itself and, if it leads, for its process. */
+enum { MOST_KINDS = 64 };
+struct answers {
+	struct frozen_thread *thread; /* NULL: there are none, or they have been taken */
+	bool leader;
+	void *notes[MOST_KINDS];
 	struct batch batch;
-	int rc = foothold_enter(foothold, &thread->guest, fault);
-	batch_init(&batch, foothold->area);
+};
+
+/* The answers of a thread are taken while the next one makes its calls, for which there is nothing to do but to wait. */
+struct questioning {
+	struct harvest *harvest;
+	struct answers before;
+	bool failed; /* to take those; the fault says whose they were */
+	struct fault fault;
+};
+
+static int take_answers(struct harvest *harvest, struct answers *answers, struct fault *fault)
+{
+	struct frozen_thread *thread = answers->thread;
+	int rc = 0;
+	for (unsigned k = 0; thread && rc == 0 && kinds[k]; k++)
+		if (is_asked(kinds[k], thread->process, answers->leader) && kinds[k]->capture)
+			rc = kinds[k]->capture(harvest, thread, &answers->batch, answers->notes[k], fault);
+	batch_finish(&answers->batch);
+	*answers = (struct answers){ 0 };
+	return rc < 0 ? tree_at_process(thread->process, rc, fault) : 0;
+}
+
+/* What fails here is told when the thread that works now is back. */
+static int attend(void *context, struct fault *fault)
+{
+	struct questioning *questioning = context;
+	(void)fault;
+	if (!questioning->failed)
+		questioning->failed = take_answers(questioning->harvest, &questioning->before, &questioning->fault) < 0;
+	return 0;
+}
+
+static int take_last(struct questioning *questioning, struct fault *fault)
+{
+	attend(questioning, NULL);
+	if (questioning->failed)
+		*fault = questioning->fault;
+	return questioning->failed ? -(fault->error ? fault->error : EIO) : 0;
+}
+
+/* One thread answers for itself and, if it leads, for its process. */
+static int ask_thread(struct questioning *questioning, struct frozen_thread *thread, bool leader, bool last, struct fault *fault)
+{
+	struct harvest *harvest = questioning->harvest;
+	struct answers now = { .thread = thread, .leader = leader };
+	struct foothold *foothold = &thread->process->space->foothold;
+	/* A thread rests for half a second only: what was late once (files on a network) is not done meanwhile again. */
+	int rc = harvest->policy.unhurried ? take_last(questioning, fault) : 0;
+	if (rc == 0)
+		rc = foothold_enter(foothold, &thread->guest, fault);
+	batch_init(&now.batch, foothold->area);
 	for (unsigned k = 0; rc == 0 && kinds[k]; k++) {
-		batch_group(&batch, 16, 8192);
+		batch_group(&now.batch, 16, 8192);
 		if (is_asked(kinds[k], thread->process, leader) && kinds[k]->ask)
-			rc = kinds[k]->ask(harvest, thread, &batch, &notes[k], fault);
+			rc = kinds[k]->ask(harvest, thread, &now.batch, &now.notes[k], fault);
 	}
 	if (rc == 0)
-		rc = foothold_run(foothold, &thread->guest, &batch, fault);
+		rc = foothold_run_attended(foothold, &thread->guest, &now.batch, attend, questioning, fault);
 	for (unsigned k = 0; rc == 0 && leader && frozen_owns(thread->process, SHARE_VM) && kinds[k]; k++)
 		rc = kinds[k]->visit ? kinds[k]->visit(harvest, thread, fault) : 0;
 	struct fault leaving;
@@ -164,11 +212,14 @@ static int ask_thread(struct harvest *harvest, struct frozen_thread *thread, boo
 	}
 	if (rc == 0 && thread->guest.held_stop && !thread->process->job_stopped) /* a stopped one needs no other stop */
 		rc = fault_set_transient(fault, FAULT_VANISHED, EAGAIN, "thread %d: is just being stopped by a signal; try again", thread->tid);
-	for (unsigned k = 0; rc == 0 && kinds[k]; k++) {
-		if (is_asked(kinds[k], thread->process, leader) && kinds[k]->capture)
-			rc = kinds[k]->capture(harvest, thread, &batch, notes[k], fault);
-	}
-	batch_finish(&batch);
+	if (rc == 0 || questioning->failed)
+		rc = take_last(questioning, fault); /* there may have been nothing to wait for */
+	else
+		tree_at_process(thread->process, rc, fault);
+	if (rc == 0)
+		questioning->before = now;
+	else
+		batch_finish(&now.batch);
 	return rc;
 }
 
@@ -244,20 +295,31 @@ static int capture_ended(struct harvest *harvest, struct frozen_process *process
 	return rc;
 }
 
-static int capture_process(struct harvest *harvest, struct frozen_process *process, const struct deadline *deadline, struct fault *fault)
+static int capture_zombie(struct harvest *harvest, struct frozen_process *process, struct fault *fault)
 {
-	if (process->zombie) { /* nothing can be asked of it; only its place in the tree is left */
-		struct frozen_thread *none = ARENA_NEW(&harvest->arena, struct frozen_thread);
-		none->process = process;
-		for (const struct kind *const *kind = kinds; *kind; kind++) {
-			int rc = (*kind)->scope == SCOPE_PROCESS && (*kind)->of_zombies ?
-					 (*kind)->capture(harvest, none, NULL, NULL, fault) : 0;
-			if (rc < 0)
-				return rc;
-		}
-		return 0;
+	struct frozen_thread *none = ARENA_NEW(&harvest->arena, struct frozen_thread);
+	none->process = process;
+	for (const struct kind *const *kind = kinds; *kind; kind++) {
+		int rc = (*kind)->scope == SCOPE_PROCESS && (*kind)->of_zombies ?
+				 (*kind)->capture(harvest, none, NULL, NULL, fault) : 0;
+		if (rc < 0)
+			return rc;
 	}
-	int rc = capture_ended(harvest, process, fault);
+	return 0;
+}
+
+static int capture_process(struct questioning *questioning, struct frozen_process *process, const struct deadline *deadline, struct fault *fault)
+{
+	struct harvest *harvest = questioning->harvest;
+	int rc;
+	if (process->zombie) { /* nothing can be asked of it; only its place in the tree is left */
+		rc = take_last(questioning, fault);
+		if (rc < 0)
+			return rc;
+		rc = capture_zombie(harvest, process, fault);
+		return rc < 0 ? tree_at_process(process, rc, fault) : 0;
+	}
+	rc = capture_ended(harvest, process, fault);
 	if (rc == 0)
 		rc = read_xstates(process, fault);
 	harvest->thread_count += (uint32_t)process->threads.count;
@@ -265,8 +327,27 @@ static int capture_process(struct harvest *harvest, struct frozen_process *proce
 		rc = capture_maps(harvest, process, fault);
 	if (rc == 0)
 		rc = capture_find_foothold(process, deadline, fault);
+	if (rc < 0)
+		tree_at_process(process, rc, fault);
 	for (size_t i = 0; rc == 0 && i < process->threads.count; i++)
-		rc = ask_thread(harvest, process->threads.at[i], i == 0, i + 1 == process->threads.count, fault);
+		rc = ask_thread(questioning, process->threads.at[i], i == 0, i + 1 == process->threads.count, fault);
+	return rc;
+}
+
+static int capture_processes(struct harvest *harvest, const struct deadline *deadline, struct fault *fault)
+{
+	struct questioning *questioning = memory_new(sizeof *questioning);
+	questioning->harvest = harvest;
+	int rc = 0;
+	for (size_t i = 0; rc == 0 && i < harvest->processes.count; i++) {
+		rc = capture_process(questioning, harvest->processes.at[i], deadline, fault);
+		if (rc == 0)
+			rc = deadline_check(deadline, fault);
+	}
+	if (rc == 0)
+		rc = take_last(questioning, fault);
+	batch_finish(&questioning->before.batch);
+	free(questioning);
 	return rc;
 }
 
@@ -358,13 +439,8 @@ static int gather(struct harvest *harvest, const struct capture_live *live, cons
 		  struct fault *fault)
 {
 	int rc = judge(harvest, live, refusals, fault);
-	for (size_t i = 0; rc == 0 && i < harvest->processes.count; i++) {
-		rc = capture_process(harvest, harvest->processes.at[i], deadline, fault);
-		if (rc < 0)
-			tree_at_process(harvest->processes.at[i], rc, fault);
-		else
-			rc = deadline_check(deadline, fault);
-	}
+	if (rc == 0)
+		rc = capture_processes(harvest, deadline, fault);
 	if (rc == 0)
 		rc = capture_files(harvest, fault);
 	for (const struct kind *const *kind = kinds; rc == 0 && *kind; kind++)
@@ -410,6 +486,7 @@ int capture_begin(struct harvest *harvest, pid_t target, const struct capture_po
 		fault_list_finish(refusals);
 		*harvest = (struct harvest){ .policy = *policy };
 		harvest->policy.losing = policy->lose_in_flight && clock_now_ns() - begin_ns > LOSE_AFTER_NS;
+		harvest->policy.unhurried = last.transient;
 		*ret_frozen_at_ns = clock_now_ns();
 		int rc = freeze_tree(harvest, target, deadline, fault);
 		if (rc == 0)

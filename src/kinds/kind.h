@@ -66,6 +66,7 @@ struct capture_policy {
 	enum tcp_policy tcp; /* --tcp: TCP connections to the outside */
 	bool ends;      /* the program does not run on: it ends, or is stopped */
 	char image_id[33]; /* hexadecimal */
+	bool unhurried; /* this is not the first try: a thread that rests in Cairn's calls is not kept waiting by others' questions */
 	bool losing; /* the same, for what passes by itself: after some tries */
 	pid_t saver, pager; /* Cairn's: no part of the tree, even where their parent is the adopter. The pager loads memory behind it; 0: none */
 	bool filtered;      /* Cairn itself lives under seccomp filters */
