@@ -8,6 +8,7 @@
 #include <sys/mman.h>
 #include <sys/sysmacros.h>
 
+#include "kernel/stream.h"
 #include "kernel/token.h"
 
 /* Names as of 6.18, and "gu" of 6.19. 0: known, and nothing to carry: rights that the permissions repeat (rd wr ex
@@ -217,32 +218,48 @@ bool map_is_aio(const struct map *map)
 	return map->inode && map->deleted && major(map->device) == 0 && !strcmp(map->name, "/[aio]");
 }
 
+struct parsing {
+	struct arena *arena;
+	struct map_list list;
+};
+
+static int take_lines(void *context, const char *lines, struct fault *fault)
+{
+	struct parsing *parsing = context;
+	int rc = 0;
+	for (const char *line = lines; rc == 0 && *line; line = token_next_line(line))
+		rc = line_parse(line, parsing->arena, &parsing->list, fault);
+	return rc;
+}
+
+static int give_list(struct parsing *parsing, int rc, struct map_list *ret_list)
+{
+	if (rc < 0)
+		maps_finish(&parsing->list);
+	else
+		*ret_list = parsing->list;
+	return rc;
+}
+
 int maps_parse(const char *text, struct arena *arena, struct map_list *ret_list, struct fault *fault)
 {
-	struct map_list list = { 0 };
-	int rc = 0;
-	for (const char *line = text; rc == 0 && *line; line = token_next_line(line))
-		rc = line_parse(line, arena, &list, fault);
-	if (rc < 0)
-		maps_finish(&list);
-	else
-		*ret_list = list;
-	return rc;
+	struct parsing parsing = { .arena = arena };
+	return give_list(&parsing, take_lines(&parsing, text, fault), ret_list);
+}
+
+static int read_list(pid_t pid, const char *name, size_t most, struct arena *arena, struct map_list *ret_list, struct fault *fault)
+{
+	struct parsing parsing = { .arena = arena };
+	return give_list(&parsing, proc_stream(pid, name, most, take_lines, &parsing, fault), ret_list);
 }
 
 int maps_read(pid_t pid, enum maps_detail detail, struct arena *arena, struct map_list *ret_list, struct fault *fault)
 {
 	enum { SHORT = 4 << 20 }; /* of some 5,000 mappings: 20 ms */
-	struct text text = { 0 };
 	int rc = -EFBIG;
 	if (detail != MAPS_PLACES)
-		rc = proc_read_up_to(pid, "smaps", detail == MAPS_FLAGS_IF_SHORT ? SHORT : SIZE_MAX, &text, fault);
-	if (rc == -EFBIG)
-		rc = proc_read(pid, "maps", &text, fault);
-	if (rc == 0)
-		rc = maps_parse(text.at, arena, ret_list, fault);
-	text_finish(&text);
-	return rc;
+		rc = read_list(pid, "smaps", detail == MAPS_FLAGS_IF_SHORT ? SHORT : SIZE_MAX, arena, ret_list, fault);
+	return rc == -EFBIG ? read_list(pid, "maps", SIZE_MAX, arena, ret_list, fault) : rc;
 }
 
 void maps_finish(struct map_list *list)

@@ -126,17 +126,12 @@ int proc_fault(pid_t pid, const char *name, int error, struct fault *fault)
 	return path_fault(fault, -vanished_or(pid, -error), path);
 }
 
-int proc_read_up_to(pid_t pid, const char *name, size_t most, struct text *text, struct fault *fault)
+int proc_read(pid_t pid, const char *name, struct text *text, struct fault *fault)
 {
 	char path[PATH_MAX];
 	snprintf(path, sizeof path, "/proc/%d/%s", pid, name);
-	int rc = path_read(path, text, false, most);
+	int rc = path_read(path, text, false, SIZE_MAX);
 	return rc < 0 ? proc_fault(pid, name, -rc, fault) : 0;
-}
-
-int proc_read(pid_t pid, const char *name, struct text *text, struct fault *fault)
-{
-	return proc_read_up_to(pid, name, SIZE_MAX, text, fault);
 }
 
 int proc_read_open(int fd, struct text *text)

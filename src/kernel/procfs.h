@@ -20,8 +20,6 @@ void text_finish(struct text *text);
 
 /* Whole file "/proc/@pid/@name". Faults: FAULT_VANISHED when the process is gone (ENOENT of the directory, ESRCH). */
 int proc_read(pid_t pid, const char *name, struct text *text, struct fault *fault);
-/* -EFBIG when it has more than @most bytes. */
-int proc_read_up_to(pid_t pid, const char *name, size_t most, struct text *text, struct fault *fault);
 /* From an open file that the kernel makes in one piece (fdinfo), by one read(2) less. 0 or a negative errno. */
 int proc_read_open(int fd, struct text *text);
 /* Opens "/proc/@pid/@name" for paths that begin there; some may be passed through by who may not list them. A descriptor, or as proc_read. */
