@@ -81,7 +81,7 @@ void store_settle(struct snapshot_store *store);
 
 /* Has the process of @source, which runs, ended, or is it another program by now, as @rc says? One without an address space may not be looked at without capabilities in the
  * first user namespace (EACCES, kernel/ptrace.c, 6.18). If it has not, the last round says what is wrong. */
-bool has_ended(const struct snapshot_source *source, int rc);
+bool source_has_ended(const struct snapshot_source *source, int rc);
 
 /* slices.c. Small mappings of one process go to one thread, which opens its memory once. Up to ROUND_SLICES of one process into @slices; 0: there are no
  * more, or the round has failed. Thread-safe. */

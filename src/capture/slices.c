@@ -45,7 +45,7 @@ static int next_of_memory(struct round *round, const struct snapshot_source *sou
 		int rc = open_pagemap(round, source->pid);
 		if (rc == 0)
 			rc = pagemap_next(&round->pagemap, round->at, source->end, &start, &round->fault);
-		if (rc < 0 && !has_ended(source, rc))
+		if (rc < 0 && !source_has_ended(source, rc))
 			return rc;
 		start = rc < 0 ? round->at : start;
 	}

@@ -210,7 +210,7 @@ static void forget(struct worker *worker, struct mark mark)
 	worker->shares.count = mark.shares;
 }
 
-bool has_ended(const struct snapshot_source *source, int rc)
+bool source_has_ended(const struct snapshot_source *source, int rc)
 {
 	bool running = source->look == LOOK_PROTECT || source->look == LOOK_WRITTEN;
 	return running && (rc == -ESRCH || rc == -ENOENT || rc == -EACCES);
@@ -233,7 +233,7 @@ static int look_at_memory(struct worker *worker, const struct slice *slice, cons
 	if (look == LOOK_LAST)
 		return rc == -EPERM ? look_through(worker, slice, NULL, LOOK_ALL, fault) : rc;
 	*vec_add(&worker->spoiled) = (struct page_range){ slice->start, slice->end };
-	return rc == -EPERM || has_ended(source, rc) ? 0 : rc;
+	return rc == -EPERM || source_has_ended(source, rc) ? 0 : rc;
 }
 
 static int look_at_contents(struct worker *worker, const struct slice *slice, struct fault *fault)

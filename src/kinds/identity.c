@@ -5,9 +5,11 @@
 #include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/fd.h"
@@ -179,4 +181,65 @@ int identity_make_deleted(const char *path, const Cairn__FileIdentity *identity,
 	}
 	*ret_fd = fd;
 	return 0;
+}
+
+/* Those of file-hierarchy(7). */
+static const char *const passing_places[] = { "/tmp/", "/var/tmp/", "/run/", "/dev/shm/" };
+
+/* What of @path comes behind such a place, NULL: it lies in none. */
+static const char *within_place(const char *path)
+{
+	for (size_t i = 0; i < sizeof passing_places / sizeof *passing_places; i++)
+		if (!strncmp(path, passing_places[i], strlen(passing_places[i])))
+			return path + strlen(passing_places[i]);
+	return NULL;
+}
+
+bool identity_in_passing_place(const char *path)
+{
+	return within_place(path) != NULL;
+}
+
+/* The directory of @path, if it lies in a place for temporary files itself: in there nobody can put another in its stead. */
+static bool passing_directory(const char *path, char directory[PATH_MAX])
+{
+	const char *within = within_place(path), *slash = within ? strchr(within, '/') : NULL;
+	if (!slash || strchr(slash + 1, '/') || strlen(path) >= PATH_MAX)
+		return false;
+	snprintf(directory, PATH_MAX, "%.*s", (int)(slash - path), path);
+	return true;
+}
+
+Cairn__FileIdentity *identity_of_directory(struct harvest *harvest, const char *path)
+{
+	char directory[PATH_MAX];
+	struct stat stat_;
+	return passing_directory(path, directory) && lstat(directory, &stat_) == 0 && S_ISDIR(stat_.st_mode) ?
+		identity_capture(harvest, -1, &stat_) : NULL;
+}
+
+bool identity_may_make_directory(const char *path)
+{
+	char directory[PATH_MAX];
+	struct stat now;
+	return passing_directory(path, directory) && lstat(directory, &now) < 0 && errno == ENOENT;
+}
+
+/* The janitor may call this: nothing is allocated. */
+static void unmake_directory(uint64_t path)
+{
+	char directory[PATH_MAX];
+	if (passing_directory((const char *)(uintptr_t)path, directory))
+		rmdir(directory);
+}
+
+void identity_make_directory(struct workshop *workshop, const char *path, const Cairn__FileIdentity *identity)
+{
+	char directory[PATH_MAX];
+	if (!passing_directory(path, directory) || mkdir(directory, 0700) < 0)
+		return;
+	workshop_on_failure(workshop, unmake_directory, (uint64_t)(uintptr_t)path);
+	if (lchown(directory, identity->uid, identity->gid) < 0 || chmod(directory, identity->mode & 07777) < 0) {
+		/* An ordinary user's own: the owner is right already. */
+	}
 }

@@ -20,3 +20,11 @@ char *identity_other_name(struct arena *arena, const char *lost, uint64_t device
 char *identity_deleted_name(const char *path, const char *what, uint32_t number);
 /* A nameless file to hold the contents of a deleted one: on the same file system as @path where possible. */
 int identity_make_deleted(const char *path, const Cairn__FileIdentity *identity, int *ret_fd, struct fault *fault);
+
+/* Is @path in a place for temporary files (/tmp, /var/tmp, /run, /dev/shm)? The next boot may have none of it, and its maker removes it at its end. */
+bool identity_in_passing_place(const char *path);
+/* A directory of such a place's own that @path lies in, to be made again where it is missing; NULL: @path is in no such directory. */
+Cairn__FileIdentity *identity_of_directory(struct harvest *harvest, const char *path);
+bool identity_may_make_directory(const char *path);
+/* It goes again if the restore fails: @path is the record's. Where it cannot be made, what is to be made in it says so. */
+void identity_make_directory(struct workshop *workshop, const char *path, const Cairn__FileIdentity *identity);

@@ -5,6 +5,7 @@ import os
 import pathlib
 import socket
 import sys
+import tempfile
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 from cairn_test import (FAILED, OK, PYTHON, TIMEOUT, Skip, UNSUPPORTED, cairn, check, equal, fault_line, main, need_cairn, need_root, start, test,
@@ -68,6 +69,41 @@ def outside_refused():
     program.path("go").touch()
     program.succeed()
     check("got still there!" in program.text(), "wrong output", program.text())
+
+
+TIDY = r'''
+import os, socket, sys, time
+PACE = 0.005
+server = socket.socket(socket.AF_UNIX)
+server.bind(sys.argv[1])
+server.listen()
+directory = os.path.dirname(sys.argv[1])
+print("listens", flush=True)
+while not os.path.exists("go"):
+    time.sleep(PACE)
+client = socket.socket(socket.AF_UNIX)
+client.connect(sys.argv[1])
+print("reached, mode %o" % os.stat(directory).st_mode, flush=True)
+os.unlink(sys.argv[1])
+os.rmdir(directory)
+'''
+
+
+@test("a socket in a directory in /tmp that its program removes at its end (ssh-agent) has it again after the next restore", quick=True)
+def tidy():
+    need_cairn()
+    directory = pathlib.Path(tempfile.mkdtemp(dir="/tmp", prefix="cairn-test-tidy-"))
+    directory.chmod(0o710)
+    write("tidy.py", TIDY)
+    program = start([PYTHON, "tidy.py", directory / "socket"])
+    program.wait_text("listens")
+    program.checkpoint()
+    for count in (1, 2, 3):
+        program.path("go").touch()
+        program.restore("--file-changed", "ignore")
+        program.succeed()
+        equal(program.text().count("reached, mode 40710"), count, "how often it was reached")
+        check(not directory.exists(), "its directory is left")
 
 
 COMING = r'''

@@ -17,13 +17,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <linux/magic.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
@@ -50,22 +48,10 @@ bool saved_file_is_memory(const char *path, int fd)
 	return !strncmp(path, directory, sizeof directory - 1) && !strchr(path + sizeof directory - 1, '/') && fstatfs(fd, &fs) == 0 && fs.f_type == TMPFS_MAGIC;
 }
 
-/* Those of file-hierarchy(7). */
-static const char *const passing_places[] = { "/tmp/", "/var/tmp/", "/run/", "/dev/shm/" };
-
-/* What of @path comes behind such a place, NULL: it lies in none. */
-static const char *within_place(const char *path)
-{
-	for (size_t i = 0; i < sizeof passing_places / sizeof *passing_places; i++)
-		if (!strncmp(path, passing_places[i], strlen(passing_places[i])))
-			return path + strlen(passing_places[i]);
-	return NULL;
-}
-
 bool saved_file_is_passing(const char *path, const struct stat *stat)
 {
 	enum { MOST_BYTES = 1 << 20 };
-	return S_ISREG(stat->st_mode) && stat->st_size <= MOST_BYTES && within_place(path);
+	return S_ISREG(stat->st_mode) && stat->st_size <= MOST_BYTES && identity_in_passing_place(path);
 }
 
 /* Not by opening it: whoever watches it would be told, at each try. A process that is just ending, or in the middle of exec, has links in /proc that an ordinary user may
@@ -115,6 +101,7 @@ int saved_file_capture(struct harvest *harvest, const char *link, const char *pa
 	message->identity = identity_capture(harvest, -1, &stat_);
 	message->memory = saved_file_is_memory(path, fd);
 	message->passing = mapped && saved_file_is_passing(path, &stat_);
+	message->directory = message->passing ? identity_of_directory(harvest, path) : NULL;
 	harvest_contents(harvest, id, fd_steal(&fd), (uint64_t)stat_.st_size);
 	harvest_add(harvest, &kind_saved_file, &message->base);
 	return 0;
@@ -132,35 +119,6 @@ static int check(const ProtobufCMessage *base, struct fault *fault)
 static void unmake(uint64_t what)
 {
 	unlink((const char *)(uintptr_t)what);
-}
-
-/* The directory of @path, if it lies in a place for temporary files itself: in there nobody can put another in its stead. */
-static bool passing_directory(const char *path, char directory[PATH_MAX])
-{
-	const char *within = within_place(path), *slash = within ? strchr(within, '/') : NULL;
-	if (!slash || strchr(slash + 1, '/'))
-		return false;
-	snprintf(directory, PATH_MAX, "%.*s", (int)(slash - path), path);
-	return true;
-}
-
-/* The janitor may call this: nothing is allocated. */
-static void unmake_directory(uint64_t path)
-{
-	char directory[PATH_MAX];
-	if (passing_directory((const char *)(uintptr_t)path, directory))
-		rmdir(directory);
-}
-
-static void make_directory(struct workshop *workshop, const Cairn__SavedFile *message)
-{
-	char directory[PATH_MAX];
-	if (!message->passing || !passing_directory(message->path, directory) || mkdir(directory, 0755) < 0)
-		return;
-	workshop_on_failure(workshop, unmake_directory, (uint64_t)(uintptr_t)message->path);
-	if (lchown(directory, message->identity->uid, message->identity->gid) < 0) {
-		/* An ordinary user's own: the owner is right already. */
-	}
 }
 
 /* With its size, as mappings of it are locked and filled before it is written to. It is no more if the restore fails. */
@@ -188,7 +146,8 @@ static int open_target(struct workshop *workshop, const Cairn__SavedFile *messag
 	struct stat now;
 	int fd = open(message->path, flags);
 	if (fd < 0 && errno == ENOENT) {
-		make_directory(workshop, message);
+		if (message->directory)
+			identity_make_directory(workshop, message->path, message->directory);
 		fd = make_target(workshop, message, flags);
 	}
 	if (fd < 0 && errno == ELOOP)

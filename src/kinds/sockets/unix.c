@@ -23,6 +23,7 @@
 
 #include "base/fd.h"
 #include "base/log.h"
+#include "kinds/identity.h"
 #include "kinds/sockets/message.h"
 #include "kinds/table.h"
 
@@ -370,6 +371,7 @@ static void capture_name(struct harvest *harvest, const struct frozen_file *file
 	message->mode = stat.st_mode & 07777;
 	message->file_uid = stat.st_uid;
 	message->file_gid = stat.st_gid;
+	message->directory = identity_of_directory(harvest, path);
 }
 
 static void capture_outside(struct harvest *harvest, const struct frozen_file *file, uint32_t peer, Cairn__UnixSocket *message)

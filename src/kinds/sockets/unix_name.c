@@ -67,7 +67,7 @@ int unix_check_path(const Cairn__UnixSocket *message, struct fault *fault)
 				 message->path);
 	char *slash = strrchr(directory, '/');
 	slash[slash == directory] = 0;
-	if (access(directory, W_OK | X_OK) < 0)
+	if (access(directory, W_OK | X_OK) < 0 && !(message->directory && identity_may_make_directory(message->path)))
 		return fault_set(fault, errno == EACCES ? FAULT_PERMISSION : FAULT_FAILED, errno,
 				 "%s: no socket can be made in %s: %s; try to make that directory, or --map-path", message->path,
 				 directory, strerror(errno));
@@ -125,6 +125,8 @@ static int bind_path(struct workshop *workshop, const Cairn__UnixSocket *message
 	if (rc < 0)
 		return rc;
 	split_path(message, directory, sizeof directory, &name);
+	if (message->directory)
+		identity_make_directory(workshop, message->path, message->directory);
 	rc = is_relative(message) ? bind_in(directory, name, fd) : bind_in(NULL, message->path, fd);
 	if (rc < 0)
 		return fault_set(fault, fault_class_of(-rc), -rc, "bind %s: %s", message->path, strerror(-rc));
