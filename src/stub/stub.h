@@ -4,7 +4,7 @@
  * struct stub_call, makes each system call, stores the result, and stops at the first error that the call
  * does not allow. It is position-independent, needs no stack, and is copied as bytes.
  *
- * In a frozen program it ends in a rest of half a second, in which a living Cairn stops it (and after the call that maps the
+ * In a frozen program it ends in a rest of half a second (or some more), in which a living Cairn stops it (and after the call that maps the
  * area, from whose entry it goes to an interrupt stop); if Cairn died, the program walks on into stub_home, which takes away what was borrowed, reloads every
  * register from struct stub_home_data and continues where the program was. In a newborn it ends in a trap.
  *

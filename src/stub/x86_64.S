@@ -59,11 +59,10 @@ stub_gone:
 stub_trap:
 	int3
 
-/* select(2) on nothing for half a second; its timeval is the end of the area. No restart block is touched. */
+/* select(2) on nothing for half a second; its timeval is the end of the area, where Cairn may have written whole seconds. No restart block is touched. */
 stub_rest:
 	movq	d_area_size(%rip), %r8
 	leaq	-16(%r15,%r8), %r8
-	movq	$0, (%r8)
 	movq	$500000, 8(%r8)
 	xorl	%edi, %edi
 	xorl	%esi, %esi

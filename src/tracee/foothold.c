@@ -553,8 +553,8 @@ static int run_frozen(void *context, uint64_t first, uint64_t end, struct fault 
 	struct registers registers = run->guest->home;
 	registers_enter(&registers, at(run->foothold, stub_batch));
 	registers_batch(&registers, first, end, at(run->foothold, stub_rest), run->foothold->area);
-	const uint64_t not_yet = 0;
-	int rc = memory_write(run->guest->tid, rest_marker(run->foothold), &not_yet, sizeof not_yet, fault);
+	const uint64_t rest[2] = { run->foothold->rest_s, 0 };
+	int rc = memory_write(run->guest->tid, rest_marker(run->foothold) - sizeof *rest, rest, sizeof rest, fault);
 	if (rc < 0)
 		return rc;
 	run->guest->standing = false;

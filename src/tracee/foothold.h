@@ -27,6 +27,7 @@ struct foothold {
 	bool window;
 	const struct deadline *deadline; /* bounds each call; NULL: threads are waited for as long as they take */
 	int memory; /* one more than a descriptor of its /proc/PID/mem, from the first that enters to the last that leaves; 0: none */
+	unsigned rest_s;       /* by how many seconds a thread rests longer than half a second, before it goes on without Cairn: while it must not */
 	uint64_t grace_until_ns; /* before which no deadline counts: on the way home */
 };
 

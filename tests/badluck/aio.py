@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 """Asynchronous I/O (io_setup) that is at work, or that cannot be made again, and what a Cairn that dies in the middle leaves of it."""
+import os
 import pathlib
 import re
 import signal
@@ -9,10 +10,11 @@ import sys
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-from cairn_test import (BUILD, CAIRN, FAILED, LONG, PYTHON, TIMEOUT, UNSUPPORTED, Failure, Skip, cairn, check, fault_line, main, need, need_cairn, need_root, start, test, tree_of,
+from cairn_test import (BUILD, CAIRN, FAILED, LONG, PYTHON, TIMEOUT, UNSUPPORTED, Failure, Skip, cairn, check, children_of, fault_line, main, need, need_cairn, need_root, start, test, tree_of,
                         unharmed, until, write)
 
 PROGRAM = BUILD / "tests" / "badluck" / "aio_at_work"
+ONE_TRY = 60  # ptrace calls, and a few more, by which a program is frozen and asked
 STEPS = 300 if LONG else 40
 
 HEAD = r'''
@@ -245,13 +247,72 @@ def killed_both():
         return subprocess.run([*save, *inject, *command], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=100).returncode
     check(traced() == 0, "the save that nothing happens to")
     calls = len(re.findall(r"ptrace\(", pathlib.Path("trace").read_text()))
-    for number in range(1, calls + 1, 1 if LONG else 2):
+    for number in range(1, calls + 1, 1 if LONG else 3):
         # The end of the deputy is Cairn's.
         status = traced("-e", f"inject=ptrace:signal=SIGKILL:when={number}")
         try:
             goes_on(program)
         except Failure as failure:
             raise Failure(f"killed at ptrace call {number} of {calls} (status {status}): {failure}") from None
+    end(program)
+
+
+def killed_at_each(mode, *options):
+    """Cairn alone, while its deputy stands before each of its ptrace calls."""
+    need("strace")
+    program = begin(mode)
+    command = [CAIRN, "checkpoint", *options, str(program.pid), "-o", "image.cairn"]
+
+    def traced(*inject):
+        pathlib.Path("trace").write_text("")
+        return subprocess.Popen(["strace", "-f", "-qq", "-o", "trace", "-e", "trace=ptrace", *inject, *command], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def calls():
+        return pathlib.Path("trace").read_text().count(" ptrace(")
+    traced().wait(60)
+    for number in range(1, min(calls(), ONE_TRY) + 1, 1 if LONG else 3):
+        saving = traced("-e", f"inject=ptrace:delay_enter=30000:when={number}")
+        until(lambda number=number, saving=saving: calls() >= number or saving.poll() is not None, "the call")
+        for child in children_of(saving.pid):
+            os.kill(child, signal.SIGKILL)
+        saving.wait(60)
+        try:
+            goes_on(program)
+        except Failure as failure:
+            raise Failure(f"killed at ptrace call {number}: {failure}") from None
+    program.path("release").touch()
+    end(program)
+
+
+@test("SIGKILL of cairn before each step of its deputy leaves asynchronous I/O with nothing under way as it was", timeout=600)
+def killed_before_still():
+    killed_at_each("still", "--no-live")
+
+
+@test("SIGKILL of cairn before each step of its deputy leaves asynchronous I/O with a request under way as it was", timeout=600)
+def killed_before_stuck():
+    killed_at_each("stuck", "--no-live", "--timeout", "0.5")
+
+
+@test("a Cairn that sleeps for longer than a thread rests, at any call, leaves asynchronous I/O with a request under way as it was", timeout=600)
+def late_stuck():
+    need("strace")
+    program = begin("stuck")
+    command = [CAIRN, "checkpoint", "--no-live", "--timeout", "0.5", str(program.pid), "-o", "image.cairn"]
+
+    def traced(*inject):
+        subprocess.run(["strace", "-f", "-qq", "-o", "trace", "-e", "trace=ptrace", *inject, *command], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                       timeout=100)
+        return pathlib.Path("trace").read_text().count(" ptrace(")
+    calls = min(traced(), ONE_TRY)
+    check(calls == ONE_TRY, "it was not tried")
+    for number in range(1, calls + 1, 1 if LONG else 4):
+        traced("-e", f"inject=ptrace:delay_enter=700000:when={number}")
+        try:
+            goes_on(program)
+        except Failure as failure:
+            raise Failure(f"late at ptrace call {number} of {calls}: {failure}") from None
+    program.path("release").touch()
     end(program)
 
 
@@ -268,7 +329,7 @@ def failing(mode, *options):
     for call in ("process_vm_readv", "process_vm_writev"):
         status, text = traced(call)
         check(status in (0, TIMEOUT), "the save in which nothing fails", text)
-        count = pathlib.Path("trace").read_text().count(call + "(")
+        count = min(pathlib.Path("trace").read_text().count(call + "("), 2 * ONE_TRY)
         for number in range(1, count + 1, 1 if LONG else 1 + count // 40):
             status, text = traced(call, "-e", f"inject={call}:error=ENOMEM:when={number}")
             try:
@@ -290,7 +351,7 @@ def failing_still():
 def failing_stuck():
     pathlib.Path("stuck").mkdir(exist_ok=True)
     pathlib.Path("stuck/restored").touch()
-    failing("stuck", "--timeout", "0.05")
+    failing("stuck", "--timeout", "0.5")
 
 
 @test("a save that fails because Cairn cannot read or write memory does not disturb a program that does asynchronous I/O all the time", timeout=900)

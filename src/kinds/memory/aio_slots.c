@@ -39,6 +39,7 @@ enum {
 	UNREAD_IN_GROUP = 1024,
 	LOOP_CALLS = 8,
 	MOST_FAILURES = 20, /* of Cairn's own calls while it puts things back */
+	REST_S = 5,        /* how late Cairn may come to that */
 };
 #define PATIENCE_NS UINT64_C(20000000) /* how long requests are waited for while the program stands still */
 
@@ -580,14 +581,10 @@ static int mend(struct count *count, bool is_busy, struct fault *fault)
 	return rc == 0 && left ? say_busy(count, left, fault) : rc;
 }
 
-static int count_open(struct count *count, struct fault *fault)
+static int count_looked_at(struct count *count, struct fault *fault)
 {
 	enum outcome outcome = OUTCOME_IDLE;
-	int rc = look(count, fault);
-	/* Full of events that were not read, it has no room for a request. */
-	if (rc < 0 || count->unread >= count->usable)
-		return rc;
-	rc = count_quickly(count, &outcome, fault);
+	int rc = count_quickly(count, &outcome, fault);
 	if (rc == 0 && outcome != OUTCOME_IDLE)
 		return mend(count, outcome == OUTCOME_BUSY, fault);
 	/* More of them than the calls had room for, also if they were made and their end was not seen. */
@@ -595,6 +592,19 @@ static int count_open(struct count *count, struct fault *fault)
 	if (rc == 0 && put == 0)
 		rc = put_rest_back(count, 0, fault);
 	return rc < 0 ? rc : put;
+}
+
+static int count_open(struct count *count, struct fault *fault)
+{
+	struct foothold *foothold = &count->thread->process->space->foothold;
+	int rc = look(count, fault);
+	/* Full of events that were not read, it has no room for a request. */
+	if (rc < 0 || count->unread >= count->usable)
+		return rc;
+	foothold->rest_s = REST_S;
+	rc = count_looked_at(count, fault);
+	foothold->rest_s = 0;
+	return rc;
 }
 
 static int run(void *thread, struct batch *batch, struct fault *fault)
