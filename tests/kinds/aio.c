@@ -2,6 +2,8 @@
 /* variant plain: contexts of asynchronous I/O go on where they were, with events that were not read, and lose no slot */
 /* variant odd: contexts of asynchronous I/O whose rings were moved, protected, filled with events, or made after one that is gone */
 /* variant waiting: a thread that waits in io_getevents waits on, and gets what is done after a restore */
+/* variant shared: a context of asynchronous I/O is that of all processes that share the memory */
+/* variant confined: a context of asynchronous I/O whose slots are kept by processors where the thread does not run, which stays where it runs */
 /* variant many: a hundred small contexts of asynchronous I/O, and one with a large ring */
 #include "probe.h"
 
@@ -215,6 +217,64 @@ static void wait_in_vain(void)
 	work(shared, 11);
 }
 
+static int ends[2];
+
+static int other_process(void *unused)
+{
+	char byte;
+	(void)unused;
+	return read(ends[0], &byte, 1) == 1 && submit(shared, ready, 31) == 1 ? 35 : 1;
+}
+
+static void share(void)
+{
+	static char stack[65536] __attribute__((aligned(16)));
+	int status = 0;
+	shared = set_up(9);
+	work(shared, 140);
+	PROBE(pipe(ends));
+	pid_t child = PROBE(clone(other_process, stack + sizeof stack, CLONE_VM | SIGCHLD, NULL));
+	const struct place place = look(shared);
+
+	probe_save();
+
+	same(&place);
+	PROBE_SAME(write(ends[1], "x", 1), 1, "write to the other process");
+	PROBE_SAME(waitpid(child, &status, 0), child, "the other process");
+	PROBE_SAME(WEXITSTATUS(status), 35, "what it could do");
+	PROBE_SAME(take(shared).data, 31, "event of the other process's request");
+	work(shared, 200);
+}
+
+static void confine(void)
+{
+	cpu_set_t all, one, now;
+	int last = 0;
+	aio_context_t context = set_up(60);
+	PROBE(sched_getaffinity(0, sizeof all, &all));
+	const long slots = count_slots(context);
+	CPU_ZERO(&one);
+	/* Each processor keeps some. */
+	for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
+		if (CPU_ISSET(cpu, &all)) {
+			CPU_ZERO(&one);
+			CPU_SET(cpu, &one);
+			PROBE(sched_setaffinity(0, sizeof one, &one));
+			work(context, 3);
+			last = cpu;
+		}
+	const struct place place = look(context);
+
+	probe_save();
+
+	PROBE(sched_getaffinity(0, sizeof now, &now));
+	PROBE_TRUE(CPU_COUNT(&now) == 1 && CPU_ISSET(last, &now), "where it may run");
+	same(&place);
+	PROBE(sched_setaffinity(0, sizeof all, &all));
+	PROBE_SAME(count_slots(context), slots, "slots");
+	work(context, 200);
+}
+
 static void many(void)
 {
 	enum { MANY = 100, LARGE = 5000 };
@@ -250,6 +310,10 @@ int main(int argc, char **argv)
 		odd();
 	else if (!strcmp(variant, "waiting"))
 		wait_in_vain();
+	else if (!strcmp(variant, "shared"))
+		share();
+	else if (!strcmp(variant, "confined"))
+		confine();
 	else if (!strcmp(variant, "many"))
 		many();
 	else

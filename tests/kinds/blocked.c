@@ -11,12 +11,14 @@
 /* variant epoll_wait: epoll_wait waits what was left */
 /* variant sigtimedwait: sigtimedwait waits what was left */
 /* variant semtimedop: semtimedop waits what was left, or SysV semaphores are refused */
+/* variant io_getevents: io_getevents waits what was left */
 /* variant read: a read of an empty pipe goes on, and gets what a child writes later */
 /* variant wait4: wait4 goes on, and gets the child that ends later */
 /* variant pause: pause goes on until a signal comes */
 /* variant sigsuspend: sigsuspend goes on until a signal comes, and puts back the mask */
 #include "probe.h"
 
+#include <linux/aio_abi.h>
 #include <linux/futex.h>
 #include <poll.h>
 #include <signal.h>
@@ -128,6 +130,13 @@ static void call(const char *variant)
 		since = begin();
 		end(since, semtimedop(id, &operation, 1, &length), -1, EAGAIN);
 		semctl(id, 0, IPC_RMID);
+	} else if (!strcmp(variant, "io_getevents")) {
+		struct io_event event;
+		aio_context_t context = 0;
+		if (syscall(SYS_io_setup, 1, &context))
+			probe_skip("io_setup: %s", strerror(errno));
+		since = begin();
+		end(since, syscall(SYS_io_getevents, context, 1, 1, &event, &left), 0, 0);
 	} else if (!strcmp(variant, "read")) {
 		char bytes[16];
 		pid_t child = later(pipe_fds[1], 0);
