@@ -332,9 +332,14 @@ static uint64_t expect_copies(const struct save *save, uint64_t left_pages)
 static void expect_progress(struct save *save)
 {
 	const struct harvest *survey = &save->survey;
-	for (size_t i = 0; i < survey->spaces.count; i++)
-		for (size_t m = 0; m < survey->spaces.at[i]->maps.maps.count; m++)
-			progress_expect(&save->progress, survey->spaces.at[i]->maps.maps.at[m].anonymous);
+	for (size_t i = 0; i < survey->spaces.count; i++) {
+		const struct frozen_space *space = survey->spaces.at[i];
+		uint64_t bytes = 0;
+		for (size_t m = 0; m < space->maps.maps.count; m++)
+			bytes += space->maps.maps.at[m].anonymous;
+		/* Of many processes smaps has not been read yet. */
+		progress_expect(&save->progress, bytes ? bytes : space->process->status.anonymous_kb * 1024);
+	}
 }
 
 /* What has been tracked since the parent need not be looked at again. */

@@ -362,7 +362,8 @@ static size_t meet_next(struct harvest *harvest, size_t first)
 int tree_survey_spaces(struct harvest *harvest, pid_t root, enum maps_detail detail, struct fault *fault)
 {
 	struct pid_list adopted = { 0 };
-	const struct survey survey = { tree_add_process(harvest, root, NULL), detail };
+	enum { MANY = 100 }; /* of which smaps takes as long as that of one with very many mappings */
+	struct survey survey = { tree_add_process(harvest, root, NULL), detail };
 	int rc = 0;
 	if (harvest->policy.adopter && proc_children(harvest->policy.adopter, &adopted, NULL) == 0)
 		for (size_t i = 0; i < adopted.pids.count; i++)
@@ -370,6 +371,8 @@ int tree_survey_spaces(struct harvest *harvest, pid_t root, enum maps_detail det
 				tree_add_process(harvest, adopted.pids.at[i], NULL);
 	vec_finish(&adopted.pids);
 	for (size_t first = 0; rc == 0 && first < harvest->processes.count;) {
+		if (detail == MAPS_FLAGS_IF_SHORT && harvest->processes.count > MANY)
+			survey.detail = MAPS_PLACES;
 		rc = tree_work(harvest, first, survey_process, &survey, fault);
 		first = meet_next(harvest, first);
 	}

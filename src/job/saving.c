@@ -213,7 +213,7 @@ void saving_done(struct init *init)
 		init->saves++;
 		init->saved_at = (double)now.tv_sec + (double)now.tv_nsec / 1e9;
 		init->saved_last = saving.ends;
-	} else if (!done && saving.client < 0 && !saving.asker.pid) {
+	} else if (!done && saving.client < 0 && !saving.asker.pid && !init->ended) { /* one that came to its end meanwhile needs none */
 		saving_failed(init, answer);
 	}
 	if (saving.asker.pid)

@@ -6,12 +6,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/capability.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "kernel/features.h"
 #include "kernel/token.h"
 
 void text_finish(struct text *text)
@@ -301,19 +303,39 @@ static int children_parse(const char *text, struct pid_list *list, struct fault 
 }
 
 /* Kernels without CONFIG_PROC_CHILDREN: all processes are asked for their parent. */
+static void children_among(pid_t pid, const struct pid_list *all, struct pid_list *list)
+{
+	for (size_t i = 0; i < all->pids.count; i++) {
+		struct proc_stat stat;
+		if (proc_stat_read(all->pids.at[i], 0, &stat, NULL) == 0 && stat.parent == pid)
+			*vec_add(&list->pids) = all->pids.at[i];
+	}
+}
+
 static int children_by_parent(pid_t pid, struct pid_list *list, struct fault *fault)
 {
 	struct pid_list all = { 0 };
 	int rc = numbers_read("/proc", &all);
 	if (rc < 0)
 		return path_fault(fault, -rc, "/proc");
-	for (size_t i = 0; i < all.pids.count; i++) {
-		struct proc_stat stat;
-		if (proc_stat_read(all.pids.at[i], 0, &stat, NULL) == 0 && stat.parent == pid)
-			*vec_add(&list->pids) = all.pids.at[i];
-	}
+	children_among(pid, &all, list);
 	vec_finish(&all.pids);
 	return 0;
+}
+
+/* Of many threads each has a list of its own, and to read it takes half as long as to ask a process for its parent. But a /proc that was mounted with hidepid lists
+ * only processes that Cairn may trace. */
+static bool is_sooner_by_parent(pid_t pid, size_t threads, struct pid_list *list)
+{
+	enum { MANY = 256, TIMES = 3 };
+	struct pid_list all = { 0 };
+	if (threads < MANY || !feature_capability(CAP_SYS_PTRACE) || numbers_read("/proc", &all) < 0)
+		return false;
+	bool few = all.pids.count * TIMES < threads;
+	if (few)
+		children_among(pid, &all, list);
+	vec_finish(&all.pids);
+	return few;
 }
 
 /* 1 when the kernel has no such file. @directory: /proc/@pid/task, or AT_FDCWD. A thread that ended meanwhile left its children to another thread; that is
@@ -340,6 +362,11 @@ int proc_children_of(pid_t pid, const pid_t *threads, size_t count, struct pid_l
 {
 	struct pid_list list = { 0 };
 	struct text text = { 0 };
+	if (is_sooner_by_parent(pid, count, &list)) {
+		list_sort(&list);
+		*ret_list = list;
+		return 0;
+	}
 	_close_ int directory = count > 1 ? proc_open_directory(pid, "task", false, fault) : AT_FDCWD;
 	int rc = count > 1 && directory < 0 ? directory : 0;
 	for (size_t i = 0; rc == 0 && i < count; i++)

@@ -72,6 +72,7 @@ struct proc_status {
 	bool no_new_privs;
 	uint32_t seccomp, seccomp_filters;
 	uint32_t threads;
+	uint64_t anonymous_kb; /* memory of its own that is there */
 	bool thp_enabled;
 	uint64_t voluntary_switches; /* of this thread: how often it went to sleep, or stopped */
 	uint64_t untag_mask; /* bits of an address that count; all where the kernel does not say */

@@ -7,7 +7,7 @@
 #include "kernel/procfs.h"
 #include "kernel/token.h"
 
-enum line_type { LINE_STATE, LINE_DECIMAL, LINE_OCTAL, LINE_HEX, LINE_BOOL, LINE_IDS, LINE_GROUPS, LINE_NSPID };
+enum line_type { LINE_STATE, LINE_DECIMAL, LINE_OCTAL, LINE_HEX, LINE_BOOL, LINE_IDS, LINE_GROUPS, LINE_NSPID, LINE_SIZE };
 
 /* Keys that are taken, in the order of the file. A key that is not there leaves the value that proc_status_parse starts with. */
 static const struct line_rule {
@@ -25,6 +25,7 @@ static const struct line_rule {
 	RULE("Gid", LINE_IDS, gid),
 	RULE("Groups", LINE_GROUPS, groups),
 	RULE("NSpid", LINE_NSPID, ns_pid),
+	RULE("RssAnon", LINE_SIZE, anonymous_kb),
 	RULE("THP_enabled", LINE_BOOL, thp_enabled),
 	RULE("untag_mask", LINE_HEX, untag_mask),
 	RULE("Threads", LINE_DECIMAL, threads),
@@ -60,6 +61,12 @@ static bool number_take(const char *at, const struct line_rule *rule, unsigned i
 	uint32_t narrow = (uint32_t)value;
 	memcpy(place, &narrow, sizeof narrow);
 	return value <= UINT32_MAX;
+}
+
+/* "     132 kB" */
+static bool size_take(const char *at, uint64_t *place)
+{
+	return token_number(&at, 10, place) && token_word(&at, " kB") && token_at_end(at);
 }
 
 static bool bool_take(const char *at, bool *place)
@@ -128,6 +135,8 @@ static bool line_take(const char *at, const struct line_rule *rule, struct arena
 		return ids_take(at, place);
 	case LINE_GROUPS:
 		return groups_take(at, arena, status);
+	case LINE_SIZE:
+		return size_take(at, place);
 	case LINE_NSPID:
 		return ns_pid_take(at, status);
 	}

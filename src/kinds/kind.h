@@ -338,6 +338,11 @@ struct workshop {
 	uint32_t file_space;  /* ids below this */
 	struct newborn_flight flight;
 	struct workshop_seat seat;
+	struct {
+		bool is_known;
+		struct proc_status status;
+		struct arena arena; /* of its groups */
+	} own; /* Cairn's credentials, which no restore changes */
 	VEC(struct scoped_end) at_births, at_end;
 	char image_id[33];    /* hexadecimal */
 	bool close_connections; /* --tcp close */
@@ -347,6 +352,8 @@ struct workshop {
 /* The record of an open file, NULL: there is none, or it is of another kind. */
 const ProtobufCMessage *workshop_file(const struct workshop *workshop, uint32_t id,
 				      const ProtobufCMessageDescriptor *descriptor);
+/* What /proc says of Cairn itself, read once. */
+int workshop_own_status(struct workshop *workshop, const struct proc_status **ret_status, struct fault *fault);
 /* What was called before the first process is born, in reverse order, and what ends with the workshop. */
 void workshop_births(struct workshop *workshop);
 /* Would a newborn inherit something else than the default action of @signal from Cairn? */

@@ -151,8 +151,17 @@ void workshop_births(struct workshop *workshop)
 	}
 }
 
+int workshop_own_status(struct workshop *workshop, const struct proc_status **ret_status, struct fault *fault)
+{
+	int rc = workshop->own.is_known ? 0 : proc_status_read(getpid(), 0, &workshop->own.arena, &workshop->own.status, fault);
+	workshop->own.is_known = rc == 0;
+	*ret_status = &workshop->own.status;
+	return rc;
+}
+
 void workshop_finish(struct workshop *workshop)
 {
+	arena_finish(&workshop->own.arena);
 	vec_finish(&workshop->numbers);
 	workshop_births(workshop);
 	while (workshop->at_end.count) {

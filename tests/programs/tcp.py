@@ -610,6 +610,39 @@ def left_behind():
     cairn("check", "--repair", status=OK)
 
 
+ORPHAN = """
+import os, socket, time
+PACE = 0.005
+server = socket.socket()
+server.bind(("127.0.0.1", 0))
+server.listen()
+client = socket.create_connection(server.getsockname())
+server.accept()[0].close()
+print("closed", client.recv(1), flush=True)
+while not os.path.exists("go"):
+    time.sleep(PACE)
+client.close()
+again = socket.create_connection(server.getsockname())
+other, _ = server.accept()
+other.sendall(b"hello")
+print("again", again.recv(5), flush=True)
+"""
+
+
+@test("a port without SO_REUSEADDR on which a connection was closed that its peer had not closed yet is had again at once")
+def orphan():
+    own_network()
+    write("orphan.py", ORPHAN)
+    program = start([PYTHON, "orphan.py"])
+    program.wait_text("closed b''")
+    for _ in range(3):
+        program.checkpoint()
+        program.restore()
+    program.path("go").touch()
+    program.succeed()
+    check("again b'hello'" in program.text(), "wrong output", program.text())
+
+
 @test("cairn check --repair ends what keeps the peers of an image quiet", quick=True)
 def repaired():
     program, peer = connected()

@@ -54,6 +54,17 @@ bool saved_file_is_passing(const char *path, const struct stat *stat)
 	return S_ISREG(stat->st_mode) && stat->st_size <= MOST_BYTES && identity_in_passing_place(path);
 }
 
+/* Not by opening it: whoever watches it would be told, at each try. A process that is just ending, or in the middle of exec, has links in /proc that an ordinary user may
+ * not follow, and may not read either (fs/proc/base.c task_dump_owner): that says nothing of the file. */
+static bool may_be_read(const char *link)
+{
+	char target;
+	for (int tries = 0; tries < 2; tries++)
+		if (faccessat(AT_FDCWD, link, R_OK, AT_EACCESS) == 0 || (errno != EACCES && errno != EPERM) || readlink(link, &target, 1) < 0)
+			return true;
+	return false;
+}
+
 int saved_file_refuse(const struct frozen_file *file, struct fault *fault)
 {
 	char link[64];
@@ -62,9 +73,8 @@ int saved_file_refuse(const struct frozen_file *file, struct fault *fault)
 	if (statfs(link, &fs) == 0 && fs.f_type == HUGETLBFS_MAGIC)
 		return fault_set(fault, FAULT_UNSUPPORTED, ENOTSUP, "%s: is in huge pages, whose contents are not written back to a name; try without "
 				 "--save-files", file->link);
-	/* Not by opening it: whoever watches it would be told, at each try. */
-	if (faccessat(AT_FDCWD, link, R_OK, AT_EACCESS) < 0 && (errno == EACCES || errno == EPERM))
-		return fault_set(fault, FAULT_PERMISSION, errno, "%s: may not be read, so that its contents cannot go along; try as root, or without "
+	if (!may_be_read(link))
+		return fault_set(fault, FAULT_PERMISSION, EACCES, "%s: may not be read, so that its contents cannot go along; try as root, or without "
 				 "--save-files", file->link);
 	return 0;
 }

@@ -302,7 +302,9 @@ static int refuse_outside(struct harvest *harvest, const struct tcp_look *look, 
 	const char *remedy = can_repair(harvest) ? "--tcp established (with --kill or --stop)" : "it in a network namespace of its own (cairn run --net)";
 	int rc = fault_set(fault, FAULT_UNSUPPORTED, ENOTSUP, "%s: its other end is held by %s, outside the tree; try %s, or --tcp close", text,
 			   holder, remedy);
-	fault->transient = end && !socket_is_outsider(harvest, pid);
+	/* One end of two that the tree has just made may have been seen, and the other not. */
+	bool is_local = !memcmp(&look->local.ip, &look->remote.ip, sizeof look->local.ip);
+	fault->transient = (end || is_local) && !socket_is_outsider(harvest, pid);
 	return rc;
 }
 

@@ -67,18 +67,28 @@ static int make_fresh(const Cairn__TcpSocket *message, int *ret_fd, struct fault
 	return rc;
 }
 
-/* Connections that no process has any more hold a port of a socket without SO_REUSEADDR for a minute, in TIME_WAIT. Ending them is permitted to
- * CAP_NET_ADMIN. */
-static void sweep_port(const ProtobufCBinaryData *local)
+/* Connections that no process has any more hold a port of a socket without SO_REUSEADDR for a minute, in TIME_WAIT, or in FIN_WAIT2, where the other end was killed
+ * and has said nothing. Neither has data to send. Ending them is permitted to CAP_NET_ADMIN. */
+static bool holds_port(const struct tcp_end *end)
+{
+	return !end->inode && (end->state == TCP_TIME_WAIT || end->state == TCP_FIN_WAIT2);
+}
+
+/* How many there were. */
+static size_t sweep_port(const ProtobufCBinaryData *local)
 {
 	struct arena arena = { 0 };
 	struct tcp_ends ends = { 0 };
 	struct inet_address address;
+	size_t count = 0;
 	if (address_parse(local->data, local->len, &address) && sockdiag_tcp(&arena, (uint32_t)TCP_STATES_ALL, &ends, NULL) == 0)
 		for (size_t i = 0; i < ends.count; i++)
-			if (!ends.at[i].inode && ends.at[i].local_port == address.port && ends.at[i].state == TCP_TIME_WAIT)
+			if (ends.at[i].local_port == address.port && holds_port(&ends.at[i])) {
 				sockdiag_tcp_destroy(address.family, &ends.at[i]);
+				count++;
+			}
 	arena_finish(&arena);
+	return count;
 }
 
 static int bind_to(int fd, const ProtobufCBinaryData *local, struct fault *fault)
@@ -87,14 +97,15 @@ static int bind_to(int fd, const ProtobufCBinaryData *local, struct fault *fault
 	if (!local->len || bind(fd, (const struct sockaddr *)local->data, (socklen_t)local->len) == 0)
 		return 0;
 	int error = errno;
-	if (error == EADDRINUSE)
-		sweep_port(local);
+	size_t ended = error == EADDRINUSE ? sweep_port(local) : 0;
 	if (error == EADDRINUSE && bind(fd, (const struct sockaddr *)local->data, (socklen_t)local->len) == 0)
 		return 0;
 	say_address(local, text);
 	return fault_set(fault, fault_class_of(error), error, "bind %s: %s; try %s", text, strerror(error),
 			 error == EADDRNOTAVAIL ? "--map-address, for a host with another address" :
-			 error == EACCES ? "as root, which may bind such a port" : "to end the program that has it now");
+			 error == EACCES ? "as root, which may bind such a port" :
+			 ended ? "again in a minute, when connections that were closed have been forgotten (TIME_WAIT), or as root, or to end the program that has "
+				 "it now" : "to end the program that has it now");
 }
 
 /* ---- between two ends of Cairn's own ---- */

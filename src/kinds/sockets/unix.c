@@ -186,9 +186,6 @@ static int refuse_outside(struct harvest *harvest, const struct unix_look *found
 	if (harvest->policy.outside == OUTSIDE_RECONNECT && other && other->name_size)
 		return 0;
 	const char *holder = socket_holder(harvest, peer, &pid);
-	/* A running tree makes and closes connections while it is looked at; only who is found is certain. */
-	if (!harvest->frozen && !pid)
-		return 0;
 	int rc = harvest->policy.outside == OUTSIDE_RECONNECT ?
 		fault_set(fault, FAULT_UNSUPPORTED, ENOTSUP,
 			  "Unix socket: its other end is held by %s, outside the tree, and has no name to connect to again; "

@@ -148,15 +148,11 @@ static int rebuild(struct newborn_thread *thread, const ProtobufCMessage *base, 
 {
 	const Cairn__Credentials *message = (const Cairn__Credentials *)base;
 	Cairn__Credentials own = CAIRN__CREDENTIALS__INIT;
-	struct proc_status status;
-	struct arena arena = { 0 };
-	(void)thread;
-	int rc = proc_status_read(getpid(), 0, &arena, &status, fault);
-	if (rc < 0) {
-		arena_finish(&arena);
+	const struct proc_status *status;
+	int rc = workshop_own_status(thread->process->workshop, &status, fault);
+	if (rc < 0)
 		return rc;
-	}
-	fill(&own, &status);
+	fill(&own, status);
 	own.securebits = (uint32_t)prctl(PR_GET_SECUREBITS);
 	if (!same_as_own(&own, message)) {
 		/* Setting them needs a capability even where nothing changes. */
@@ -176,7 +172,6 @@ static int rebuild(struct newborn_thread *thread, const ProtobufCMessage *base, 
 			batch_call(batch, prctl, PR_SET_SECUREBITS, message->securebits);
 		add_capset(batch, message->inheritable, message->permitted, message->effective);
 	}
-	arena_finish(&arena);
 	if (message->no_new_privs)
 		batch_call(batch, prctl, PR_SET_NO_NEW_PRIVS, 1);
 	return 0;
