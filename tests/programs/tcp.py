@@ -643,6 +643,20 @@ def orphan():
     check("again b'hello'" in program.text(), "wrong output", program.text())
 
 
+@test("without CAP_NET_ADMIN such a port is waited for, as long as connections that were closed are remembered", long_only=True, user=True, timeout=300)
+def remembered():
+    need_cairn()
+    write("orphan.py", ORPHAN)
+    program = start([PYTHON, "orphan.py"])
+    program.wait_text("closed b''")
+    program.checkpoint()
+    late = cairn("restore", "--timeout", "1", "--file-changed", "ignore", program.image, status=125)
+    check("timed out" in late.err or "time" in late.err, "what is said", late)
+    program.path("go").touch()
+    result = cairn("restore", "--file-changed", "ignore", program.image, status=OK, timeout=100)
+    check("TIME_WAIT" in result.err and "again b'hello'" in program.text(), "what is said, and written", result, program.text())
+
+
 @test("cairn check --repair ends what keeps the peers of an image quiet", quick=True)
 def repaired():
     program, peer = connected()

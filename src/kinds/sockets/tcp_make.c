@@ -67,51 +67,73 @@ static int make_fresh(const Cairn__TcpSocket *message, int *ret_fd, struct fault
 	return rc;
 }
 
-/* Connections that no process has any more hold a port of a socket without SO_REUSEADDR for a minute, in TIME_WAIT, or in FIN_WAIT2, where the other end was killed
- * and has said nothing. Neither has data to send. Ending them is permitted to CAP_NET_ADMIN. */
-static bool holds_port(const struct tcp_end *end)
-{
-	return !end->inode && (end->state == TCP_TIME_WAIT || end->state == TCP_FIN_WAIT2);
-}
+/* What holds a port for nobody: connections that no process has any more. For a minute, in TIME_WAIT, or in FIN_WAIT2, where the other end was killed and has said
+ * nothing. Neither has data to send, so ending them, which is permitted to CAP_NET_ADMIN, harms nobody. They hold it against SO_REUSEADDR, too, if the old socket had it not. */
+struct port_remains {
+	size_t count;
+	bool listened; /* but somebody has it */
+};
 
-/* How many there were. */
-static size_t sweep_port(const ProtobufCBinaryData *local)
+static struct port_remains sweep_port(const ProtobufCBinaryData *local)
 {
+	struct port_remains remains = { 0 };
 	struct arena arena = { 0 };
 	struct tcp_ends ends = { 0 };
 	struct inet_address address;
-	size_t count = 0;
 	if (address_parse(local->data, local->len, &address) && sockdiag_tcp(&arena, (uint32_t)TCP_STATES_ALL, &ends, NULL) == 0)
-		for (size_t i = 0; i < ends.count; i++)
-			if (ends.at[i].local_port == address.port && holds_port(&ends.at[i])) {
-				sockdiag_tcp_destroy(address.family, &ends.at[i]);
-				count++;
-			}
+		for (size_t i = 0; i < ends.count; i++) {
+			const struct tcp_end *end = &ends.at[i];
+			if (end->local_port != address.port)
+				continue;
+			remains.listened |= end->state == TCP_LISTEN;
+			remains.count += !end->inode && end->state != TCP_LISTEN;
+			if (!end->inode && (end->state == TCP_TIME_WAIT || end->state == TCP_FIN_WAIT2))
+				sockdiag_tcp_destroy(address.family, end);
+		}
 	arena_finish(&arena);
-	return count;
+	return remains;
 }
 
-static int bind_to(int fd, const ProtobufCBinaryData *local, struct fault *fault)
+/* Until the kernel has forgotten them, where they may not be ended. -EADDRINUSE: it is held by somebody, or for too long. */
+static int bind_patiently(const struct workshop *workshop, int fd, const ProtobufCBinaryData *local, struct fault *fault)
+{
+	const uint64_t patience_ns = UINT64_C(65000000000), pause_ns = 100000000, until = clock_now_ns() + patience_ns;
+	char text[ADDRESS_TEXT];
+	for (bool said = false;; said = true) {
+		struct port_remains remains = sweep_port(local);
+		if (bind(fd, (const struct sockaddr *)local->data, (socklen_t)local->len) == 0)
+			return 0;
+		if (errno != EADDRINUSE || remains.listened || !remains.count || clock_now_ns() > until)
+			return -errno;
+		int rc = deadline_check(workshop->deadline, fault);
+		if (rc < 0)
+			return rc;
+		say_address(local, text);
+		if (!said)
+			log_warn("%s: is held for up to a minute by connections that were closed (TIME_WAIT), which only root may end; continuing when it is free", text);
+		clock_sleep_ns(pause_ns);
+	}
+}
+
+static int bind_to(const struct workshop *workshop, int fd, const ProtobufCBinaryData *local, struct fault *fault)
 {
 	char text[ADDRESS_TEXT];
 	if (!local->len || bind(fd, (const struct sockaddr *)local->data, (socklen_t)local->len) == 0)
 		return 0;
-	int error = errno;
-	size_t ended = error == EADDRINUSE ? sweep_port(local) : 0;
-	if (error == EADDRINUSE && bind(fd, (const struct sockaddr *)local->data, (socklen_t)local->len) == 0)
-		return 0;
+	int error = errno, rc = error == EADDRINUSE ? bind_patiently(workshop, fd, local, fault) : -error;
+	if (rc == 0 || rc == -ETIMEDOUT)
+		return rc;
+	error = -rc;
 	say_address(local, text);
 	return fault_set(fault, fault_class_of(error), error, "bind %s: %s; try %s", text, strerror(error),
 			 error == EADDRNOTAVAIL ? "--map-address, for a host with another address" :
-			 error == EACCES ? "as root, which may bind such a port" :
-			 ended ? "again in a minute, when connections that were closed have been forgotten (TIME_WAIT), or as root, or to end the program that has "
-				 "it now" : "to end the program that has it now");
+			 error == EACCES ? "as root, which may bind such a port" : "to end the program that has it now");
 }
 
 /* ---- between two ends of Cairn's own ---- */
 
 /* A listening socket at @local (NULL: at loopback), for one connection. */
-static int listen_once(int domain, const ProtobufCBinaryData *local, struct fault *fault)
+static int listen_once(const struct workshop *workshop, int domain, const ProtobufCBinaryData *local, struct fault *fault)
 {
 	_close_ int fd = socket(domain, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	const int on = 1;
@@ -121,7 +143,7 @@ static int listen_once(int domain, const ProtobufCBinaryData *local, struct faul
 	setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on);
 	struct sockaddr_in6 six = { .sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT };
 	struct sockaddr_in four = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
-	int rc = local ? bind_to(fd, local, fault) :
+	int rc = local ? bind_to(workshop, fd, local, fault) :
 		 bind(fd, domain == AF_INET6 ? (struct sockaddr *)&six : (struct sockaddr *)&four,
 		      domain == AF_INET6 ? sizeof six : sizeof four) < 0 ?
 			 fault_set(fault, fault_class_of(errno), errno, "bind to loopback: %s", strerror(errno)) : 0;
@@ -186,12 +208,12 @@ static int connect_patiently(const Cairn__TcpSocket *message, int fd, struct fau
 static int make_between(struct workshop *workshop, const Cairn__TcpSocket *client, const Cairn__TcpSocket *server,
 			struct fault *fault)
 {
-	_close_ int listener = listen_once((int)server->socket->domain, &client->remote, fault);
+	_close_ int listener = listen_once(workshop, (int)server->socket->domain, &client->remote, fault);
 	int fd, rc = listener < 0 ? listener : make_fresh(client, &fd, fault);
 	if (rc < 0)
 		return rc;
 	workshop_put(workshop, client->open->file, fd);
-	rc = bind_to(fd, &client->local, fault);
+	rc = bind_to(workshop, fd, &client->local, fault);
 	if (rc == 0)
 		rc = connect_patiently(client, fd, fault);
 	int other = rc < 0 ? rc : accept_from(listener, fd, fault);
@@ -204,7 +226,7 @@ static int make_between(struct workshop *workshop, const Cairn__TcpSocket *clien
 /* The other end is gone or is to be: a connection over loopback, whose other end closes at the end. */
 static int make_over(struct workshop *workshop, const Cairn__TcpSocket *message, struct fault *fault)
 {
-	_close_ int listener = listen_once((int)message->socket->domain, NULL, fault), second = -1;
+	_close_ int listener = listen_once(workshop, (int)message->socket->domain, NULL, fault), second = -1;
 	int fd, rc = listener < 0 ? listener : make_fresh(message, &fd, fault);
 	struct sockaddr_storage address;
 	socklen_t size = sizeof address;
@@ -275,7 +297,7 @@ int tcp_join(struct workshop *workshop, const ProtobufCMessage *base, struct fau
 	if (is_exact(workshop, message))
 		rc = connect_exact(workshop, message, fault);
 	else if (!is_connected && !tcp_is_over(message, workshop->close_connections))
-		rc = bind_to(fd, &message->local, fault);
+		rc = bind_to(workshop, fd, &message->local, fault);
 	fd = workshop_fd(workshop, message->open->file);
 	if (rc == 0)
 		rc = options_set(fd, message->socket, OPTION_MADE, fault);
