@@ -198,6 +198,19 @@ static void refuse_sharer(const struct member *member, enum share share, pid_t o
 	fault_list_add(refusals, &fault);
 }
 
+/* Most processes of an idle host are threads of the kernel's, who share nothing with a program. All are children of one, which is told by its number and its flags. */
+static void add_kernel_threads(struct pid_list *list)
+{
+	const pid_t parent = 2;
+	struct proc_stat stat;
+	struct pid_list threads = { 0 };
+	if (proc_stat_read(parent, 0, &stat, NULL) == 0 && stat.flags & PROC_PF_KTHREAD && proc_children_of(parent, &parent, 1, &threads, NULL) == 0)
+		*vec_add(&list->pids) = parent;
+	for (size_t i = 0; i < threads.pids.count; i++)
+		*vec_add(&list->pids) = threads.pids.at[i];
+	vec_finish(&threads.pids);
+}
+
 static void note_order(struct harvest *harvest, const members *list, enum share share)
 {
 	harvest->orders[share].pids = ARENA_ARRAY(&harvest->arena, pid_t, list->count + 1);
@@ -216,6 +229,7 @@ void sharing_refuse_outside(struct harvest *harvest, struct fault_list *refusals
 		*vec_add(&own.pids) = harvest->processes.at[i]->pid;
 	*vec_add(&own.pids) = harvest->processes.at[0]->stat.parent;
 	*vec_add(&own.pids) = getpid(); /* a deputy shares with Cairn */
+	add_kernel_threads(&own);
 	qsort(own.pids.at, own.pids.count, sizeof *own.pids.at, compare_pids);
 	for (size_t s = 0; s < sizeof shares / sizeof *shares; s++) {
 		members list = { 0 };
