@@ -143,11 +143,16 @@ static void add_affinity(const uint8_t *affinity, long size, struct batch *batch
 	batch_call(batch, sched_setaffinity, 0, (uint64_t)size, place.address);
 }
 
-/* Who sits where Cairn does gets his processors when he leaves; but under SCHED_DEADLINE only who has all of them may come (kernel/sched/syscalls.c
- * __sched_setscheduler, 6.18). */
+/* Who sits where Cairn does gets his processors when he leaves. But not who is to come after all others, who would wait there for those although another
+ * processor is idle; and under SCHED_DEADLINE only who has all of them may come (kernel/sched/syscalls.c __sched_setscheduler, 6.18). */
+static bool leaves_early(const Cairn__Scheduling *message)
+{
+	enum { POLICY_IDLE = 5, POLICY_DEADLINE = 6 };
+	return message->policy == POLICY_IDLE || message->policy == POLICY_DEADLINE || message->nice > 0;
+}
+
 static void set_processors(struct newborn_thread *thread, const Cairn__Scheduling *message, uint8_t *own, long own_size, struct batch *batch)
 {
-	enum { POLICY_DEADLINE = 6 };
 	const struct workshop_seat *seat = &thread->process->workshop->seat;
 	uint8_t affinity[AFFINITY_SIZE];
 	if (seat->size)
@@ -157,7 +162,7 @@ static void set_processors(struct newborn_thread *thread, const Cairn__Schedulin
 		thread->processors = memory_new((size_t)own_size);
 	if (differs && seat->size)
 		memcpy(thread->processors, affinity, (size_t)own_size);
-	if (seat->size && message->policy == POLICY_DEADLINE)
+	if (seat->size && leaves_early(message))
 		add_affinity(differs ? affinity : seat->free, own_size, batch);
 	else if (differs && !seat->size)
 		add_affinity(affinity, own_size, batch);
