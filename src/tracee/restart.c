@@ -125,6 +125,20 @@ static int read_timeout(pid_t pid, const struct registers *registers, long numbe
 	return rc;
 }
 
+/* At a stop the kernel writes what is left of a sleep to where the program wants it (kernel/time/hrtimer.c do_nanosleep, 6.18): most programs give the same place as for the
+ * time that they ask for, which is gone then. Takes it from there, where it is needed and can be read. */
+static void take_rest(pid_t pid, const struct registers *registers, const struct interrupted_call *call, struct restart *restart)
+{
+	const uint64_t asked = registers_argument(registers, call->argument), place = registers_argument(registers, call->argument + 1);
+	bool is_sleep = restart->number == __NR_nanosleep || restart->number == __NR_clock_nanosleep;
+	struct timespec rest;
+	if (!is_sleep || !place || registers_result(registers) != -ERESTART_RESTARTBLOCK_ ||
+	    (restart->known && (place >= asked + sizeof rest || asked >= place + sizeof rest)) || memory_read(pid, place, &rest, sizeof rest, NULL) < 0)
+		return;
+	restart->known = true;
+	restart->left_ns = rest.tv_sec < 0 ? 0 : (uint64_t)rest.tv_sec * 1000000000u + (uint64_t)rest.tv_nsec;
+}
+
 static int examine_call(pid_t pid, struct registers *registers, long number, const struct interrupted_call *call,
 			const struct restart_sleep *sleep, struct restart *restart, struct fault *fault)
 {
@@ -136,10 +150,12 @@ static int examine_call(pid_t pid, struct registers *registers, long number, con
 	restart->timed = timed;
 	restart->known = sleep->known;
 	restart->left_ns = whole_ns > sleep->slept_ns ? whole_ns - sleep->slept_ns : 0;
+	restart->number = number;
+	if (timed)
+		take_rest(pid, registers, call, restart);
 	/* Better an end that the kernel keeps than one that would be late by an unknown time. */
 	const bool again = registers_syscall(registers) == __NR_restart_syscall;
-	restart->number = number;
-	restart->kernel_keeps = timed && (!sleep->known || again) && !sleep->alone && registers_result(registers) == -ERESTART_RESTARTBLOCK_;
+	restart->kernel_keeps = timed && (!restart->known || again) && !sleep->alone && registers_result(registers) == -ERESTART_RESTARTBLOCK_;
 	if (!restart->kernel_keeps) {
 		registers_set_syscall(registers, number);
 		registers_set_result(registers, -ERESTARTNOHAND_);

@@ -2,6 +2,8 @@
 /* driver: blocked */
 /* variant nanosleep: nanosleep sleeps what was left */
 /* variant nanosleep_rem: nanosleep with a remainder sleeps what was left */
+/* variant nanosleep_same: nanosleep whose remainder goes where the time stood, as in most loops, sleeps what was left */
+/* variant clock_nanosleep_same: clock_nanosleep whose remainder goes where the time stood sleeps what was left */
 /* variant clock_nanosleep: clock_nanosleep sleeps what was left */
 /* variant clock_nanosleep_absolute: clock_nanosleep to an absolute time wakes at that time */
 /* variant poll: poll waits what was left */
@@ -80,6 +82,12 @@ static void call(const char *variant)
 	} else if (!strcmp(variant, "nanosleep_rem")) {
 		since = begin();
 		end(since, nanosleep(&length, &left), 0, 0);
+	} else if (!strcmp(variant, "nanosleep_same")) {
+		since = begin();
+		end(since, nanosleep(&left, &left), 0, 0);
+	} else if (!strcmp(variant, "clock_nanosleep_same")) {
+		since = begin();
+		end(since, clock_nanosleep(CLOCK_MONOTONIC, 0, &left, &left), 0, 0);
 	} else if (!strcmp(variant, "clock_nanosleep")) {
 		since = begin();
 		end(since, clock_nanosleep(CLOCK_BOOTTIME, 0, &length, &left), 0, 0);
