@@ -10,12 +10,14 @@
 #include <unistd.h>
 
 #include "capture/halt.h"
+#include "capture/reaper.h"
 #include "capture/tree.h"
 
 /* The tree while it is being frozen. */
 struct freezing {
 	struct harvest *harvest;
 	const struct deadline *deadline;
+	struct reaper reaper;
 	VEC(struct frozen_process *) known; /* by number */
 };
 
@@ -252,14 +254,23 @@ static int freeze_all(struct freezing *freezing, struct fault *fault)
 	return rc;
 }
 
+static void freezing_begin(struct freezing *freezing)
+{
+	reaper_init(&freezing->reaper);
+	freezing->harvest->reaper = &freezing->reaper;
+}
+
 static void freezing_finish(struct freezing *freezing)
 {
+	freezing->harvest->reaper = NULL;
+	reaper_finish(&freezing->reaper);
 	vec_finish(&freezing->known);
 }
 
 int freeze_tree(struct harvest *harvest, pid_t root, const struct deadline *deadline, struct fault *fault)
 {
 	__attribute__((cleanup(freezing_finish))) struct freezing freezing = { .harvest = harvest, .deadline = deadline };
+	freezing_begin(&freezing);
 	meet_process(&freezing, root, NULL);
 	int rc = meet_adopted(&freezing, fault);
 	if (rc == 0)

@@ -9,6 +9,7 @@
 #include <sys/wait.h>
 
 #include "base/log.h"
+#include "capture/reaper.h"
 #include "capture/tree.h"
 
 /* How long a thread may take to stop before the whole tree is let go and tried again. One in an uninterruptible sleep, as a vfork parent is until its
@@ -41,7 +42,7 @@ static bool is_worker(const struct frozen_thread *thread, const struct proc_call
 }
 
 /* A thread that was just listed may be gone when it is seized, or be a zombie leader. -ECHILD: it is none of the program's. */
-static int seize_thread(struct frozen_thread *thread, struct fault *fault)
+static int seize_thread(struct reaper *reaper, struct frozen_thread *thread, struct fault *fault)
 {
 	struct proc_call call = { 0 };
 	bool is_known = proc_call_read(thread->process->pid, thread->tid, &call, NULL) == 0;
@@ -50,7 +51,9 @@ static int seize_thread(struct frozen_thread *thread, struct fault *fault)
 	/* Only the scheduler knows when a thread fell asleep, and only until it is woken. It is asked where that matters, as far as can be seen. */
 	if (!is_known || restart_call_wants_time(call.number, call.args))
 		sleep_look(thread->process->pid, thread->tid, &thread->sleep);
+	reaper_watch(reaper, thread->process);
 	int rc = ptrace_seize(thread->tid, false, fault);
+	reaper_rest(reaper);
 	if (rc < 0)
 		return rc;
 	thread->seized = true;
@@ -93,7 +96,7 @@ int halt_seize(struct harvest *harvest, struct frozen_process *process, bool *re
 	for (size_t i = 0; rc == 0 && i < list.pids.count; i++) {
 		if (knows_thread(process, list.pids.at[i]) || (process->stat.state == 'Z' && list.pids.at[i] == process->pid))
 			continue;
-		rc = seize_thread(tree_add_thread(harvest, process, list.pids.at[i]), fault);
+		rc = seize_thread(harvest->reaper, tree_add_thread(harvest, process, list.pids.at[i]), fault);
 		if (rc != -ECHILD)
 			*ret_new = true;
 		/* The thread ended between the listing and the seizing. */

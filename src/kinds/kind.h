@@ -114,6 +114,7 @@ struct harvest {
 	uint64_t own_namespaces[NS_COUNT]; /* Cairn's; and how many seccomp filters it lives under */
 	uint32_t own_filters;
 	struct { pid_t *pids; size_t count; } orders[SHARE_COUNT]; /* in which kcmp(2) put the processes of a running tree (capture/sharing.c); in the arena */
+	struct reaper *reaper; /* while it is being frozen (capture/reaper.h) */
 	bool frozen; /* the tree stands still: what is seen is so */
 	struct fault_list doubts; /* what may stand against a capture of a running tree: only the frozen one shows it */
 };

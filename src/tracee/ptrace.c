@@ -17,8 +17,9 @@
 static int fail(struct fault *fault, const char *what, pid_t tid)
 {
 	int error = errno;
-	if (error == ESRCH)
-		return fault_set_transient(fault, FAULT_VANISHED, error, "thread %d: ended meanwhile", tid);
+	/* ECHILD of wait(2): another thread of its process has run exec, and its number with it if it was the first, or Cairn has taken note of its end (capture/reaper.c). */
+	if (error == ESRCH || error == ECHILD)
+		return fault_set_transient(fault, FAULT_VANISHED, ESRCH, "thread %d: ended meanwhile", tid);
 	return fault_set(fault, fault_class_of(error), error, "thread %d: %s: %s", tid, what, strerror(error));
 }
 

@@ -14,7 +14,7 @@ STORM = BUILD / "tests" / "badluck" / "storm"
 
 @test("the programs that notice harm find none without cairn")
 def themselves():
-    for words in (["worker"], ["storm", "fork"], ["storm", "vfork"], ["storm", "threads"]):
+    for words in (["worker"], ["storm", "fork"], ["storm", "vfork"], ["storm", "threads"], ["storm", "exec"]):
         program = start([BUILD / "tests" / "badluck" / words[0], *words[1:]], "-".join(words))
         program.wait_progress(3)
         program.path("go").touch()
@@ -97,6 +97,11 @@ def vfork():
 @test("a program that makes and ends threads all the time is saved, runs on, and is restored")
 def threads():
     storm("threads")
+
+
+@test("a program whose threads run exec all the time is saved, runs on, and is restored, and no save waits for itself")
+def execs():
+    storm("exec")
 
 
 @test("a program that makes and closes descriptors of all kinds all the time is saved, runs on, and is restored")

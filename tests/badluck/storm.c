@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* storm fork|vfork|threads|descriptors|exit [MICROSECONDS]: a program that never stands still: it forks, makes threads or descriptors, or ends. */
+/* storm fork|vfork|threads|exec|descriptors|exit [MICROSECONDS]: a program that never stands still: it forks, makes threads or descriptors, runs exec in a thread that is not
+ * the first, or ends. */
 #include "probe.h"
 
 #include <pthread.h>
@@ -64,6 +65,52 @@ static void storm_threads(long round)
 	}
 }
 
+static const char *own_program;
+
+static void *exec_next(void *left)
+{
+	char number[24];
+	snprintf(number, sizeof number, "%ld", (long)left - 1);
+	usleep((useconds_t)((long)left * 331 % 1000));
+	execl(own_program, own_program, "execs", number, NULL);
+	_exit(99);
+}
+
+static void *stay(void *argument)
+{
+	for (;;)
+		usleep(100);
+	return argument;
+}
+
+/* The kernel ends all others, and the one goes on with the number of the first, which may have ended before. */
+static int run_execs(long left)
+{
+	pthread_t thread;
+	if (!left)
+		return 7;
+	for (int i = 0; i < 3; i++)
+		pthread_create(&thread, NULL, stay, NULL);
+	pthread_create(&thread, NULL, exec_next, (void *)left);
+	if (left % 3 == 1)
+		pthread_exit(NULL);
+	stay(NULL);
+	return 98;
+}
+
+static void storm_exec(long round)
+{
+	(void)round;
+	int status = 0;
+	pid_t pid = PROBE(fork());
+	if (!pid) {
+		execl(own_program, own_program, "execs", "12", NULL);
+		_exit(97);
+	}
+	PROBE_SAME(waitpid(pid, &status, 0), pid, "waitpid");
+	PROBE_SAME(status, 7 << 8, "wait status");
+}
+
 static int open_some(long kind, int ends[2])
 {
 	ends[1] = -1;
@@ -105,6 +152,9 @@ static void storm_descriptors(long round)
 int main(int argc, char **argv)
 {
 	const char *what = argc > 1 ? argv[1] : "fork";
+	own_program = argv[0];
+	if (!strcmp(what, "execs") && argc > 2)
+		return run_execs(atol(argv[2]));
 	probe_ready();
 	if (!strcmp(what, "exit")) {
 		uint64_t until = probe_clock_ns(CLOCK_MONOTONIC) + (uint64_t)atol(argc > 2 ? argv[2] : "1000") * 1000;
@@ -117,6 +167,8 @@ int main(int argc, char **argv)
 			storm_fork(round);
 		else if (!strcmp(what, "vfork"))
 			storm_vfork(round);
+		else if (!strcmp(what, "exec"))
+			storm_exec(round);
 		else if (!strcmp(what, "descriptors"))
 			storm_descriptors(round);
 		else
