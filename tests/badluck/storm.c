@@ -79,7 +79,7 @@ static void *exec_next(void *left)
 static void *stay(void *argument)
 {
 	for (;;)
-		usleep(100);
+		pause();
 	return argument;
 }
 
