@@ -311,6 +311,7 @@ struct workshop_number {
 /* The one processor that Cairn and its newborns have while they work by turns (rebuild/seat.c). */
 struct workshop_seat {
 	long size; /* bytes of the masks below; 0: nobody is seated, newborns have the processors that they inherit */
+	bool by_themselves; /* without CAP_SYS_NICE newborns leave it while they still have Cairn's credentials: who has others may not be given processors */
 	uint8_t place[1024], allowed[1024]; /* that one; those that Cairn has otherwise */
 	uint8_t free[1024]; /* what has to be asked for to have those, as if nothing had ever been asked for where that is so */
 };

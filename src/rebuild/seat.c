@@ -8,7 +8,10 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "kernel/features.h"
 #include "rebuild/newborn.h"
+
+enum { CAP_SYS_NICE_ = 23 };
 
 static long own_processors(uint8_t *mask, size_t space)
 {
@@ -47,6 +50,7 @@ void seat_find(struct workshop *workshop)
 		seat->size = 0;
 		return;
 	}
+	seat->by_themselves = !feature_capability(CAP_SYS_NICE_);
 	seat->place[here / 8] = (uint8_t)(1u << here % 8);
 	memset(seat->free, 0xff, sizeof seat->free);
 	if (!has_all(seat))
@@ -72,5 +76,7 @@ int seat_let_go(const struct newborn_thread *thread, struct fault *fault)
 {
 	const struct workshop_seat *seat = &thread->process->workshop->seat;
 	int rc = seat->size ? ask_for(thread->tid, thread->processors ? thread->processors : seat->free, seat->size) : 0;
+	if (rc == -EPERM && seat->by_themselves)
+		return 0;
 	return rc < 0 ? fault_set(fault, fault_class_of(-rc), -rc, "thread %d: give it its processors: %s", thread->tid, strerror(-rc)) : 0;
 }

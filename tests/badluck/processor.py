@@ -7,10 +7,11 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 import os
+import subprocess
 
 from cairn_image import BYTES, FIXED32, Image, Message
-from cairn_test import (BUILD, IMAGE, OK, UNSUPPORTED, Skip, cairn, check, children_of, equal, fault_line, main, need_cairn,
-                        start, test, until)
+from cairn_test import (BUILD, CAIRN, IMAGE, OK, UNSUPPORTED, Skip, cairn, check, children_of, equal, fault_line, main, need, need_cairn,
+                        need_root, start, test, until)
 
 WORKER = BUILD / "tests" / "badluck" / "worker"
 REGISTERS = BUILD / "tests" / "kinds" / "registers"
@@ -241,6 +242,38 @@ def seat():
         program.checkpoint()
         program.restore("--pids", pids)
         equal([list(one.values()) for one in processors()], [list(one.values()) for one in before], f"processors of the threads, --pids {pids}")
+
+
+OTHERS = """import os, threading
+if os.fork() == 0:
+    os.setgid(54321)
+    os.setuid(54321)
+threading.Thread(target=threading.Event().wait).start()
+print("ready", flush=True)
+"""
+
+
+@test("a Cairn without CAP_SYS_NICE, as root in a container has none, restores processes of other users, with their processors", quick=True)
+def seat_without_nice():
+    need_cairn()
+    need_root()
+    need("setpriv")
+    if len(os.sched_getaffinity(0)) < 2:
+        raise Skip("there is one processor only")
+    without = ["setpriv", "--bounding-set=-sys_nice", "--inh-caps=-all"]
+    program = start([*without, sys.executable, "-c", OTHERS], "job")
+    until(lambda: program.text().count("ready") == 2, "both processes")
+    os.sched_setaffinity(children_of(program.pid)[0], {max(os.sched_getaffinity(0))})
+    program.checkpoint()
+    result = subprocess.run([*without, CAIRN, "restore", "-d", program.image], capture_output=True, text=True, timeout=60)
+    equal(result.returncode, 0, result.stderr)
+    program.pid = int(result.stdout)
+    child = children_of(program.pid)[0]
+    for tid in os.listdir(f"/proc/{program.pid}/task"):
+        equal(os.sched_getaffinity(int(tid)), os.sched_getaffinity(0), "processors of the first process")
+    equal(os.sched_getaffinity(child), {max(os.sched_getaffinity(0))}, "processors of the other user's first thread")
+    equal([os.sched_getaffinity(int(tid)) for tid in os.listdir(f"/proc/{child}/task") if int(tid) != child], [os.sched_getaffinity(0)],
+          "processors of his other thread")
 
 
 if __name__ == "__main__":

@@ -162,7 +162,7 @@ static void set_processors(struct newborn_thread *thread, const Cairn__Schedulin
 		thread->processors = memory_new((size_t)own_size);
 	if (differs && seat->size)
 		memcpy(thread->processors, affinity, (size_t)own_size);
-	if (seat->size && leaves_early(message))
+	if (seat->size && (seat->by_themselves || leaves_early(message)))
 		add_affinity(differs ? affinity : seat->free, own_size, batch);
 	else if (differs && !seat->size)
 		add_affinity(affinity, own_size, batch);
