@@ -183,6 +183,23 @@ int identity_make_deleted(const char *path, const Cairn__FileIdentity *identity,
 	return 0;
 }
 
+int identity_give(const char *path, mode_t type, uint32_t uid, uint32_t gid, mode_t mode)
+{
+	_close_ int fd = open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	struct stat made;
+	char link[32];
+	if (fd < 0 || fstat(fd, &made) < 0)
+		return -errno;
+	if ((made.st_mode & S_IFMT) != type)
+		return -ESTALE;
+	if (made.st_uid != geteuid()) /* or a file server takes root for somebody else */
+		return -EPERM;
+	if (fchownat(fd, "", uid, gid, AT_EMPTY_PATH) < 0 && geteuid() == 0)
+		return -errno;
+	snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+	return chmod(link, mode & 07777) < 0 ? -errno : 0; /* fchmod(2) refuses O_PATH */
+}
+
 /* Those of file-hierarchy(7). */
 static const char *const passing_places[] = { "/tmp/", "/var/tmp/", "/run/", "/dev/shm/" };
 
@@ -239,7 +256,5 @@ void identity_make_directory(struct workshop *workshop, const char *path, const 
 	if (!passing_directory(path, directory) || mkdir(directory, 0700) < 0)
 		return;
 	workshop_on_failure(workshop, unmake_directory, (uint64_t)(uintptr_t)path);
-	if (lchown(directory, identity->uid, identity->gid) < 0 || chmod(directory, identity->mode & 07777) < 0) {
-		/* An ordinary user's own: the owner is right already. */
-	}
+	identity_give(directory, S_IFDIR, identity->uid, identity->gid, identity->mode);
 }

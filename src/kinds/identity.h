@@ -21,6 +21,10 @@ char *identity_deleted_name(const char *path, const char *what, uint32_t number)
 /* A nameless file to hold the contents of a deleted one: on the same file system as @path where possible. */
 int identity_make_deleted(const char *path, const Cairn__FileIdentity *identity, int *ret_fd, struct fault *fault);
 
+/* What Cairn has just made at @path, of @type (S_IFIFO), gets its owner and mode. In a directory of somebody else's another may lie there by now, or a symbolic link: that is
+ * left alone: -ESTALE. -EPERM: as far as may be; an ordinary user's own has the right owner already. */
+int identity_give(const char *path, mode_t type, uint32_t uid, uint32_t gid, mode_t mode);
+
 /* Is @path in a place for temporary files (/tmp, /var/tmp, /run, /dev/shm)? The next boot may have none of it, and its maker removes it at its end. */
 bool identity_in_passing_place(const char *path);
 /* A directory of such a place's own that @path lies in, to be made again where it is missing; NULL: @path is in no such directory. */

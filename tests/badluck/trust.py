@@ -11,8 +11,8 @@ import os
 import shutil
 import subprocess
 
-from cairn_test import (BUILD, CAIRN, OK, PERMISSION, cairn, check, children_of, equal, fault_line, main, need_cairn, need_root,
-                        start, test)
+from cairn_test import (BUILD, CAIRN, OK, PERMISSION, cairn, check, children_of, equal, fault_line, main, need, need_cairn, need_root,
+                        start, test, until)
 
 WORKER = BUILD / "tests" / "badluck" / "worker"
 SOMEBODY = 54321
@@ -155,6 +155,51 @@ def modes():
             equal(oct(stat.S_IMODE(os.stat("image.cairn").st_mode)), oct(0o600), f"mode under umask {umask:#o}")
     program.path("go").touch()
     program.succeed()
+
+
+OWN_FILES = """import os, socket, sys, threading
+os.setgid(54321)
+os.setuid(54321)
+os.umask(0)
+if sys.argv[1] == "fifo":
+    os.mkfifo("name", 0o666)
+    held = os.open("name", os.O_RDWR)
+else:
+    held = socket.socket(socket.AF_UNIX)
+    held.bind("name")
+    held.listen()
+    os.chmod("name", 0o666)
+print("ready", flush=True)
+threading.Event().wait()
+"""
+
+
+@test("as root, who replaces a FIFO or a socket in his own directory, when a restore has just made it, gets no other file by that", quick=True)
+def replaced():
+    need_cairn()
+    need_root()
+    need("strace")
+    for what in ("fifo", "socket"):
+        os.makedirs(what)
+        os.chown(what, SOMEBODY, SOMEBODY)
+        victim = pathlib.Path(f"{what}-victim").resolve()
+        victim.write_text("root's")
+        victim.chmod(0o600)
+        program = start([sys.executable, "-c", OWN_FILES, what], what)
+        program.wait_text("ready")
+        program.checkpoint(image=f"{what}.cairn")
+        name = program.path("name")
+        name.unlink()
+        # Time enough between what is made and its mode.
+        slow = "lchown,chown,fchownat,chmod,fchmodat"
+        restoring = subprocess.Popen(["strace", "-f", "-qq", "-o", f"{what}.trace", "-e", f"trace={slow}", "-e", f"inject={slow}:delay_exit=300000:delay_enter=300000", CAIRN,
+                                      "restore", "-d", f"{what}.cairn"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        until(lambda: os.path.lexists(name), "what the restore makes")
+        name.rename(f"{name}-away")
+        name.symlink_to(victim)
+        restoring.wait(60)
+        equal((victim.stat().st_uid, stat.S_IMODE(victim.stat().st_mode)), (0, 0o600), f"owner and mode of root's file, in place of a {what}")
+        subprocess.run(["kill", "-9", str(program.pid)], check=False, stderr=subprocess.DEVNULL)
 
 
 if __name__ == "__main__":

@@ -254,7 +254,7 @@ static bool begins_so(int reader, const Cairn__Pipe *message)
 
 /* @ret_holds: somebody has kept it open, and it is in the kernel what was in it. The trial ends are closed when Cairn has its own, so that whoever waits for
  * one sees no other come and go. */
-static void open_fifo(const Cairn__Pipe *message, const char *path, int ret_ends[2], bool *ret_holds)
+static void open_place(const Cairn__Pipe *message, const char *name, const char *path, int ret_ends[2], bool *ret_holds)
 {
 	int held = 0, mode = message->unwritten ? O_RDONLY : O_RDWR;
 	_close_ int writer = message->unwritten ? -1 : open(path, O_WRONLY | O_CLOEXEC | O_NONBLOCK); /* only if somebody reads */
@@ -264,9 +264,24 @@ static void open_fifo(const Cairn__Pipe *message, const char *path, int ret_ends
 	bool is_held = writer >= 0 || (reader >= 0 && !is_unwritten(reader));
 	*ret_holds = message->outside ? is_held : held && begins_so(reader, message);
 	if (*ret_holds && !held && message->n_packets)
-		log_warn("%s: somebody holds it, and it is empty: what was in it at the checkpoint was read meanwhile, or is lost", path);
+		log_warn("%s: somebody holds it, and it is empty: what was in it at the checkpoint was read meanwhile, or is lost", name);
 	ret_ends[0] = open(path, mode | O_CLOEXEC | O_NONBLOCK);
 	ret_ends[1] = ret_ends[0] < 0 ? -1 : fcntl(ret_ends[0], F_DUPFD_CLOEXEC, 0);
+}
+
+/* By one look at its name: in a directory of the program's own something else may lie there in the next moment, which root's descriptors must not lead to. */
+static void open_fifo(const Cairn__Pipe *message, const char *path, bool is_new, int ret_ends[2], bool *ret_holds)
+{
+	_close_ int place = open(path, O_PATH | O_CLOEXEC | (is_new ? O_NOFOLLOW : 0));
+	struct stat stat;
+	char link[32];
+	ret_ends[0] = ret_ends[1] = -1;
+	if (place < 0 || fstat(place, &stat) < 0)
+		return;
+	snprintf(link, sizeof link, "/proc/self/fd/%d", place);
+	errno = ESTALE;
+	if (S_ISFIFO(stat.st_mode))
+		open_place(message, path, link, ret_ends, ret_holds);
 }
 
 /* What a failed restore made goes again. */
@@ -282,10 +297,8 @@ static int make_name(const Cairn__Pipe *message, const char *path, struct fault 
 	if (mkfifo(path, mode) < 0)
 		return errno == EEXIST && !message->deleted ? 0 :
 		       fault_set(fault, fault_class_of(errno), errno, "cannot make the FIFO %s: %s", path, strerror(errno));
-	if (lchown(path, message->identity->uid, message->identity->gid) < 0 || chmod(path, mode) < 0) {
-		/* An ordinary user's own: the owner is right already. */
-	}
-	return 1;
+	int rc = identity_give(path, S_IFIFO, message->identity->uid, message->identity->gid, mode);
+	return rc < 0 && rc != -EPERM ? fault_set(fault, fault_class_of(-rc), -rc, "%s: owner and mode: %s", path, strerror(-rc)) : 1;
 }
 
 static int make_fifo(struct workshop *workshop, const Cairn__Pipe *message, int ret_ends[2], bool *ret_holds, struct fault *fault)
@@ -297,7 +310,7 @@ static int make_fifo(struct workshop *workshop, const Cairn__Pipe *message, int 
 		return rc;
 	if (rc == 1 && !passing)
 		workshop_on_failure(workshop, remove_fifo, (uint64_t)(uintptr_t)message->path);
-	open_fifo(message, path, ret_ends, ret_holds);
+	open_fifo(message, path, rc == 1, ret_ends, ret_holds);
 	int error = errno;
 	if (passing)
 		unlink(passing);

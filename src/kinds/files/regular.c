@@ -273,12 +273,12 @@ static int make_directory(struct workshop *workshop, const Cairn__RegularFile *m
 {
 	_free_ char *name = identity_deleted_name(message->path, "fd", message->open->file);
 	mode_t mode = message->identity->mode & 07777;
-	if (mkdir(name, mode) < 0)
+	if (mkdir(name, 0700) < 0)
 		return fault_set(fault, fault_class_of(errno), errno, "cannot make a directory for the deleted %s: %s", message->path, strerror(errno));
-	int rc = chmod(name, mode) < 0 ? fault_set(fault, fault_class_of(errno), errno, "chmod %s: %s", name, strerror(errno)) : 0;
-	if (rc == 0 && chown(name, message->identity->uid, message->identity->gid) < 0) {
-		/* An ordinary user's own: the owner is right already. */
-	}
+	int rc = identity_give(name, S_IFDIR, message->identity->uid, message->identity->gid, mode);
+	rc = rc == -EPERM ? 0 : rc;
+	if (rc < 0)
+		fault_set(fault, fault_class_of(-rc), -rc, "owner and mode of %s: %s", name, strerror(-rc));
 	if (rc == 0)
 		rc = open_file_make(workshop, message->open, name, false, fault);
 	rmdir(name);

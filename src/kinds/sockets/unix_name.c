@@ -131,10 +131,8 @@ static int bind_path(struct workshop *workshop, const Cairn__UnixSocket *message
 	if (rc < 0)
 		return fault_set(fault, fault_class_of(-rc), -rc, "bind %s: %s", message->path, strerror(-rc));
 	workshop_on_failure(workshop, remove_file, (uint64_t)(uintptr_t)message->path);
-	if ((lchown(message->path, message->file_uid, message->file_gid) < 0 && geteuid() == 0) ||
-	    chmod(message->path, message->mode & 07777) < 0)
-		return fault_set(fault, FAULT_FAILED, errno, "%s: owner and mode: %s", message->path, strerror(errno));
-	return 0;
+	rc = identity_give(message->path, S_IFSOCK, message->file_uid, message->file_gid, message->mode);
+	return rc < 0 ? fault_set(fault, FAULT_FAILED, -rc, "%s: owner and mode: %s", message->path, strerror(-rc)) : 0;
 }
 
 /* Sockets of a process that was just killed may close a moment after it is gone (those on their way in others wait for the collector of
