@@ -9,13 +9,20 @@
 /* A seizure that takes no longer waits for nobody. */
 #define LOOK_NS UINT64_C(5000000)
 
-/* Stops are left to who seized them. */
+/* Stops are left to who seized them: those of the traced are waited for whether that is asked for or not (kernel/exit.c wait_task_stopped, 6.18). */
+static bool has_ended(pid_t tid)
+{
+	siginfo_t info = { 0 };
+	return waitid(P_PID, (id_t)tid, &info, WEXITED | WNOHANG | WNOWAIT | __WALL) == 0 && info.si_pid &&
+	       (info.si_code == CLD_EXITED || info.si_code == CLD_KILLED || info.si_code == CLD_DUMPED);
+}
+
 static void reap(const struct frozen_process *process)
 {
 	for (size_t i = 0; i < process->threads.count; i++) {
 		const struct frozen_thread *thread = process->threads.at[i];
 		siginfo_t info;
-		if (thread->seized)
+		if (thread->seized && has_ended(thread->tid))
 			waitid(P_PID, (id_t)thread->tid, &info, WEXITED | WNOHANG | __WALL);
 	}
 }

@@ -3,11 +3,12 @@
 """Programs that fork, make threads or end while they are being frozen."""
 import pathlib
 import signal
+import subprocess
 import sys
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-from cairn_test import (BUILD, LONG, OK, PYTHON, VANISHED, cairn, check, fault_line, main, need_cairn, start, state, test, until, write)
+from cairn_test import (BUILD, CAIRN, LONG, OK, PYTHON, VANISHED, cairn, check, fault_line, main, need, need_cairn, start, state, test, until, write)
 
 STORM = BUILD / "tests" / "badluck" / "storm"
 
@@ -102,6 +103,20 @@ def threads():
 @test("a program whose threads run exec all the time is saved, runs on, and is restored, and no save waits for itself")
 def execs():
     storm("exec")
+
+
+@test("threads that have stopped already are not lost when Cairn is slow to ask the others")
+def slowly():
+    need_cairn()
+    need("strace")
+    program = start([BUILD / "tests" / "badluck" / "worker", "2"])
+    program.wait_progress(3)
+    saving = subprocess.run(["strace", "-f", "-qq", "-o", "trace", "-e", "trace=ptrace", "-e", "inject=ptrace:delay_enter=15000", CAIRN, "checkpoint", str(program.pid), "--timeout",
+                             "40", "-o", "image.cairn"], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False)
+    check(saving.returncode == OK, "a slow save", saving.stderr)
+    program.wait_progress(2)
+    program.path("go").touch()
+    program.succeed()
 
 
 @test("a program that makes and closes descriptors of all kinds all the time is saved, runs on, and is restored")
