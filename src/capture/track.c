@@ -357,6 +357,7 @@ int track_copy(struct track *track, struct snapshot *snapshot, uint64_t *ret_lef
 	if (rc == 0 && track->spaces.count)
 		log_info("checkpoint: last round: %llu pages, %.2f ms", (unsigned long long)pages,
 			 (double)(clock_now_ns() - begin) / 1e6);
+	track->is_quiet = rc == 0 && !pages;
 	*ret_left = pages;
 	return rc;
 }
@@ -397,21 +398,34 @@ void track_doubt(const struct harvest *harvest, struct snapshot *snapshot)
 	}
 }
 
-/* Ending a registration takes the protection from every page while nobody else may change the address space (mm/userfaultfd.c userfaultfd_clear_vma, 6.18): 23 ms
- * per GiB, and in one go, which closing the descriptor would be, the program could map nothing for so long. Taking the protection off beforehand, which holds up nobody, does
- * not make it shorter: every entry is exchanged again. So in steps, of some 0.4 ms. */
-static void release(int userfaultfd, const struct map *map)
+static void each_step(int userfaultfd, const struct map *map, bool unregister)
 {
 	for (uint64_t at = map->start; at < map->end; at += RELEASE_STEP) {
-		struct uffdio_range range = { at, map->end - at < RELEASE_STEP ? map->end - at : RELEASE_STEP };
-		ioctl(userfaultfd, UFFDIO_UNREGISTER, &range);
+		uint64_t size = map->end - at < RELEASE_STEP ? map->end - at : RELEASE_STEP;
+		struct uffdio_range range = { at, size };
+		struct uffdio_writeprotect open_ = { .range = range, .mode = UFFDIO_WRITEPROTECT_MODE_DONTWAKE };
+		if (unregister)
+			ioctl(userfaultfd, UFFDIO_UNREGISTER, &range);
+		else
+			ioctl(userfaultfd, UFFDIO_WRITEPROTECT, &open_);
 	}
 }
 
-static void release_space(struct tracked_space *space)
+/* Ending a registration takes the protection from every page while nobody else may change the address space (mm/userfaultfd.c userfaultfd_clear_vma, 6.18): 23 ms
+ * per GiB, and in one go, which closing the descriptor would be, the program could map nothing for so long. So in steps, of some 0.4 ms. One that writes meanwhile
+ * would wait in its page faults for one step after the other, as Cairn is sooner at the lock again (23 ms of 4 GiB seen): the protection is taken off beforehand,
+ * which holds up nobody (mwriteprotect_range only reads the mappings), but takes as long once more. */
+static void release(int userfaultfd, const struct map *map, bool is_quiet)
+{
+	if (!is_quiet)
+		each_step(userfaultfd, map, false);
+	each_step(userfaultfd, map, true);
+}
+
+static void release_space(struct tracked_space *space, bool is_quiet)
 {
 	for (size_t i = 0; space->userfaultfd >= 0 && i < space->maps.count; i++)
-		release(space->userfaultfd, &space->maps.at[i]);
+		release(space->userfaultfd, &space->maps.at[i], is_quiet);
 	if (space->userfaultfd >= 0)
 		close(space->userfaultfd);
 	vec_finish(&space->maps);
@@ -426,7 +440,7 @@ void track_drop(struct tracking *kept, const struct harvest *survey)
 			continue;
 		for (size_t m = 0; m < process->space->maps.maps.count; m++)
 			if (process->space->maps.maps.at[m].flags & MAP_FLAG_UFFD_WP)
-				release(space->userfaultfd, &process->space->maps.maps.at[m]);
+				release(space->userfaultfd, &process->space->maps.maps.at[m], false);
 	}
 	tracking_finish(kept);
 }
@@ -448,7 +462,7 @@ void track_keep(struct track *track, const struct harvest *harvest, const uint8_
 void track_finish(struct track *track)
 {
 	for (size_t i = 0; i < track->spaces.count; i++)
-		release_space(&track->spaces.at[i]);
+		release_space(&track->spaces.at[i], track->is_quiet);
 	vec_finish(&track->spaces);
 	arena_finish(&track->arena);
 }

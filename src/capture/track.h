@@ -26,6 +26,7 @@ struct track {
 	struct arena arena; /* names in the maps */
 	VEC(struct tracked_space) spaces;
 	bool is_kept; /* what is tracked is wanted for the next save too */
+	bool is_quiet;      /* nothing was written during the last round */
 	uint64_t pages;     /* copied in all rounds */
 	uint64_t freeze_ns; /* how long the program stood still for it */
 };
