@@ -105,6 +105,9 @@ int halt_seize(struct harvest *harvest, struct frozen_process *process, bool *re
 			rc = process->threads.count || rc == -ECHILD ? 0 : rc;
 		}
 	}
+	/* All that were listed are gone; or one that runs exec has taken the number of a first thread that was seen to have ended. */
+	if (rc == 0 && !process->threads.count)
+		rc = fault_set_transient(fault, FAULT_VANISHED, ESRCH, "is just ending, or running exec; try again");
 	vec_finish(&list.pids);
 	return rc;
 }

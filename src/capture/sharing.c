@@ -186,6 +186,12 @@ static bool has_none(pid_t pid)
 	return proc_stat_read(pid, 0, &stat, NULL) < 0 || stat.flags & (EXITING | KERNEL_THREAD);
 }
 
+/* Looked at again, as a number may be that of a thread that has just run exec. */
+static bool still_shares(const struct member *member, pid_t pid)
+{
+	return !has_none(pid) && !has_none(member->process->view) && kcmp_order(member->what, pid, 0, member->process->view, 0, NULL) == 0;
+}
+
 static void refuse_sharer(const struct member *member, enum share share, pid_t outsider, struct fault_list *refusals)
 {
 	static const char *const names[SHARE_COUNT] = {
@@ -242,7 +248,7 @@ void sharing_refuse_outside(struct harvest *harvest, struct fault_list *refusals
 			pid_t pid = all.pids.at[i];
 			const struct member *member = bsearch(&pid, own.pids.at, own.pids.count, sizeof pid, compare_pids) ? NULL :
 						      find_sharer(&list, pid);
-			if (member && !is_below(harvest, pid) && !has_none(pid))
+			if (member && !is_below(harvest, pid) && still_shares(member, pid))
 				refuse_sharer(member, shares[s], pid, refusals);
 		}
 		vec_finish(&list);
