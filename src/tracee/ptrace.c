@@ -52,9 +52,11 @@ static unsigned long options_of(bool newborn)
  * PTRACE_SEIZE does, is told EPERM for the end of the old one: the new one has to be asked. */
 static int seize(pid_t tid, unsigned long options)
 {
-	enum { MOST_TRIES = 3 };
+	enum { MOST_TRIES = 15, AT_ONCE = 3 }; /* a program that does nothing but exec was met in the middle of one three times in a row */
 	int error = 0;
 	for (int i = 0; i < MOST_TRIES; i++) {
+		if (i >= AT_ONCE)
+			clock_sleep_ns(1000000);
 		if (ptrace(PTRACE_SEIZE, tid, NULL, options) == 0)
 			return 0;
 		error = errno;
