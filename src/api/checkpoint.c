@@ -8,6 +8,7 @@
 
 #include "api/hooks.h"
 #include "api/operations.h"
+#include "api/own.h"
 #include "api/parent.h"
 #include "base/log.h"
 #include "capture/capture.h"
@@ -573,6 +574,8 @@ enum cairn_status operation_checkpoint(pid_t pid, const struct cairn_checkpoint_
 	};
 	uint64_t begin = clock_now_ns();
 	struct hooks hooks = { 0 };
+	struct own own;
+	own_note(&own);
 	*result = (struct cairn_checkpoint_result){ 0 };
 	int rc = capture_check_target(pid, &fault);
 	if (rc == 0)
@@ -587,6 +590,7 @@ enum cairn_status operation_checkpoint(pid_t pid, const struct cairn_checkpoint_
 	result->total_ns = clock_now_ns() - begin;
 	enum cairn_status status = rc < 0 ? operation_failed(&save.refusals, &fault, NULL, error) : CAIRN_DONE;
 	fault_list_finish(&save.refusals);
+	own_put_back(&own);
 	return status;
 }
 

@@ -8,6 +8,7 @@
 
 #include "api/lease.h"
 #include "api/operations.h"
+#include "api/own.h"
 #include "api/trust.h"
 #include "base/fd.h"
 #include "base/log.h"
@@ -80,10 +81,14 @@ static int restore_here(struct restore *restore, struct rebuild_result *result, 
 	const struct image_block *blocks;
 	for (size_t i = image_reader_blocks(restore->reader, &blocks); i-- > 0;)
 		progress_expect(&progress, (uint64_t)blocks[i].pages * PAGES_SIZE);
+	struct own own;
 	struct rebuild *rebuild;
+	own_note(&own);
 	int rc = rebuild_prepare(&restore->plan, restore->reader, &rebuild_options, &rebuild, fault);
-	if (rc < 0)
+	if (rc < 0) {
+		own_put_back(&own);
 		return rc;
+	}
 	if (options->ready && options->ready(options->context, rebuild_root(rebuild), rebuild_foreground_group(rebuild)))
 		rc = fault_set(fault, FAULT_FAILED, ECANCELED, "undone by the caller");
 	if (rc == 0)
@@ -93,6 +98,7 @@ static int restore_here(struct restore *restore, struct rebuild_result *result, 
 	if (rc == 0)
 		restored->pager = rebuild_watch_pager(rebuild, &restored->held, &restored->held_count);
 	rebuild_free(rebuild);
+	own_put_back(&own);
 	return rc;
 }
 

@@ -11,7 +11,7 @@ import subprocess
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-from cairn_test import (BUILD, CAIRN, FAILED, OK, PYTHON, UNSUPPORTED, USAGE, alive, cairn, check, equal, fault_line, job_of, jobs, main, need, need_cairn,
+from cairn_test import (BUILD, CAIRN, FAILED, OK, PYTHON, UNSUPPORTED, USAGE, alive, cairn, check, equal, fault_line, job_of, jobs, main, need, need_cairn, need_root,
                         reap, run, sh, start, test, until, write)
 
 WORKER = BUILD / "tests" / "badluck" / "worker"
@@ -165,6 +165,19 @@ def library():
     until(lambda: program.lines() > before + 3, "it goes on")
     program.path("go").touch()
     restorer.succeed()
+
+
+@test("what libcairn changes of its caller, limits, dumpable flag, memory policy and processors, is put back", quick=True)
+def caller():
+    need_root()
+    program = start([WORKER, "4", "plain", "direct"], "job")
+    program.wait_lines(3)
+    calling = start([BUILD / "tests" / "jobs" / "caller", program.pid, "image.cairn"], "caller")
+    calling.wait_text("restored\n")
+    before = program.lines()
+    until(lambda: program.lines() > before + 3, "it goes on")
+    program.path("go").touch()
+    calling.succeed()
 
 
 LOGGER = r"""
