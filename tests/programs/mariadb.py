@@ -57,7 +57,7 @@ def under_load(options, find, what):
     need("mariadbd", "mariadb", "mariadb-install-db")
     need_cairn()
     need_root()
-    rows = 12000
+    rows = 24000
     home = home_of_nobody()
     write("job.sh", JOB.format(home=home, rows=rows, options=options))
     os.chmod("job.sh", 0o644)
@@ -65,7 +65,7 @@ def under_load(options, find, what):
     program.wait_text("ready", timeout=60)
     check(find(program.pid), f"it has no {what}", (home / "server.log").read_text())
     for number in range(4):
-        program.wait_cpu(0.4)
+        program.wait_cpu(0.3)
         program.checkpoint("--timeout", "100", kill=number != 2, timeout=120)
         if number != 2:
             program.restore()
