@@ -109,6 +109,23 @@ def ends():
     enders(start([PYTHON, "enders.py"]))
 
 
+@test("a save right after one that was killed while it copied waits for what that had armed", quick=True)
+def after_killed():
+    need_cairn()
+    program = start([PYTHON, "-c", "import os, time\nPAUSE = 0.01\ndata = bytearray(os.urandom(200 << 20))\nprint('ready', flush=True)\n"
+                     "while not os.path.exists('go'): time.sleep(PAUSE)\n"])
+    program.wait_text("ready", timeout=60)
+    for _ in range(10):
+        saving = subprocess.Popen([CAIRN, "checkpoint", str(program.pid), "-o", "killed.cairn", "-q"], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        until(lambda: any(" uw" in line for line in pathlib.Path(f"/proc/{program.pid}/smaps").read_text().splitlines() if line.startswith("VmFlags")) or
+              saving.poll() is not None, "write protection")
+        saving.kill()
+        program.checkpoint(kill=False)
+        saving.wait()
+    write(program.path("go"), "")
+    program.succeed()
+
+
 @test("without --no-live most of the memory is copied while the program runs", quick=True)
 def copied_before():
     need_cairn()

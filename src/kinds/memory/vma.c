@@ -28,8 +28,6 @@ static const struct refusal {
 } refusals[] = {
 	{ 0, "/secretmem", "secret memory, which the kernel shows to nobody" },
 	{ 0, "[uprobes]", "under a probe (uprobes)" },
-	{ MAP_FLAG_UFFD_WP | MAP_FLAG_UFFD_MINOR, NULL,
-	  "registered with userfaultfd, which this version cannot carry" },
 	{ MAP_FLAG_SHADOW_STACK, NULL, "a shadow stack, which this version cannot carry" },
 	{ MAP_FLAG_IO | MAP_FLAG_PFN, NULL, "memory of a device" },
 };
@@ -43,6 +41,11 @@ static int refuse_map(const struct map *map, bool ours, struct fault *fault)
 					   "mapping 0x%llx-0x%llx %s: is still being loaded by a userfaultfd, as after cairn restore --lazy; "
 					   "try again later, or a longer --timeout", (unsigned long long)map->start,
 					   (unsigned long long)map->end, map->name);
+	/* If it is the program's own, its descriptor is refused. */
+	if (flags & (MAP_FLAG_UFFD_WP | MAP_FLAG_UFFD_MINOR))
+		return fault_set_transient(fault, FAULT_UNSUPPORTED, EBUSY,
+					   "mapping 0x%llx-0x%llx %s: is registered with a userfaultfd, of another program if none of this one is named, such as a Cairn that "
+					   "was just killed; try again when that has closed it", (unsigned long long)map->start, (unsigned long long)map->end, map->name);
 	for (size_t i = 0; i < sizeof refusals / sizeof *refusals; i++) {
 		const struct refusal *refusal = &refusals[i];
 		if ((flags & refusal->flag) ||
