@@ -472,6 +472,8 @@ struct kind {
 	int (*connect)(struct newborn_thread *thread, int fd, const ProtobufCMessage *message, struct batch *batch,
 		       struct fault *fault);
 	/* Memory that the kernel maps where it likes, when all else is mapped: by newborn_run. */
+	/* Image. What place makes: the mappings of kind VMA_MADE have to cover just that. */
+	void (*covers)(const ProtobufCMessage *message, uint64_t *ret_start, uint64_t *ret_end);
 	int (*place)(struct newborn_thread *thread, const ProtobufCMessage *message, struct fault *fault);
 	/* When no batch follows in the whole tree: what the trap at the end of one would disturb. By newborn_call. */
 	int (*last)(struct newborn_thread *thread, const ProtobufCMessage *message, struct fault *fault);

@@ -221,6 +221,38 @@ static int check_overlap(const struct plan_space *space, struct fault *fault)
 	return 0;
 }
 
+/* Bytes of [@start, @end) that mappings take which a kind makes; of all others, of mappings that lie there in part, none count. */
+static uint64_t made_bytes(const struct plan_space *space, uint64_t start, uint64_t end)
+{
+	uint64_t bytes = 0;
+	for (size_t i = 0; i < space->records.count; i++) {
+		const struct plan_record *record = &space->records.at[i];
+		const Cairn__Vma *vma = record->kind->descriptor == &cairn__vma__descriptor ? (const Cairn__Vma *)record->message : NULL;
+		if (vma && vma->kind == VMA_MADE && vma->start >= start && vma->end <= end)
+			bytes += vma->end - vma->start;
+	}
+	return bytes;
+}
+
+/* What kinds make where they want (place) is what mappings say, and the other way round. */
+static int check_made(const struct plan_space *space, struct fault *fault)
+{
+	uint64_t covered = 0;
+	for (size_t i = 0; i < space->records.count; i++) {
+		const struct plan_record *record = &space->records.at[i];
+		uint64_t start, end;
+		if (!record->kind->covers)
+			continue;
+		record->kind->covers(record->message, &start, &end);
+		if (made_bytes(space, start, end) != end - start)
+			return fault_set(fault, FAULT_IMAGE, EINVAL, "damaged: %s at 0x%llx lies where its mapping does not", record->kind->name, (unsigned long long)start);
+		covered += end - start;
+	}
+	if (made_bytes(space, 0, UINT64_MAX) != covered)
+		return fault_set(fault, FAULT_IMAGE, EINVAL, "damaged: a mapping that belongs to nothing that makes it");
+	return 0;
+}
+
 /* Values of single records; what they want of this host is asked in plan_check_host. */
 static int check_values(const struct plan *plan, struct fault *fault)
 {
@@ -261,6 +293,8 @@ static int link_all(struct loader *loader, struct fault *fault)
 		rc = plan_link_sharing(plan, fault);
 	for (size_t i = 0; rc == 0 && i < plan->spaces.count; i++)
 		rc = check_overlap(plan->spaces.at[i], fault);
+	for (size_t i = 0; rc == 0 && i < plan->spaces.count; i++)
+		rc = check_made(plan->spaces.at[i], fault);
 	if (rc == 0 && (!plan->info || !plan->processes.count || plan->highest_id > 1u << 24))
 		rc = fault_set(fault, FAULT_IMAGE, EINVAL, "damaged: says nothing of itself, or has no processes");
 	return rc;

@@ -124,6 +124,13 @@ static int check(const ProtobufCMessage *base, struct fault *fault)
 	return 0;
 }
 
+static void covers(const ProtobufCMessage *base, uint64_t *ret_start, uint64_t *ret_end)
+{
+	const Cairn__AioRing *message = (const Cairn__AioRing *)base;
+	*ret_start = message->address;
+	*ret_end = message->address + message->size;
+}
+
 /* ---- newborn ---- */
 
 static int run(void *thread, struct batch *batch, struct fault *fault)
@@ -273,5 +280,6 @@ const struct kind kind_aio_ring = {
 	.capture_map = capture_map,
 	.visit = visit,
 	.check = check,
+	.covers = covers,
 	.place = place,
 };
