@@ -67,7 +67,7 @@ static void group(members *list, enum share share)
 	sort(list);
 	for (size_t i = 0; i < list->count; i++) {
 		struct member *member = &list->at[i];
-		if (!member->is_same)
+		if (!first || !member->is_same)
 			first = member->process;
 		member->process->shares[share] = first;
 		if (share == SHARE_VM && first != member->process)
