@@ -63,6 +63,14 @@ static int pidfd_of(const struct frozen_file *file)
 	return opened;
 }
 
+bool harvest_has_process(const struct harvest *harvest, pid_t pid)
+{
+	for (size_t i = 0; i < harvest->processes.count; i++)
+		if (harvest->processes.at[i]->pid == pid)
+			return true;
+	return false;
+}
+
 int frozen_file_own(struct frozen_file *file, int *ret_fd, struct fault *fault)
 {
 	int pidfd = file->own < 0 ? pidfd_of(file) : 0;

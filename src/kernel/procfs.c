@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/fd.h"
@@ -272,6 +273,23 @@ int proc_threads(pid_t pid, struct pid_list *ret_list, struct fault *fault)
 int proc_descriptors(pid_t pid, struct pid_list *ret_list, struct fault *fault)
 {
 	return process_numbers(pid, "fd", ret_list, fault);
+}
+
+bool proc_has_link(pid_t pid, const char *link, mode_t mode)
+{
+	struct pid_list list = { 0 };
+	char path[64], target[PATH_MAX];
+	struct stat stat;
+	bool found = false;
+	if (proc_descriptors(pid, &list, NULL) == 0)
+		for (size_t i = 0; i < list.pids.count && !found; i++) {
+			snprintf(path, sizeof path, "/proc/%d/fd/%d", pid, list.pids.at[i]);
+			ssize_t size = readlink(path, target, sizeof target - 1);
+			target[size > 0 ? size : 0] = 0;
+			found = !strcmp(target, link) && (!mode || (lstat(path, &stat) == 0 && (stat.st_mode & mode)));
+		}
+	vec_finish(&list.pids);
+	return found;
 }
 
 int proc_descriptors_next(pid_t pid, int *ret_numbers, size_t count, struct fault *fault)

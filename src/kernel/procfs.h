@@ -98,6 +98,9 @@ int proc_processes(struct pid_list *ret_list, struct fault *fault);
 int proc_list_open(int fd, struct pid_list *ret_list);
 /* Open descriptors, ascending. */
 int proc_descriptors(pid_t pid, struct pid_list *ret_list, struct fault *fault);
+/* Has it a descriptor whose link reads @link, and which is open for @mode (S_IRUSR, S_IWUSR: the modes of the links say that, fs/proc/fd.c tid_fd_update_inode, 6.18;
+ * 0: for whatever)? */
+bool proc_has_link(pid_t pid, const char *link, mode_t mode);
 /* The @count numbers that descriptors of a process which stands still will get next. */
 int proc_descriptors_next(pid_t pid, int *ret_numbers, size_t count, struct fault *fault);
 

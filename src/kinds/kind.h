@@ -121,6 +121,7 @@ struct harvest {
 
 void harvest_add(struct harvest *harvest, const struct kind *kind, ProtobufCMessage *message);
 uint32_t harvest_new_id(struct harvest *harvest);
+bool harvest_has_process(const struct harvest *harvest, pid_t pid);
 /* The id of an object that several records refer to, by what identifies it in the kernel; *ret_new says that this is the first call for it,
  * and its own record has to be added. */
 uint32_t harvest_object(struct harvest *harvest, uint64_t device, uint64_t inode, bool *ret_new);

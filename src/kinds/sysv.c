@@ -123,14 +123,6 @@ static bool made_by(const struct harvest *harvest, const struct sysv_object *obj
 	return object->creator_uid == root->status.uid[1] && object->changed_s + SLACK_S >= started_s;
 }
 
-static bool is_ours(const struct harvest *harvest, pid_t pid)
-{
-	for (size_t i = 0; i < harvest->processes.count; i++)
-		if (harvest->processes.at[i]->pid == pid)
-			return true;
-	return false;
-}
-
 static bool lives(pid_t pid)
 {
 	return pid > 0 && (kill(pid, 0) == 0 || errno == EPERM);
@@ -140,7 +132,7 @@ bool sysv_is_used_by_tree(const struct harvest *harvest, const pid_t *users, siz
 {
 	bool found = false;
 	for (size_t i = 0; i < count; i++)
-		found |= is_ours(harvest, users[i]);
+		found |= harvest_has_process(harvest, users[i]);
 	return found;
 }
 
@@ -148,7 +140,7 @@ bool sysv_is_outsider(const struct harvest *harvest, pid_t pid, time_t used_s)
 {
 	enum { SLACK_S = 2 }; /* times are cut to seconds */
 	struct proc_stat stat;
-	if (!lives(pid) || pid == harvest->policy.adopter || pid == getpid() || is_ours(harvest, pid) || proc_stat_read(pid, 0, &stat, NULL) < 0)
+	if (!lives(pid) || pid == harvest->policy.adopter || pid == getpid() || harvest_has_process(harvest, pid) || proc_stat_read(pid, 0, &stat, NULL) < 0)
 		return false;
 	return boot_s() + stat.start_time / (uint64_t)sysconf(_SC_CLK_TCK) <= (uint64_t)used_s + SLACK_S;
 }

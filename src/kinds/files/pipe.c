@@ -70,43 +70,20 @@ static bool other_end_closed(int own, int mode)
 	return is_hung_up(own, mode) || (mode == O_RDONLY && is_unwritten(own));
 }
 
-/* By its links in /proc alone, whose modes say for what each is open. */
-static bool has_other_end(pid_t pid, const struct frozen_file *file)
-{
-	const mode_t wanted = access_mode(file) == O_RDONLY ? S_IWUSR : S_IRUSR;
-	struct pid_list list = { 0 };
-	char path[64], link[PATH_MAX];
-	struct stat stat;
-	bool found = false;
-	if (proc_descriptors(pid, &list, NULL) == 0)
-		for (size_t i = 0; i < list.pids.count && !found; i++) {
-			snprintf(path, sizeof path, "/proc/%d/fd/%d", pid, list.pids.at[i]);
-			ssize_t size = readlink(path, link, sizeof link - 1);
-			link[size > 0 ? size : 0] = 0;
-			found = !strcmp(link, file->link) && lstat(path, &stat) == 0 && (stat.st_mode & wanted);
-		}
-	vec_finish(&list.pids);
-	return found;
-}
-
-static bool is_of_tree(const struct harvest *harvest, pid_t pid)
-{
-	for (size_t i = 0; i < harvest->processes.count; i++)
-		if (harvest->processes.at[i]->pid == pid)
-			return true;
-	return pid == getpid() || policy_is_cairn(&harvest->policy, pid);
-}
-
 /* Of a running tree, which makes and closes pipes while it is looked at: only a frozen one can be judged. It is not asked by a copy of the descriptor: a program that closes
  * its own in that moment would see that somebody else has the pipe. */
 static bool may_be_outside(const struct harvest *harvest, const struct frozen_file *file)
 {
 	enum { MOST_DOUBTS = 8 }; /* one is enough for a closer look, and each takes a look at all processes */
+	const mode_t wanted = access_mode(file) == O_RDONLY ? S_IWUSR : S_IRUSR;
 	struct pid_list list = { 0 };
 	bool found = false;
 	if (harvest->doubts.count < MOST_DOUBTS && proc_processes(&list, NULL) == 0)
-		for (size_t i = 0; i < list.pids.count && !found; i++)
-			found = !is_of_tree(harvest, list.pids.at[i]) && has_other_end(list.pids.at[i], file);
+		for (size_t i = 0; i < list.pids.count && !found; i++) {
+			pid_t pid = list.pids.at[i];
+			bool is_known = pid == getpid() || policy_is_cairn(&harvest->policy, pid) || harvest_has_process(harvest, pid);
+			found = !is_known && proc_has_link(pid, file->link, wanted);
+		}
 	vec_finish(&list.pids);
 	return found;
 }

@@ -121,37 +121,19 @@ Cairn__Socket *socket_capture(struct harvest *harvest, const struct frozen_file 
 	return message;
 }
 
-static bool has_socket(pid_t pid, uint64_t inode)
-{
-	struct pid_list list = { 0 };
-	bool found = false;
-	char wanted[64];
-	snprintf(wanted, sizeof wanted, "socket:[%llu]", (unsigned long long)inode);
-	if (proc_descriptors(pid, &list, NULL) == 0)
-		for (size_t i = 0; i < list.pids.count && !found; i++) {
-			char path[64], link[64];
-			snprintf(path, sizeof path, "/proc/%d/fd/%d", pid, list.pids.at[i]);
-			ssize_t length = readlink(path, link, sizeof link - 1);
-			if (length > 0) {
-				link[length] = 0;
-				found = !strcmp(link, wanted);
-			}
-		}
-	vec_finish(&list.pids);
-	return found;
-}
-
 const char *socket_holder(struct harvest *harvest, uint64_t inode, pid_t *ret_pid)
 {
 	struct pid_list list = { 0 };
 	struct proc_stat stat;
 	const char *text = NULL;
+	char wanted[64];
+	snprintf(wanted, sizeof wanted, "socket:[%llu]", (unsigned long long)inode);
 	if (ret_pid)
 		*ret_pid = 0;
 	if (inode && proc_processes(&list, NULL) == 0)
 		for (size_t i = 0; i < list.pids.count && !text; i++) {
 			pid_t pid = list.pids.at[i];
-			if (pid == getpid() || policy_is_cairn(&harvest->policy, pid) || !has_socket(pid, inode) || proc_stat_read(pid, 0, &stat, NULL) < 0)
+			if (pid == getpid() || policy_is_cairn(&harvest->policy, pid) || !proc_has_link(pid, wanted, 0) || proc_stat_read(pid, 0, &stat, NULL) < 0)
 				continue;
 			text = arena_format(&harvest->arena, "process %d (%s)", pid, stat.command);
 			if (ret_pid)
@@ -161,21 +143,13 @@ const char *socket_holder(struct harvest *harvest, uint64_t inode, pid_t *ret_pi
 	return text ? text : "a process that cannot be seen from here";
 }
 
-static bool is_of_tree(const struct harvest *harvest, pid_t pid)
-{
-	for (size_t i = 0; i < harvest->processes.count; i++)
-		if (harvest->processes.at[i]->pid == pid)
-			return true;
-	return pid == harvest->policy.adopter;
-}
-
 bool socket_is_outsider(const struct harvest *harvest, pid_t pid)
 {
 	struct proc_stat stat;
 	if (harvest->frozen || !pid)
 		return harvest->frozen;
 	for (; pid > 0; pid = stat.parent)
-		if (is_of_tree(harvest, pid) || proc_stat_read(pid, 0, &stat, NULL) < 0)
+		if (harvest_has_process(harvest, pid) || pid == harvest->policy.adopter || proc_stat_read(pid, 0, &stat, NULL) < 0)
 			return false;
 	return true;
 }
